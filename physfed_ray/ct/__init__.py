@@ -1,0 +1,1 @@
+"""CT physics: protocols, fan-beam projection, noise, filtered back projection."""

@@ -1,0 +1,1 @@
+"""CT images in: DICOM, phantoms, Arrow files, batches."""

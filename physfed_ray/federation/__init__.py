@@ -1,0 +1,1 @@
+"""The federation: flat parameters, hosts, parameter server, rounds, checkpoints."""

@@ -1,0 +1,1 @@
+"""Backbones, hypernetworks and modulation, in plain torch."""

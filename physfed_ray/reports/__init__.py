@@ -1,0 +1,1 @@
+"""Reports of the anatomy and their embeddings."""

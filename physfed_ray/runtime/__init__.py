@@ -1,0 +1,1 @@
+"""Where a federation runs: in one process or on a Ray cluster."""
