@@ -1,0 +1,102 @@
+"""What a source of patients is, and the pseudonyms under which patients are stored."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+SALT_BYTES = 32
+PSEUDONYM_BYTES = 6
+
+
+@dataclass(frozen=True)
+class PatientVolume:
+    """The CT slices of one patient, in the order in which they follow each other in the body.
+
+    Attributes:
+        id: The source's own id (a DICOM PatientID, or ``phantom-03``). It may name a person: it is
+            never logged and never stored; use ``pseudonym``.
+        slices: One (h, w) float32 array in HU per slice, first row and column at the top left.
+            Slices may differ in shape.
+        spacings_mm: Row and column spacing of each slice, mm.
+        positions_mm: Position of each slice along the body's axis, mm.
+    """
+
+    id: str
+    slices: tuple[np.ndarray, ...]
+    spacings_mm: tuple[tuple[float, float], ...]
+    positions_mm: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.slices) == len(self.spacings_mm) == len(self.positions_mm):
+            raise ValueError("a volume needs one spacing and one position for each slice")
+
+
+class PatientSource(Protocol):
+    """Where patients come from: a folder of DICOM, or a generator of phantoms."""
+
+    def ids(self) -> tuple[str, ...]:
+        """Return the patients' ids in an order that is the same on every call and machine."""
+        ...
+
+    def slice_count(self, patient_id: str) -> int:
+        """Return how many slices the patient has."""
+        ...
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Return at most ``limit`` slices, evenly spaced over the patient (``None``: all)."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was found, kept and left out by reason: JSON-able, naming no patient."""
+        ...
+
+    def fingerprint(self, patient_id: str) -> str:
+        """Return a hash of everything that the patient's volume depends on."""
+        ...
+
+
+def evenly_spaced(count: int, limit: int | None) -> list[int]:
+    """Return at most ``limit`` of the indices 0 to ``count - 1``: the centres of equal parts."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [(2 * part + 1) * count // (2 * limit) for part in range(limit)]
+
+
+def pseudonym(patient_id: str, salt: bytes) -> str:
+    """Return 12 hex digits that stand for a patient and cannot be traced back without the salt."""
+    key = blake2b(salt, digest_size=SALT_BYTES).digest()
+    return blake2b(patient_id.encode(), key=key, digest_size=PSEUDONYM_BYTES).hexdigest()
+
+
+def user_salt() -> bytes:
+    """Return the user's secret salt, drawn once and kept where only the user can read it.
+
+    The environment variable ``PHYSFED_SALT`` overrides the file ``~/.cache/physfed_ray/salt``, so
+    that several machines can agree on pseudonyms.
+    """
+    if given := os.environ.get("PHYSFED_SALT"):
+        return given.encode()
+    path = Path("~/.cache/physfed_ray/salt").expanduser()
+    if not path.is_file():
+        _write_once(path, secrets.token_hex(SALT_BYTES))
+    return path.read_bytes()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Create a file of mode 0600 whole; the first of several processes wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
