@@ -1,0 +1,234 @@
+"""What a federated method is: what is built, what is shared, the local loss, the aggregation.
+
+A method is plain Python over tensors. Where its clients live, how parameters travel and when a
+round fails is decided elsewhere (``federation``, ``runtime``); a method never sees it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from physfed_ray.batch import Batch
+from physfed_ray.models.registry import BackboneSettings, backbone_of
+from physfed_ray.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method must know of the data before it can build a network.
+
+    Attributes:
+        image_size: Side n of a whole image in pixels.
+        clients: Number of training clients K.
+        input_mean: Mean of the training inputs, on the scale of the HU window.
+        input_std: Their standard deviation.
+        tokens: Tokens T of a report's embedding f_t.
+        dim: Length d of a token.
+        embedding_mean: Mean of the embeddings over the training set, d values.
+        embedding_std: Their standard deviation, d values.
+        backbone: The imaging network.
+    """
+
+    image_size: int
+    clients: int
+    input_mean: float
+    input_std: float
+    tokens: int
+    dim: int
+    embedding_mean: tuple[float, ...]
+    embedding_std: tuple[float, ...]
+    backbone: BackboneSettings
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """A training client as the server knows it.
+
+    Attributes:
+        index: Its place i among the K clients.
+        id: Its name in the experiment.
+        g: Its normalised protocol, seven values.
+        slices: Number of its training slices.
+    """
+
+    index: int
+    id: str
+    g: tuple[float, ...]
+    slices: int
+
+
+@dataclass(frozen=True)
+class RoundInput:
+    """What a client is given at the start of a round.
+
+    Attributes:
+        round: Number of the round.
+        client: The client itself.
+        shared: The global shared parameters as one flat float32 vector, read-only.
+        extras: Small arrays that the server broadcasts, such as ``codes`` (K, code_dim).
+    """
+
+    round: int
+    client: ClientInfo
+    shared: np.ndarray
+    extras: Mapping[str, np.ndarray]
+
+
+class NoSettings(BaseModel):
+    """A method without settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodSettings(NoSettings):
+    """What every method that averages can be told (keys under ``method:`` besides ``name``)."""
+
+    weights: Literal["uniform", "samples"] = Field(
+        "uniform",
+        description="weight of a client in the average: the same for all (Yang et al. 2025), or "
+        "its number of slices (McMahan et al. 2017)",
+    )
+
+
+class Method:
+    """A federated method; the defaults are those of plain averaging of an encoder and a decoder.
+
+    Args:
+        settings: An instance of ``Settings``.
+        task: What is known of the data.
+
+    Attributes:
+        name: Its name in experiments.
+        title: Its name in tables.
+        paper: Citation.
+        group: Its part of the paper's tables.
+        shared: Children of the network that travel; every other child never leaves its client.
+            A method whose settings change it sets it in ``__init__``.
+        learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
+        Settings: Schema of the keys under ``method:``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    group: ClassVar[Literal["generic", "personalised", "bound"]]
+    Settings: ClassVar[type[BaseModel]] = MethodSettings
+    shared: tuple[str, ...]
+    learning_rate_scale: Mapping[str, float]
+
+    def __init__(self, settings: BaseModel, task: Task) -> None:
+        self.settings = settings
+        self.task = task
+        self.learning_rate_scale = {}
+
+    def children(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Return the children of the network: name -> how to make it."""
+        task, backbone = self.task, backbone_of(self.task.backbone)
+        return {
+            "encoder": lambda: backbone.encoder(task.backbone, task.input_mean, task.input_std),
+            "decoder": lambda: backbone.decoder(task.backbone),
+        }
+
+    def build(self, seed: int) -> nn.Module:
+        """Return a new network with the children of ``children``.
+
+        A child's weights depend on the seed and its name alone, so that equal children start
+        equal in all methods, on all clients and on the server.
+        """
+        network = nn.Module()
+        for name, make in self.children().items():
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(derive_seed(seed, "init", name))
+                network.add_module(name, make())
+        return network
+
+    # The client's side of a round.
+
+    def begin(self, network: nn.Module, round_input: RoundInput) -> Any:
+        """Return what stays constant while the client trains in this round."""
+        return None
+
+    def loss(
+        self, network: nn.Module, batch: Batch, state: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training loss of a batch and its detached parts by name."""
+        mse = mean_squared_error(self.denoise(network, batch), batch)
+        return mse, {"mse": mse.detach()}
+
+    def finish(
+        self, network: nn.Module, round_input: RoundInput, state: Any
+    ) -> dict[str, np.ndarray]:
+        """Return small named arrays to send to the server beside the shared parameters."""
+        return {}
+
+    # The server's side.
+
+    def weight(self, client: ClientInfo) -> float:
+        """Return the client's weight in the average."""
+        by_samples = isinstance(self.settings, MethodSettings) and (
+            self.settings.weights == "samples"
+        )
+        return float(client.slices) if by_samples else 1.0
+
+    def aggregate(
+        self,
+        previous: np.ndarray,
+        mean: np.ndarray,
+        uploads: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> np.ndarray:
+        """Return the new shared vector.
+
+        Args:
+            previous: The vector that was broadcast, (size,) float32.
+            mean: Weighted mean of the participants' vectors, (size,) float32.
+            uploads: What ``finish`` returned, by client.
+        """
+        return mean
+
+    def codes(self, network: nn.Module, g: Tensor) -> Tensor | None:
+        """Return the protocol codes (K, code_dim) of normalised protocols (K, 7), if it has any."""
+        return None
+
+    def inspect_codes(self, network: nn.Module, codes: Tensor) -> dict[str, float]:
+        """Return how differently the network treats clients, from their codes (K, code_dim)."""
+        return {}
+
+    # Inference.
+
+    def features(
+        self, network: nn.Module, batch: Batch, code: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return all that ``decode`` needs; a private decoder is not touched.
+
+        Args:
+            network: What ``build`` returned.
+            batch: The images; ``full`` is not looked at.
+            code: Protocol code (code_dim,) to use instead of the one of ``batch.g``.
+        """
+        f, skips = network.get_submodule("encoder")(batch.low)
+        return f, *skips
+
+    def decode(self, network: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
+        """Return denoised images (B, 1, h, w) from what ``features`` returned."""
+        f, *skips = features
+        image: Tensor = network.get_submodule("decoder")(f, tuple(skips))
+        return image
+
+    def denoise(self, network: nn.Module, batch: Batch, code: Tensor | None = None) -> Tensor:
+        """Return denoised images, (B, 1, h, w)."""
+        return self.decode(network, self.features(network, batch, code))
+
+    def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Return numbers that say whether the method's personalisation does anything."""
+        return {}
+
+
+def mean_squared_error(denoised: Tensor, batch: Batch) -> Tensor:
+    """Return the mean squared error to the full dose in float32, whatever the precision."""
+    return functional.mse_loss(denoised.float(), batch.full.float())

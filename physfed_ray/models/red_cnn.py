@@ -1,0 +1,78 @@
+"""RED-CNN, split at its bottleneck.
+
+Chen et al. 2017, "Low-dose CT with a residual encoder-decoder convolutional neural network",
+IEEE Trans. Med. Imaging 36(12): five 5x5 convolutions and five transposed ones without padding,
+and three skips (the input, and the features after the second and the fourth convolution).
+
+The features at the bottleneck are those before the activation: the decoder begins with the ReLU.
+Unmodulated this is RED-CNN itself, but a modulation of the features acts through a non-linearity.
+Behind it, the decoder's first layer, which is linear, could absorb every scale and shift.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+KERNEL = 5
+
+
+class RedCNNEncoder(nn.Module):
+    """Five convolutions; every side shrinks by 20 pixels.
+
+    Args:
+        channels: Feature channels C.
+        mean: Mean of the training inputs, on the scale of the HU window.
+        std: Their standard deviation.
+    """
+
+    stride = 1
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std if std > 0 else 1.0), persistent=False)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(1 if i == 0 else channels, channels, KERNEL) for i in range(5)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Encode images.
+
+        Args:
+            x: (B, 1, h, w) float32, 0 and 1 are the ends of the HU window; sides above 20.
+
+        Returns:
+            Features before their activation (B, C, h - 20, w - 20), and the skips: ``x`` itself,
+            (B, C, h - 8, w - 8) and (B, C, h - 16, w - 16).
+        """
+        first, second, third, fourth, fifth = self.layers
+        shallow = functional.relu(second(functional.relu(first((x - self.mean) / self.std))))
+        deep = functional.relu(fourth(functional.relu(third(shallow))))
+        return fifth(deep), (x, shallow, deep)
+
+
+class RedCNNDecoder(nn.Module):
+    """Five transposed convolutions, the last of which starts at zero: the identity at the start.
+
+    Args:
+        channels: Feature channels C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(channels, 1 if i == 4 else channels, KERNEL) for i in range(5)
+        )
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, f: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+        """Decode features before their activation, (B, C, h - 20, w - 20), to (B, 1, h, w)."""
+        first, second, third, fourth, fifth = self.layers
+        x, shallow, deep = skips
+        out = functional.relu(first(functional.relu(f)) + deep)
+        out = functional.relu(third(functional.relu(second(out))) + shallow)
+        residual: Tensor = fifth(functional.relu(fourth(out)))
+        return residual + x
