@@ -1,133 +1,152 @@
-"""From patients to one Arrow file per client and split, cached by the hash of every input."""
+"""From patients to one Arrow file per client and split, cached by the hash of every input.
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+A plan names the shards (one patient under one client's protocol each) and the files they become.
+Shards that lie in the cache are not made again, so a second run computes nothing and a killed one
+loses only what was in flight. Where the shards are made is the caller's choice: here, one after
+the other, or on Ray (``physfed_ray.runtime.prepare``).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.data.store import atomic_file
+from physfed_ray.data.assemble import assemble, statistics
+from physfed_ray.data.plan import PreparePlan, plan
+from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
+from physfed_ray.data.shards import Outcome, Shard, do_shard
+from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Experiment
 
-MANIFEST = "manifest.json"
+__all__ = ["PreparePlan", "Prepared", "PreparedClient", "Statistics", "plan", "prepare"]
+
+SEEN_SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What standardises a network's inputs: uniform means over the training clients.
+RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
+Progress = Callable[[dict[str, Any]], None]
 
-    These few numbers are the only thing about the data that leaves the clients: each contributes
-    the mean and the variance of all its training pixels and of all its embeddings, never an image.
 
-    Attributes:
-        input_mean: Mean of the low-dose pixels in [0, 1] of the window.
-        input_std: Root of the mean variance of the low-dose pixels.
-        embedding_mean: Mean of each dimension over the real tokens, d numbers.
-        embedding_std: Root of the mean variance of each dimension, floored, d numbers.
-        tokens: Length T of the longest embedding.
-        dim: Dimensions d of a token.
+def run_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+    """Make the shards one after the other in this process."""
+    for shard in shards:
+        yield do_shard(plan.source, plan.settings, shard, plan.cache)
+
+
+def prepare(
+    experiment: Experiment,
+    run_shards: RunShards | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make what the cache lacks, and return the data set.
+
+    Args:
+        experiment: Its data, clients, unseen protocols, reports and seed are read.
+        run_shards: Makes shards and yields their outcomes in any order; default in this process.
+        progress: Receives ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in
+            shards, once at the start and after every shard.
+
+    Raises:
+        PhysFedError: There is nothing usable, a step after loading fails, or unreadable patients
+            leave a client, the test or the validation without any.
     """
-
-    input_mean: float
-    input_std: float
-    embedding_mean: list[float]
-    embedding_std: list[float]
-    tokens: int
-    dim: int
-
-
-@dataclass(frozen=True)
-class PreparedClient:
-    """Where one client's files lie, and how much they hold.
-
-    Attributes:
-        id: The client's name, or the name of an unseen protocol.
-        protocol: How its scanner scans.
-        train: Training file; None for an unseen protocol.
-        validation: Validation file; None without validation patients, or for an unseen protocol.
-        test: Test file; None without test patients.
-        slices: Training slices (of an unseen protocol: test slices).
-        patients: Training patients (of an unseen protocol: test patients).
-    """
-
-    id: str
-    protocol: Protocol
-    train: Path | None
-    validation: Path | None
-    test: Path | None
-    slices: int
-    patients: int
+    todo = plan(experiment)
+    if (todo.root / MANIFEST).is_file():
+        prepared = _reuse(todo, progress)
+        if prepared is not None:
+            return prepared
+    missing = todo.missing()
+    total = len(todo.shards)
+    done = cached = total - len(missing)
+    unusable: dict[str, str] = {}
+    _tell(progress, done, total, cached)
+    for outcome in (run_shards or run_inline)(todo, missing):
+        done += 1
+        if outcome.unusable is not None:
+            unusable[outcome.shard.pseudonym] = outcome.unusable
+        _tell(progress, done, total, cached)
+    return _finish(todo, unusable)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared data set, as its manifest describes it.
-
-    Attributes:
-        root: Folder of the files.
-        image_size: Side n of the images in pixels.
-        window_hu: HU that 0 and 1 stand for.
-        clients: The training clients, in the experiment's order.
-        unseen: The unseen protocols, in the experiment's order.
-        statistics: Standardisation constants.
-        data_summary: What was found, kept and left out, and why; pseudonyms only.
-    """
-
-    root: Path
-    image_size: int
-    window_hu: tuple[float, float]
-    clients: tuple[PreparedClient, ...]
-    unseen: tuple[PreparedClient, ...]
-    statistics: Statistics
-    data_summary: dict[str, Any]
-
-    def save(self) -> None:
-        """Write the manifest, atomically; to be done last, because it declares all files whole."""
-        values = asdict(self)
-        del values["root"]
-        for client in (*values["clients"], *values["unseen"]):
-            for split in ("train", "validation", "test"):
-                if client[split] is not None:
-                    client[split] = client[split].relative_to(self.root).as_posix()
-        with atomic_file(self.root / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(values, indent=1))
-
-    @classmethod
-    def load(cls, root: Path) -> Self:
-        """Read the manifest of a prepared folder.
-
-        Raises:
-            PhysFedError: There is no manifest, or a file that it names is gone.
-        """
-        try:
-            values = json.loads((root / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise PhysFedError(
-                f"{root} holds no finished data set; run `physfed prepare` first."
-            ) from error
-        return cls(
-            root=root,
-            image_size=values["image_size"],
-            window_hu=(values["window_hu"][0], values["window_hu"][1]),
-            clients=tuple(_load_client(root, client) for client in values["clients"]),
-            unseen=tuple(_load_client(root, client) for client in values["unseen"]),
-            statistics=Statistics(**values["statistics"]),
-            data_summary=values["data_summary"],
-        )
+def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
+    """Return the data set that an earlier run finished, None if somebody deleted parts of it."""
+    try:
+        prepared = Prepared.load(todo.root)
+    except PhysFedError:
+        return None
+    total = len(todo.shards)
+    _tell(progress, total, total, total)
+    summary = prepared.data_summary | {"source": todo.source.summary()}
+    return replace(prepared, data_summary=summary)
 
 
-def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
-    files = {
-        split: None if values[split] is None else root / values[split]
-        for split in ("train", "validation", "test")
-    }
-    for file in files.values():
-        if file is not None and not file.is_file():
-            raise PhysFedError(f"{file} is gone; run `physfed prepare` again.")
+def _finish(todo: PreparePlan, unusable: Mapping[str, str]) -> Prepared:
+    """Join the shards into files, write the manifest last, and return the data set."""
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (split, client), shards in todo.files.items():
+        usable = [shard for shard in shards if shard.pseudonym not in unusable]
+        path = todo.file(split, client)
+        if not usable or path is None:
+            raise PhysFedError(_nobody_left(split, client, shards, unusable))
+        assemble([todo.path_of(shard) for shard in usable], path)
+        counts.setdefault(split, {})[client] = {
+            "patients": len(usable),
+            "slices": len(read_client_data(path)),
+        }
+    clients = tuple(
+        _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id])
+        for id, protocol in todo.clients.items()
+    )
+    prepared = Prepared(
+        root=todo.root,
+        image_size=todo.settings.image_size,
+        window_hu=todo.settings.window_hu,
+        clients=clients,
+        unseen=tuple(
+            _prepared_client(todo, ("unseen",), id, protocol, counts["unseen"][id])
+            for id, protocol in todo.unseen.items()
+        ),
+        statistics=statistics([client.train for client in clients if client.train]),
+        data_summary={
+            "source": todo.source.summary(),
+            "splits": counts,
+            "unusable_patients": dict(unusable),
+            "unused_patients": todo.unused_patients,
+        },
+    )
+    prepared.save()
+    return prepared
+
+
+def _prepared_client(
+    todo: PreparePlan,
+    splits: Sequence[str],
+    client: str,
+    protocol: Protocol,
+    counts: Mapping[str, int],
+) -> PreparedClient:
+    files = {split: todo.file(split, client) for split in splits}
     return PreparedClient(
-        id=values["id"],
-        protocol=Protocol(**values["protocol"]),
-        slices=values["slices"],
-        patients=values["patients"],
-        **files,
+        id=client,
+        protocol=protocol,
+        train=files.get("train"),
+        validation=files.get("validation"),
+        test=files.get("test", files.get("unseen")),
+        **counts,
+    )
+
+
+def _tell(progress: Progress | None, done: int, total: int, cached: int) -> None:
+    if progress is not None:
+        progress({"event": "prepare", "done": done, "total": total, "cached": cached})
+
+
+def _nobody_left(
+    split: str, client: str, shards: Sequence[Shard], unusable: Mapping[str, str]
+) -> str:
+    reasons = ", ".join(f"{s.pseudonym}: {unusable[s.pseudonym]}" for s in shards[:5])
+    return (
+        f"all {len(shards)} {split} patients of {client} are unusable ({reasons}); "
+        "repair their files, or list other patients."
     )

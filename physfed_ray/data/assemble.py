@@ -1,0 +1,69 @@
+"""Shards become one file per client and split, and the training files their statistics."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from physfed_ray.data.prepared import Statistics
+from physfed_ray.data.store import TENSORS, ClientData, read_client_data, write_client_data
+
+# Far below the spread of sentence embeddings (about 3e-3 a dimension): it only keeps a dimension
+# that never changes from being divided by zero.
+EMBEDDING_STD_FLOOR = 1e-4
+
+
+def assemble(shards: Sequence[Path], path: Path) -> None:
+    """Join the shards of one client and split into one file, atomically.
+
+    The joined columns lie in a temporary file until they are written, so that a client may be
+    larger than the memory.
+    """
+    parts = [read_client_data(shard) for shard in shards]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = ClientData(
+        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in TENSORS},
+        g=parts[0].g,
+        patient=[patient for part in parts for patient in part.patient],
+        slice=np.concatenate([part.slice for part in parts]),
+        scale=np.concatenate([part.scale for part in parts]),
+        report=[report for part in parts for report in part.report],
+    )
+    write_client_data(path, data)
+
+
+def _join(parts: Sequence[np.ndarray], scratch: Path) -> np.ndarray:
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        joined = np.memmap(file, parts[0].dtype, shape=shape)
+    np.concatenate(parts, out=joined)
+    return joined
+
+
+def statistics(training_files: Sequence[Path]) -> Statistics:
+    """Average the clients' means and variances, each client weighing the same.
+
+    In a federation of hospitals, each client would send these few numbers of its own data.
+    """
+    moments = [_moments(read_client_data(path)) for path in training_files]
+    input_mean, input_variance, mean, variance = (
+        np.mean(values, axis=0) for values in zip(*moments, strict=True)
+    )
+    tokens, dim = read_client_data(training_files[0]).embedding.shape[1:]
+    return Statistics(
+        input_mean=float(input_mean),
+        input_std=float(np.sqrt(input_variance)),
+        embedding_mean=mean.tolist(),
+        embedding_std=np.maximum(np.sqrt(variance), EMBEDDING_STD_FLOOR).tolist(),
+        tokens=tokens,
+        dim=dim,
+    )
+
+
+def _moments(data: ClientData) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Return mean and variance of the pixels, and of each dimension over the real tokens."""
+    mean = float(np.mean([image.mean(dtype=np.float64) for image in data.low]))
+    variance = float(np.mean([np.square(image - np.float64(mean)).mean() for image in data.low]))
+    tokens = data.embedding[data.embedding_mask.astype(bool)].astype(np.float64)
+    return mean, variance, tokens.mean(axis=0), tokens.var(axis=0)

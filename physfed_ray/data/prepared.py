@@ -1,0 +1,133 @@
+"""What a prepared data set consists of, and the manifest that declares it whole."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from physfed_ray.ct.protocol import Protocol
+from physfed_ray.data.store import atomic_file
+from physfed_ray.errors import PhysFedError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What standardises a network's inputs: uniform means over the training clients.
+
+    These few numbers are the only thing about the data that leaves the clients: each contributes
+    the mean and the variance of all its training pixels and of all its embeddings, never an image.
+
+    Attributes:
+        input_mean: Mean of the low-dose pixels in [0, 1] of the window.
+        input_std: Root of the mean variance of the low-dose pixels.
+        embedding_mean: Mean of each dimension over the real tokens, d numbers.
+        embedding_std: Root of the mean variance of each dimension, floored, d numbers.
+        tokens: Length T of the longest embedding.
+        dim: Dimensions d of a token.
+    """
+
+    input_mean: float
+    input_std: float
+    embedding_mean: list[float]
+    embedding_std: list[float]
+    tokens: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class PreparedClient:
+    """Where one client's files lie, and how much they hold.
+
+    Attributes:
+        id: The client's name, or the name of an unseen protocol.
+        protocol: How its scanner scans.
+        train: Training file; None for an unseen protocol.
+        validation: Validation file; None without validation patients, or for an unseen protocol.
+        test: Test file; None without test patients.
+        slices: Training slices (of an unseen protocol: test slices).
+        patients: Training patients (of an unseen protocol: test patients).
+    """
+
+    id: str
+    protocol: Protocol
+    train: Path | None
+    validation: Path | None
+    test: Path | None
+    slices: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set, as its manifest describes it.
+
+    Attributes:
+        root: Folder of the files.
+        image_size: Side n of the images in pixels.
+        window_hu: HU that 0 and 1 stand for.
+        clients: The training clients, in the experiment's order.
+        unseen: The unseen protocols, in the experiment's order.
+        statistics: Standardisation constants.
+        data_summary: What was found, kept and left out, and why; pseudonyms only.
+    """
+
+    root: Path
+    image_size: int
+    window_hu: tuple[float, float]
+    clients: tuple[PreparedClient, ...]
+    unseen: tuple[PreparedClient, ...]
+    statistics: Statistics
+    data_summary: dict[str, Any]
+
+    def save(self) -> None:
+        """Write the manifest, atomically; to be done last, because it declares all files whole."""
+        values = asdict(self)
+        del values["root"]
+        for client in (*values["clients"], *values["unseen"]):
+            for split in ("train", "validation", "test"):
+                if client[split] is not None:
+                    client[split] = client[split].relative_to(self.root).as_posix()
+        with atomic_file(self.root / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(values, indent=1))
+
+    @classmethod
+    def load(cls, root: Path) -> Self:
+        """Read the manifest of a prepared folder.
+
+        Raises:
+            PhysFedError: There is no manifest, or a file that it names is gone.
+        """
+        try:
+            values = json.loads((root / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise PhysFedError(
+                f"{root} holds no finished data set; run `physfed prepare` first."
+            ) from error
+        return cls(
+            root=root,
+            image_size=values["image_size"],
+            window_hu=(values["window_hu"][0], values["window_hu"][1]),
+            clients=tuple(_load_client(root, client) for client in values["clients"]),
+            unseen=tuple(_load_client(root, client) for client in values["unseen"]),
+            statistics=Statistics(**values["statistics"]),
+            data_summary=values["data_summary"],
+        )
+
+
+def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
+    files = {
+        split: None if values[split] is None else root / values[split]
+        for split in ("train", "validation", "test")
+    }
+    for file in files.values():
+        if file is not None and not file.is_file():
+            raise PhysFedError(f"{file} is gone; run `physfed prepare` again.")
+    return PreparedClient(
+        id=values["id"],
+        protocol=Protocol(**values["protocol"]),
+        slices=values["slices"],
+        patients=values["patients"],
+        **files,
+    )

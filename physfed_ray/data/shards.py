@@ -1,0 +1,261 @@
+"""The unit of preparation: one patient scanned under one client's protocol, kept by its hash."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.scan import scan
+from physfed_ray.data.grid import normalise, to_grid
+from physfed_ray.data.patient import PatientSource
+from physfed_ray.data.store import ClientData, write_client_data
+from physfed_ray.errors import PhysFedError
+from physfed_ray.reports.registry import make_encoder, make_reporter
+from physfed_ray.seeds import generator
+
+# A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
+SLICES_AT_ONCE = 16
+
+# Everything between a volume and its shard; reporters and encoders have versions of their own.
+_CODE = (
+    *(f"physfed_ray.ct.{name}" for name in ("attenuation", "fbp", "noise", "projection", "scan")),
+    *(
+        f"physfed_ray.{name}"
+        for name in ("ct.protocol", "data.grid", "data.shards", "data.store", "seeds")
+    ),
+)
+
+reporter = lru_cache(maxsize=None)(make_reporter)
+encoder = lru_cache(maxsize=None)(make_encoder)
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What all shards of an experiment have in common; the keys of the experiment's file."""
+
+    seed: int
+    image_size: int
+    slices_per_patient: int | None
+    window_hu: tuple[float, float]
+    centre: Literal["body", "image"]
+    electronic_noise: float
+    reporter: str
+    encoder: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One patient under one client's protocol.
+
+    Attributes:
+        key: Hash of everything that the content depends on.
+        client: Client, or unseen protocol, whose scanner and random stream it is.
+        protocol: How that scanner scans.
+        patient: The source's own id; hidden, because it may name a person.
+        pseudonym: What stands for the patient in files and messages.
+        fingerprint: Hash of the patient's volume.
+    """
+
+    key: str
+    client: str
+    protocol: Protocol
+    patient: str = field(repr=False)
+    pseudonym: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard: it lies in the cache, or its patient is ``unusable`` and why."""
+
+    shard: Shard
+    unusable: str | None = None
+
+
+class UnusablePatientError(Exception):
+    """A patient cannot be used; the message gives the reason and no name."""
+
+
+def make_shard(
+    settings: ShardSettings,
+    client: str,
+    protocol: Protocol,
+    patient: str,
+    pseudonym: str,
+    fingerprint: str,
+) -> Shard:
+    """Return a shard with the hash of all that its content depends on."""
+    inputs = {
+        "settings": asdict(settings),
+        "client": client,
+        "protocol": asdict(protocol),
+        "patient": [patient, pseudonym, fingerprint],
+        "versions": [
+            code_version(*_CODE),
+            reporter(settings.reporter).version,
+            encoder(settings.encoder).version,
+        ],
+    }
+    text = json.dumps(inputs, sort_keys=True)
+    key = blake2b(text.encode(), digest_size=16).hexdigest()
+    return Shard(key, client, protocol, patient, pseudonym, fingerprint)
+
+
+def shard_path(cache_folder: Path, key: str) -> Path:
+    """Return where a shard lies in the cache, in one of 256 folders."""
+    return cache_folder / "shards" / key[:2] / f"{key}.arrow"
+
+
+def do_shard(
+    source: PatientSource, settings: ShardSettings, shard: Shard, cache_folder: Path
+) -> Outcome:
+    """Load, scan, report, embed, and put the result into the cache, atomically.
+
+    Raises:
+        PhysFedError: A step after loading fails, or the patient's files have become unreachable.
+    """
+    try:
+        volume = _gridded(
+            _GridJob(
+                shard.patient,
+                shard.fingerprint,
+                settings.slices_per_patient,
+                settings.image_size,
+                settings.centre,
+                source,
+            )
+        )
+        with _one_thread():
+            data = _scanned(volume, settings, shard)
+        write_client_data(shard_path(cache_folder, shard.key), data)
+    except UnusablePatientError as error:
+        return Outcome(shard, str(error))
+    except Exception as error:
+        raise PhysFedError(
+            f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed: "
+            f"{_reason(error)}"
+        ) from error
+    return Outcome(shard)
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error without the path, which may name a patient."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {message}"
+
+
+@dataclass(frozen=True)
+class _GridJob:
+    """What a gridded volume depends on; the source itself is known by the fingerprint."""
+
+    patient: str
+    fingerprint: str
+    limit: int | None
+    image_size: int
+    centre: Literal["body", "image"]
+    source: PatientSource = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A patient's slices on the grid: image (N, n, n) HU, body (N, n, n) uint8, scale (N,)."""
+
+    image: np.ndarray
+    body: np.ndarray
+    scale: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _gridded(job: _GridJob) -> _Volume:
+    """Load a patient; kept, because the next shard is often the same patient's next protocol."""
+    try:
+        volume = job.source.load(job.patient, job.limit)
+    except OSError as error:
+        # An errno means the disk or the network, not the image: leaving the patient out would
+        # hide it. Decoders raise OSError without one.
+        if error.errno is not None:
+            raise
+        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
+    if not volume.slices:
+        raise UnusablePatientError("no slices")
+    if not all(np.isfinite(hu).all() for hu in volume.slices):
+        raise UnusablePatientError("pixels that are not finite numbers")
+    grids = [
+        to_grid(hu, spacing_mm, job.image_size, job.centre)
+        for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
+    ]
+    return _Volume(
+        np.stack([grid.image for grid in grids]),
+        np.stack([grid.body for grid in grids]).astype(np.uint8),
+        np.array([grid.scale for grid in grids], np.float32),
+    )
+
+
+def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> ClientData:
+    """Scan a volume and describe what the scanner shows; f_t must not know the full dose."""
+    count = len(volume.image)
+    rngs = [
+        generator(settings.seed, shard.client, shard.patient, index, "noise")
+        for index in range(count)
+    ]
+    low_hu = np.concatenate(
+        [
+            scan(
+                volume.image[start : start + SLICES_AT_ONCE],
+                shard.protocol,
+                rngs[start : start + SLICES_AT_ONCE],
+                electronic_noise=settings.electronic_noise,
+            )
+            for start in range(0, count, SLICES_AT_ONCE)
+        ]
+    )
+    report = reporter(settings.reporter).report(low_hu)
+    embedding, mask = encoder(settings.encoder).encode(report)
+    return ClientData(
+        low=normalise(low_hu, settings.window_hu),
+        full=normalise(volume.image, settings.window_hu),
+        body=volume.body,
+        embedding=embedding,
+        embedding_mask=mask,
+        g=shard.protocol.normalised(),
+        patient=[shard.pseudonym] * count,
+        slice=np.arange(count, dtype=np.int32),
+        scale=volume.scale,
+        report=report,
+    )
+
+
+@cache
+def code_version(*modules: str) -> str:
+    """Return a hash of the source of some modules, so that no version number can be forgotten."""
+    digest = blake2b(digest_size=16)
+    for name in modules:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise PhysFedError(f"the module {name} has no file; install physfed_ray unpacked.")
+        digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one torch thread, so that the bits do not depend on who prepares a shard."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
