@@ -1,8 +1,23 @@
 """Fixtures that several packages' tests share."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import ray
+from scipy.ndimage import gaussian_filter
+
+from physfed_ray.data.store import ClientData, write_client_data
+from physfed_ray.experiment import Training
+from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
+from physfed_ray.methods.base import ClientInfo, Task
+from physfed_ray.methods.registry import get_method
+from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.seeds import derive_seed, generator
+
+SPLITS = ("train", "validation", "test")
 
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
@@ -13,3 +28,91 @@ def real_ct() -> Path:
     if not REAL_CT.is_dir():
         pytest.skip(f"the real CT folder {REAL_CT.name} is not beside the project")
     return REAL_CT
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray on this machine for all tests that need it."""
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+        object_store_memory=300 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+def random_client_data(seed: int, slices: int, size: int = 24, dim: int = 8) -> ClientData:
+    """Return smooth random images with noise on top; enough for a network to learn from."""
+    rng = np.random.default_rng(seed)
+    full = gaussian_filter(rng.uniform(0, 1, (slices, size, size)), (0, 3, 3)).astype(np.float32)
+    low = np.clip(full + rng.normal(0, 0.05, full.shape), 0, 1).astype(np.float32)
+    return ClientData(
+        low=low,
+        full=np.clip(full, 0, 1),
+        body=np.ones(full.shape, np.uint8),
+        embedding=rng.normal(size=(slices, 1, dim)).astype(np.float32),
+        embedding_mask=np.ones((slices, 1), np.uint8),
+        g=rng.uniform(0, 1, 7).astype(np.float32),
+        patient=[f"p{seed}"] * slices,
+        slice=np.arange(slices, dtype=np.int32),
+        scale=np.ones(slices, np.float32),
+        report=["A report."] * slices,
+    )
+
+
+@pytest.fixture
+def make_spec(tmp_path: Path) -> Callable[..., Spec]:
+    """Return a factory of small federations on random images: ``make_spec(method, clients=3)``."""
+
+    def make(
+        method: str,
+        clients: int = 3,
+        unseen: int = 1,
+        run_root: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> Spec:
+        infos, files = [], []
+        for i in range(clients + unseen):
+            for split in SPLITS:
+                data = random_client_data(derive_seed(i, split) % 1000, 3 + i % 2)
+                write_client_data(tmp_path / "data" / f"{split}-{i}.arrow", data)
+            g = tuple(float(v) for v in generator(i, "g").uniform(0, 1, 7))
+            infos.append(ClientInfo(i, f"c{i + 1}", g, 3 + i % 2))
+            files.append(ClientFiles(*(tmp_path / "data" / f"{s}-{i}.arrow" for s in SPLITS)))
+        kind = get_method(method)
+        task = Task(
+            image_size=24,
+            clients=clients,
+            input_mean=0.5,
+            input_std=0.2,
+            tokens=1,
+            dim=8,
+            embedding_mean=(0.0,) * 8,
+            embedding_std=(1.0,) * 8,
+            backbone=BackboneSettings(channels=2),
+        )
+        options = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3} | training
+        return Spec(
+            seed=1,
+            method=kind(kind.Settings(**(settings or {})), task),
+            training=Training(**options),
+            precision="fp32",
+            clients=tuple(infos[:clients]),
+            files=tuple(files[:clients]),
+            unseen=tuple(
+                UnseenInfo(
+                    f"u{i}", infos[clients + i].g, files[clients + i].test, 3 + (clients + i) % 2
+                )
+                for i in range(unseen)
+            ),
+            window_hu=(-1000, 2000),
+            clinical_windows={"soft": (-160, 240)},
+            run_root=None if run_root is None else str(run_root),
+        )
+
+    return make

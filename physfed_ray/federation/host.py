@@ -1,0 +1,335 @@
+"""A host: one copy of the network that serves one or more clients in turn.
+
+Plain Python. A Ray actor holds one of these, and the inline runtime holds one itself.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from physfed_ray.data.dataset import whole_batches
+from physfed_ray.data.store import ClientData, read_client_data
+from physfed_ray.evaluation.metrics import score_slices
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.private import PrivateStates
+from physfed_ray.federation.run_directory import RunDirectory, client_file
+from physfed_ray.federation.spec import Spec
+from physfed_ray.federation.training import (
+    ClientResult,
+    autocast,
+    make_optimizer,
+    to_device,
+    train_client,
+)
+from physfed_ray.federation.tree import Node, TreeSum
+from physfed_ray.methods.base import RoundInput
+from physfed_ray.seeds import derive_seed
+
+Scores = dict[str, np.ndarray]
+EVALUATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """One client's turn on its host.
+
+    Attributes:
+        client: Index of the client.
+        private_round: Round after which its private state is to be taken (0: the initial one).
+    """
+
+    client: int
+    private_round: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one set of images.
+
+    Attributes:
+        patients: Pseudonym of each slice's patient.
+        slices: Slice number of each.
+        scores: Each metric, (N,).
+        examples: Images (n, n) of one slice, by name.
+        inspection: State of the method's modulation.
+    """
+
+    patients: list[str]
+    slices: list[int]
+    scores: Scores
+    examples: dict[str, np.ndarray]
+    inspection: dict[str, float]
+
+
+class Host:
+    """Runs clients: trains them, evaluates them, and decodes with their private parts.
+
+    Args:
+        spec: The federation.
+        clients: Indices of the clients that live here.
+    """
+
+    def __init__(self, spec: Spec, clients: Sequence[int]) -> None:
+        torch.set_num_threads(spec.training.threads)
+        self._spec = spec
+        self._clients = tuple(clients)
+        self._network = spec.method.build(spec.seed).to(spec.device)
+        children = [name for name, _ in self._network.named_children()]
+        shared = spec.method.shared
+        self._shared = FlatState(self._network, shared)
+        self._private = FlatState(self._network, [c for c in children if c not in shared])
+        self._optimizer = make_optimizer(
+            spec, (self._shared, self._private), spec.method.learning_rate_scale
+        )
+        self._states = PrivateStates(
+            self._shared, self._private, self._optimizer, spec.training.optimizer_state
+        )
+
+    @cached_property
+    def _directory(self) -> RunDirectory | None:
+        return RunDirectory(self._spec.run_root) if self._spec.run_root else None
+
+    def train(
+        self,
+        number: int,
+        learning_rate: float,
+        vector: np.ndarray,
+        extras: Mapping[str, np.ndarray],
+        jobs: Sequence[Job],
+        deadline_s: float | None,
+    ) -> tuple[list[ClientResult], dict[Node, np.ndarray | None]]:
+        """Train the clients of ``jobs`` in turn for round ``number``.
+
+        Returns:
+            A result for each job, and the pieces of the aggregation tree over all clients of this
+            host (float32 vectors, (shared size,)).
+        """
+        deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group["lr_scale"]
+        tree, results = TreeSum(), []
+        waiting = {job.client: job for job in jobs}
+        for client in self._clients:
+            if client not in waiting:
+                tree.add(client, None)
+                continue
+            self._load(vector, waiting[client])
+            result = self._train(number, vector, extras, client, deadline)
+            results.append(result)
+            if result.missing:
+                tree.add(client, None)
+                continue
+            weight = self._spec.method.weight(self._spec.clients[client])
+            if weight != 1.0:
+                self._shared.vector.mul_(weight)
+            tree.add(client, self._shared.vector)
+        pieces = {n: None if v is None else v.cpu().numpy() for n, v in tree.pieces().items()}
+        return results, pieces
+
+    def _train(
+        self,
+        number: int,
+        vector: np.ndarray,
+        extras: Mapping[str, np.ndarray],
+        client: int,
+        deadline: float | None,
+    ) -> ClientResult:
+        spec = self._spec
+        info = spec.clients[client]
+        self._network.train()
+        result = train_client(
+            spec,
+            self._network,
+            (self._shared, self._private),
+            self._optimizer,
+            self._data(spec.files[client].train),
+            RoundInput(number, info, vector, extras),
+            deadline,
+        )
+        if result.missing:
+            self._states.held.pop(client, None)
+            return result
+        state = self._states.swap_out(client, number)
+        if self._directory is not None and state:
+            self._directory.write_tensors(client_file(number, info.id), state)
+        return result
+
+    def evaluate(
+        self,
+        vector: np.ndarray,
+        job: Job,
+        split: str,
+        other_code: np.ndarray | None = None,
+        detail: bool = False,
+    ) -> Evaluation:
+        """Evaluate a client's personalised model on its own validation or test images.
+
+        Args:
+            vector: Shared parameters.
+            job: The client.
+            split: "validation" or "test".
+            other_code: Protocol code (code_dim,) to use instead of the client's own.
+            detail: Also score the undenoised input (names with ``input/``) and return examples.
+        """
+        self._load(vector, job)
+        path = getattr(self._spec.files[job.client], split)
+        data = self._data(path)
+        denoised = self._denoise(data, None if other_code is None else torch.tensor(other_code))
+        scores = self._score(denoised, data)
+        examples = {}
+        if detail:
+            low = np.asarray(data.low)
+            scores |= {f"input/{name}": v for name, v in self._score(low, data).items()}
+            middle = len(low) // 2
+            examples = {
+                "low": low[middle],
+                "full": np.asarray(data.full)[middle],
+                "denoised": denoised[middle],
+            }
+        return Evaluation(
+            list(data.patient), [int(s) for s in data.slice], scores, examples, self._inspect(data)
+        )
+
+    def features(
+        self, vector: np.ndarray, unseen: int, code: np.ndarray, start: int
+    ) -> tuple[np.ndarray, ...]:
+        """Compute the modulated features of a batch of an unseen protocol's images.
+
+        Only shared parameters are used: this is what the unseen scanner itself can do.
+
+        Args:
+            vector: Shared parameters.
+            unseen: Index of the unseen protocol.
+            code: Codebook entry to modulate with, (code_dim,).
+            start: First slice of the batch of ``EVALUATION_BATCH``.
+        """
+        self._load_shared(vector)
+        self._network.eval()
+        data = self._data(self._spec.unseen[unseen].test)
+        entry = torch.tensor(code, device=self._spec.device)
+        with torch.inference_mode(), autocast(self._spec):
+            batches = whole_batches(data, EVALUATION_BATCH)
+            _, batch = next(islice(batches, start // EVALUATION_BATCH, None))
+            features = self._spec.method.features(
+                self._network, to_device(batch, self._spec.device), entry
+            )
+        return tuple(f.float().cpu().numpy() for f in features)
+
+    def decode(self, vector: np.ndarray, job: Job, features: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Decode features with a client's private decoder, which does not leave its host.
+
+        Returns:
+            Denoised images, (B, n, n) float32.
+        """
+        self._load(vector, job)
+        self._network.eval()
+        with torch.inference_mode(), autocast(self._spec):
+            tensors = tuple(from_dlpack(f).to(self._spec.device) for f in features)
+            images = self._spec.method.decode(self._network, tensors).float()
+        return images.squeeze(1).clamp(0, 1).cpu().numpy()
+
+    def denoise_unseen(self, vector: np.ndarray, unseen: int) -> np.ndarray:
+        """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""
+        self._load_shared(vector)
+        return self._denoise(self._data(self._spec.unseen[unseen].test), None)
+
+    def serve(
+        self, vector: np.ndarray, jobs: Sequence[Job], unseen: int
+    ) -> tuple[dict[int, Scores], dict[Node, np.ndarray | None]]:
+        """Denoise an unseen protocol's images with each client's whole local model.
+
+        Returns:
+            Per client the scores, and the pieces of the tree sum of the denoised images.
+        """
+        data = self._data(self._spec.unseen[unseen].test)
+        scores: dict[int, Scores] = {}
+        tree = TreeSum()
+        for job in jobs:
+            self._load(vector, job)
+            g = np.asarray(self._spec.clients[job.client].g, np.float32)
+            denoised = self._denoise(replace(data, g=g), None)
+            scores[job.client] = self._score(denoised, data)
+            tree.add(job.client, torch.from_numpy(denoised))
+        return scores, {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
+
+    def score_unseen(
+        self, unseen: int, denoised: np.ndarray | None, detail: bool = False
+    ) -> Evaluation:
+        """Score denoised images of an unseen protocol; None scores the input itself.
+
+        Args:
+            unseen: Index of the unseen protocol.
+            denoised: (N, n, n) float32, or None.
+            detail: Return examples.
+        """
+        data = self._data(self._spec.unseen[unseen].test)
+        images = np.asarray(data.low) if denoised is None else denoised
+        middle = len(images) // 2
+        examples = {"denoised": images[middle]} if detail and denoised is not None else {}
+        if detail:
+            examples["low"] = np.asarray(data.low)[middle]
+            examples["full"] = np.asarray(data.full)[middle]
+        return Evaluation(
+            list(data.patient),
+            [int(s) for s in data.slice],
+            self._score(images, data),
+            examples,
+            {},
+        )
+
+    def _load(self, vector: np.ndarray, job: Job) -> None:
+        self._load_shared(vector)
+        held = self._states.held.get(job.client)
+        if job.private_round == 0:
+            state: Mapping[str, Tensor] | None = None
+        elif held is not None and held[0] == job.private_round:
+            state = held[1]
+        elif self._directory is not None and self._private.entries:
+            name = self._spec.clients[job.client].id
+            state = self._directory.read_tensors(client_file(job.private_round, name))
+            self._states.held[job.client] = job.private_round, dict(state)
+        else:
+            state = {}
+        self._states.swap_in(job.client, state)
+
+    def _load_shared(self, vector: np.ndarray) -> None:
+        self._shared.vector.copy_(from_dlpack(vector))
+
+    def _denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
+        spec = self._spec
+        self._network.eval()
+        torch.manual_seed(derive_seed(spec.seed, "evaluation"))
+        entry = None if code is None else code.to(spec.device)
+        images = []
+        with torch.inference_mode(), autocast(spec):
+            for _, batch in whole_batches(data, EVALUATION_BATCH):
+                output = spec.method.denoise(self._network, to_device(batch, spec.device), entry)
+                images.append(output.float())
+        return torch.cat(images).squeeze(1).clamp(0, 1).cpu().numpy()
+
+    def _inspect(self, data: ClientData) -> dict[str, float]:
+        _, batch = next(iter(whole_batches(data, EVALUATION_BATCH)))
+        with torch.inference_mode():
+            return self._spec.method.inspect(self._network, to_device(batch, self._spec.device))
+
+    def _score(self, denoised: np.ndarray, data: ClientData) -> Scores:
+        spec = self._spec
+        return score_slices(denoised, data.full, data.body, spec.window_hu, spec.clinical_windows)
+
+    def _data(self, path: Path | None) -> ClientData:
+        if path is None:
+            raise ValueError("this client has no images of the split asked for")
+        return _read(path)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path) -> ClientData:
+    return read_client_data(path)

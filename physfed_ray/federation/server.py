@@ -1,0 +1,142 @@
+"""The parameter server: the shared parameters, their aggregation, and the codebook."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.run_directory import RunDirectory, round_name
+from physfed_ray.federation.spec import Spec
+from physfed_ray.federation.tree import Node, TreeSum
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where PVQS sends an unseen protocol (Yang et al. 2025, eq. 7).
+
+    Attributes:
+        client: Index i* of the client whose code is nearest.
+        cosine: Cosine of the two codes.
+        code: The codebook's entry c_{i*}, (code_dim,).
+    """
+
+    client: int
+    cosine: float
+    code: np.ndarray
+
+
+class ParameterServer:
+    """Holds what is shared; never sees a private parameter, an image, a report or an embedding.
+
+    The codebook is not uploaded: the server knows every client's normalised protocol g and, after
+    each aggregation, computes all codes with the aggregated protocol hypernetwork, so that no
+    entry is stale.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        torch.set_num_threads(spec.training.threads)
+        self._spec = spec
+        self._network = spec.method.build(spec.seed)
+        self._shared = FlatState(self._network, spec.method.shared)
+        self._codes = self._compute_codes([client.g for client in spec.clients])
+
+    def broadcast(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the shared vector and the small arrays that go with it."""
+        extras = {} if self._codes is None else {"codes": self._codes}
+        return self._shared.vector.numpy(), extras
+
+    def aggregate(
+        self,
+        number: int,
+        participants: Sequence[int],
+        uploads: Mapping[str, Mapping[str, np.ndarray]],
+        absent: Sequence[int],
+        *pieces: Mapping[Node, np.ndarray | None],
+    ) -> None:
+        """Aggregate a round and write the server's part of its checkpoint.
+
+        Args:
+            number: The round.
+            participants: Indices of the clients whose updates are in the sum.
+            uploads: Each participant's small arrays.
+            absent: Clients of hosts that sent no pieces.
+            pieces: Pieces of the aggregation tree, one mapping a host.
+        """
+        tree = TreeSum()
+        for part in pieces:
+            tree.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
+        for client in absent:
+            tree.add(client, None)
+        total = tree.total(len(self._spec.clients))
+        if total is not None and total.numel():
+            method = self._spec.method
+            weight = sum(method.weight(self._spec.clients[i]) for i in participants)
+            new = method.aggregate(
+                self._shared.vector.numpy(), torch.div(total, weight).numpy(), uploads
+            )
+            self._shared.vector.copy_(torch.from_numpy(new))
+        self._codes = self._compute_codes([client.g for client in self._spec.clients])
+        if self._spec.run_root is not None:
+            self._save(RunDirectory(self._spec.run_root), number)
+
+    def restore(self, number: int) -> None:
+        """Go back to the state after a completed round; 0 is the initial state."""
+        if number == 0:
+            fresh = FlatState(self._spec.method.build(self._spec.seed), self._spec.method.shared)
+            self._shared.vector.copy_(fresh.vector)
+        elif self._shared.entries and self._spec.run_root is not None:
+            directory = RunDirectory(self._spec.run_root)
+            named = directory.read_tensors(f"{round_name(number)}/server.safetensors")
+            self._shared.vector.copy_(self._shared.pack(named))
+        self._codes = self._compute_codes([client.g for client in self._spec.clients])
+
+    def codebook(self) -> np.ndarray | None:
+        """Return the codebook, (K, code_dim), None for a method that keeps none."""
+        return self._codes
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the shared vector and of the arrays that go with it."""
+        codes = 0 if self._codes is None else self._codes.nbytes
+        return self._shared.vector.numel() * self._shared.vector.element_size(), codes
+
+    def inspect_codes(self) -> dict[str, float]:
+        """Return how differently the network treats the clients, as the method sees it."""
+        if self._codes is None:
+            return {}
+        with torch.inference_mode():
+            codes = torch.from_numpy(self._codes)
+            return self._spec.method.inspect_codes(self._network, codes)
+
+    def has_private(self) -> bool:
+        """Say whether clients keep any part of the network to themselves."""
+        children = {name for name, _ in self._network.named_children()}
+        return bool(children - set(self._spec.method.shared))
+
+    def route(self, g: Sequence[float]) -> Route | None:
+        """Return where PVQS sends an unseen protocol, None without a codebook."""
+        codes = self._compute_codes([g])
+        if codes is None or self._codes is None:
+            return None
+        norms = np.linalg.norm(self._codes, axis=1) * np.linalg.norm(codes[0])
+        cosines = (self._codes @ codes[0]) / np.maximum(norms, 1e-12)
+        best = int(np.argmax(cosines))
+        return Route(best, float(cosines[best]), self._codes[best])
+
+    def _compute_codes(self, protocols: Sequence[Sequence[float]]) -> np.ndarray | None:
+        with torch.inference_mode():
+            codes = self._spec.method.codes(self._network, torch.tensor(protocols))
+        return None if codes is None else codes.numpy()
+
+    def _save(self, directory: RunDirectory, number: int) -> None:
+        if self._shared.entries:
+            directory.write_tensors(
+                f"{round_name(number)}/server.safetensors", self._shared.named()
+            )
+        if self._codes is not None:
+            directory.write_tensors(
+                f"{round_name(number)}/codebook.safetensors",
+                {"codes": torch.from_numpy(self._codes)},
+            )

@@ -1,0 +1,210 @@
+"""The last evaluation: seen protocols, and unseen ones under every serving policy.
+
+Policies for an unseen protocol:
+
+* ``shared``: the shared network as it is, for methods that keep nothing private.
+* ``mean_of_scores``: the mean of all local models' scores (the paper's baseline, section 4.2.2).
+* ``nearest_protocol``: the local model of the client with the nearest normalised protocol.
+* ``ensemble``: the mean of all local models' images.
+* ``pvqs``: eq. 7 of Yang et al. 2025: the codebook's nearest entry, decoded by its owner.
+* ``oracle``: the local model that turns out best, an upper bound nobody can have.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch.utils.dlpack import from_dlpack
+
+from physfed_ray.federation.host import EVALUATION_BATCH, Evaluation, Scores
+from physfed_ray.federation.rounds import Rounds, Row, score_rows
+from physfed_ray.federation.runtime import Call
+from physfed_ray.federation.server import Route
+from physfed_ray.federation.tree import TreeSum
+
+SliceRow = tuple[str, str, str, int, str, float]
+
+
+@dataclass
+class FinalResults:
+    """What the last evaluation found: rows for the two tables, images, and routes."""
+
+    rows: list[Row] = field(default_factory=list)
+    slices: list[SliceRow] = field(default_factory=list)
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    nearest: dict[str, int] = field(default_factory=dict)
+
+    def add(self, number: int, client: str, split: str, evaluation: Evaluation) -> None:
+        """Add one client's or protocol's evaluation of a split."""
+        self.rows += score_rows(number, client, split, evaluation.scores)
+        for name, values in evaluation.scores.items():
+            prefix, _, metric = name.rpartition("/")
+            where = f"{split}/{prefix}" if prefix else split
+            self.slices += [
+                (client, where, patient, number_of, metric, float(value))
+                for patient, number_of, value in zip(
+                    evaluation.patients, evaluation.slices, values, strict=True
+                )
+            ]
+        for name, image in evaluation.examples.items():
+            self.examples[f"{split}/{client}/{name}"] = np.asarray(image, np.float32)
+
+
+def evaluate_all(rounds: Rounds) -> FinalResults:
+    """Evaluate the model of the last round on every split and under every policy."""
+    results = FinalResults()
+    number = rounds.manifest.round
+    for split in ("validation", "test"):
+        if any(getattr(files, split) for files in rounds.spec.files):
+            evaluations, _ = rounds.evaluate(split, number, detail=True)
+            for client, evaluation in evaluations.items():
+                results.add(number, rounds.spec.clients[client].id, split, evaluation)
+                if split == "test":
+                    results.rows += _inspection_rows(rounds, client, evaluation)
+    results.rows += _swap_rows(rounds, number)
+    if rounds.spec.unseen:
+        _evaluate_unseen(rounds, number, results)
+    return results
+
+
+def _inspection_rows(rounds: Rounds, client: int, evaluation: Evaluation) -> list[Row]:
+    name = rounds.spec.clients[client].id
+    return [
+        (rounds.manifest.round, name, "modulation", metric, value)
+        for metric, value in evaluation.inspection.items()
+    ]
+
+
+def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
+    """PSNR that every client loses when it is given the code least like its own."""
+    codes = rounds.runtime.server("codebook")
+    clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
+    if codes is None or len(codes) < 2 or not clients:
+        return []
+    apart = rounds.runtime.server("inspect_codes")
+    spread: list[Row] = [(number, "server", "modulation", n, v) for n, v in apart.items()]
+    unit = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
+    farthest = np.argmin(unit @ unit.T, axis=1)
+    vector, _ = rounds.runtime.publish()
+    calls = []
+    for job in rounds.jobs(clients):
+        host = rounds.runtime.host_of[job.client]
+        own = codes[job.client]
+        for code in (own, codes[farthest[job.client]]):
+            calls.append((host, "evaluate", (vector, job, "test", code)))
+    values = rounds.runtime.fetch(rounds.runtime.start(calls))
+    return spread + [
+        (
+            number,
+            rounds.spec.clients[client].id,
+            "modulation",
+            "swap_psnr_drop",
+            float(np.mean(own.scores["psnr"]) - np.mean(other.scores["psnr"])),
+        )
+        for client, own, other in zip(clients, values[::2], values[1::2], strict=True)
+    ]
+
+
+def _evaluate_unseen(rounds: Rounds, number: int, results: FinalResults) -> None:
+    spec, runtime = rounds.spec, rounds.runtime
+    vector, _ = runtime.publish()
+    images = _policy_images(rounds, vector, results)
+    local = _local_models(rounds, vector) if _has_private(rounds) else []
+    for unseen, info in enumerate(spec.unseen):
+        host = unseen % len(runtime.assignment)
+        named = {f"unseen/{policy}": denoised for policy, denoised in images[unseen].items()}
+        if local:
+            named["unseen/ensemble"] = local[unseen][1]
+        calls: list[Call] = [
+            (host, "score_unseen", (unseen, images, True)) for images in (None, *named.values())
+        ]
+        evaluations = runtime.fetch(runtime.start(calls))
+        for split, evaluation in zip(["unseen/input", *named], evaluations, strict=True):
+            results.add(number, info.id, split, evaluation)
+        if local:
+            for policy, scores in _choose(rounds, unseen, local[unseen][0], results).items():
+                evaluation = Evaluation(
+                    evaluations[0].patients, evaluations[0].slices, scores, {}, {}
+                )
+                results.add(number, info.id, f"unseen/{policy}", evaluation)
+
+
+def _has_private(rounds: Rounds) -> bool:
+    return bool(rounds.runtime.server("has_private"))
+
+
+def _policy_images(
+    rounds: Rounds, vector: Any, results: FinalResults
+) -> list[dict[str, np.ndarray]]:
+    """Denoised images of each unseen protocol by the policies that run one model."""
+    spec, runtime = rounds.spec, rounds.runtime
+    hosts = len(runtime.assignment)
+    if not _has_private(rounds):
+        calls = [(u % hosts, "denoise_unseen", (vector, u)) for u in range(len(spec.unseen))]
+        return [{"shared": image} for image in runtime.fetch(runtime.start(calls))]
+    routes = [runtime.server("route", info.g) for info in spec.unseen]
+    images: list[dict[str, np.ndarray]] = []
+    for unseen, route in enumerate(routes):
+        if route is None:
+            images.append({})
+            continue
+        results.routes[spec.unseen[unseen].id] = route
+        images.append({"pvqs": _serve_by_codebook(rounds, vector, unseen, route)})
+    return images
+
+
+def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -> np.ndarray:
+    """Send features, batch by batch, to the host that owns the decoder of the nearest code."""
+    runtime = rounds.runtime
+    here, owner = unseen % len(runtime.assignment), runtime.host_of[route.client]
+    (job,) = rounds.jobs([route.client])
+    batches = []
+    for start in range(0, rounds.spec.unseen[unseen].slices, EVALUATION_BATCH):
+        (features,) = runtime.start([(here, "features", (vector, unseen, route.code, start))])
+        batches += runtime.fetch(runtime.start([(owner, "decode", (vector, job, features))]))
+    return np.concatenate(batches)
+
+
+def _local_models(rounds: Rounds, vector: Any) -> list[tuple[dict[int, Scores], np.ndarray]]:
+    """Per unseen protocol: every client's scores, and the mean of all clients' images."""
+    runtime, clients = rounds.runtime, len(rounds.spec.clients)
+    hosts = list(enumerate(runtime.assignment))
+    calls = [
+        (host, "serve", (vector, rounds.jobs(owned), unseen))
+        for unseen in range(len(rounds.spec.unseen))
+        for host, owned in hosts
+    ]
+    answers = runtime.fetch(runtime.start(calls))
+    results = []
+    for first in range(0, len(answers), len(hosts)):
+        scores: dict[int, Scores] = {}
+        tree = TreeSum()
+        for part, pieces in answers[first : first + len(hosts)]:
+            scores |= part
+            tree.absorb({n: None if v is None else from_dlpack(v) for n, v in pieces.items()})
+        total = tree.total(clients)
+        if total is None:
+            raise ValueError("no client served")
+        results.append((scores, (total / clients).numpy()))
+    return results
+
+
+def _choose(
+    rounds: Rounds, unseen: int, scores: Mapping[int, Scores], results: FinalResults
+) -> dict[str, Scores]:
+    info = rounds.spec.unseen[unseen]
+    nearest = nearest_client(info.g, [client.g for client in rounds.spec.clients])
+    results.nearest[info.id] = nearest
+    best = max(scores, key=lambda client: float(np.mean(scores[client]["psnr"])))
+    mean = {
+        name: np.mean([s[name] for _, s in sorted(scores.items())], axis=0) for name in scores[best]
+    }
+    return {"mean_of_scores": mean, "nearest_protocol": scores[nearest], "oracle": scores[best]}
+
+
+def nearest_client(g: Sequence[float], others: Sequence[Sequence[float]]) -> int:
+    """Return the index of the client whose normalised protocol is nearest (Euclidean)."""
+    distances = np.linalg.norm(np.asarray(others) - np.asarray(g), axis=1)
+    return int(np.argmin(distances))

@@ -1,0 +1,148 @@
+"""Local training of one client in one round."""
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from physfed_ray.batch import Batch
+from physfed_ray.data.dataset import training_batches
+from physfed_ray.data.store import ClientData
+from physfed_ray.experiment import Training
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.spec import Spec
+from physfed_ray.methods.base import RoundInput
+from physfed_ray.seeds import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class ClientResult:
+    """What a client reports of its round; tensors travel apart.
+
+    Attributes:
+        missing: Why the client did not take part after all, empty when it did.
+        losses: Mean over the steps of the loss and its parts.
+        uploads: The method's small named arrays for the server.
+    """
+
+    client: str
+    missing: str = ""
+    losses: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    uploads: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def learning_rate(training: Training, round_number: int) -> float:
+    """Return the learning rate of a round: linear warm-up, then constant or cosine decay."""
+    if round_number <= training.warmup_rounds:
+        return training.lr * round_number / (training.warmup_rounds + 1)
+    if training.schedule == "constant":
+        return training.lr
+    span = max(1, training.rounds - training.warmup_rounds)
+    progress = (round_number - training.warmup_rounds - 1) / span
+    return float(training.lr * 0.5 * (1 + np.cos(np.pi * progress)))
+
+
+def autocast(spec: Spec) -> AbstractContextManager[object]:
+    """Return the autocast context of the federation's precision."""
+    kind = torch.device(spec.device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=spec.precision == "bf16")
+
+
+def to_device(batch: Batch, device: str) -> Batch:
+    """Move a batch to the device, its images channels-last."""
+    move = {name: getattr(batch, name).to(device) for name in ("g", "embedding", "embedding_mask")}
+    images = {
+        name: getattr(batch, name).to(device).to(memory_format=torch.channels_last)
+        for name in ("low", "full")
+    }
+    return replace(batch, origin=batch.origin.to(device), **move, **images)
+
+
+def train_client(
+    spec: Spec,
+    network: nn.Module,
+    states: tuple[FlatState, FlatState],
+    optimizer: torch.optim.Optimizer,
+    data: ClientData,
+    given: RoundInput,
+    deadline: float | None,
+) -> ClientResult:
+    """Train one client in place, whose shared and private parts are already loaded.
+
+    Args:
+        spec: The federation.
+        network: The network whose tensors are views of ``states``.
+        states: Shared and private flat state.
+        optimizer: Over the flat parameters of both.
+        data: The client's training data.
+        given: What the server broadcast, and which client this is.
+        deadline: ``time.monotonic()`` after which the client gives up; None for never.
+
+    Returns:
+        The result, with a reason in ``missing`` when the client was too slow or its loss or its
+        update was not finite.
+    """
+    training, client, number = spec.training, given.client, given.round
+    began = time.monotonic()
+    torch.manual_seed(derive_seed(spec.seed, number, client.id, "torch"))
+    batches = training_batches(
+        data,
+        batch_size=training.batch_size,
+        patch=training.patch,
+        patches_per_slice=training.patches_per_slice,
+        epochs=training.local_epochs,
+        rng=generator(spec.seed, number, client.id, "batches"),
+    )
+    state = spec.method.begin(network, given)
+    sums: dict[str, float] = {}
+    steps = images = 0
+    for batch in batches:
+        if deadline is not None and time.monotonic() > deadline:
+            return ClientResult(client.id, f"missed the deadline after {steps} batches")
+        with autocast(spec):
+            loss, parts = spec.method.loss(network, to_device(batch, spec.device), state)
+        if not torch.isfinite(loss):
+            return ClientResult(
+                client.id, f"loss is {float(loss.detach())} in round {number}, batch {steps + 1}"
+            )
+        torch.autograd.backward(loss)
+        optimizer.step()
+        for flat in states:
+            flat.gradient.zero_()
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        steps, images = steps + 1, images + len(batch.low)
+    if not all(bool(torch.isfinite(flat.vector.sum())) for flat in states):
+        return ClientResult(
+            client.id, f"update is not finite in round {number}, after batch {steps}"
+        )
+    return ClientResult(
+        client.id,
+        losses={name: value / steps for name, value in sums.items()},
+        steps=steps,
+        images=images,
+        seconds=time.monotonic() - began,
+        uploads=spec.method.finish(network, given, state),
+    )
+
+
+def make_optimizer(
+    spec: Spec, states: tuple[FlatState, FlatState], scale: Mapping[str, float]
+) -> torch.optim.Adam:
+    """Return Adam over the flat parameters, one group a child of the network.
+
+    Each group keeps its factor on the learning rate as ``lr_scale``.
+    """
+    groups = [
+        {"params": [parameter], "lr_scale": scale.get(child, 1.0)}
+        for state in states
+        for child, parameter in state.parameters.items()
+    ]
+    return torch.optim.Adam(groups, lr=spec.training.lr, fused=True)

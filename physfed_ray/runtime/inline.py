@@ -1,0 +1,47 @@
+"""The inline runtime: hosts and server in this very process, for laptops and debuggers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physfed_ray.federation.host import Host
+from physfed_ray.federation.runtime import Call, Lost, Runtime
+from physfed_ray.federation.server import ParameterServer
+from physfed_ray.federation.spec import Spec
+
+
+class InlineRuntime(Runtime):
+    """Every client on one host, in turn; the same objects that Ray's actors hold."""
+
+    def __init__(self, spec: Spec, hosts: int = 1) -> None:
+        super().__init__(spec, hosts)
+        self._server = ParameterServer(spec)
+        self._hosts = [Host(spec, clients) for clients in self.assignment]
+
+    def publish(self) -> tuple[Any, Any]:
+        """See ``Runtime.publish``."""
+        return self._server.broadcast()
+
+    def train(
+        self, calls: Mapping[int, Sequence[Any]], timeout_s: float | None
+    ) -> dict[int, tuple[Any, Any] | Lost]:
+        """See ``Runtime.train``; in one process nothing can hang unseen, so no timeout."""
+        return {host: self._hosts[host].train(*arguments) for host, arguments in calls.items()}
+
+    def start(self, calls: Sequence[Call]) -> list[Any]:
+        """See ``Runtime.start``."""
+        return [getattr(self._hosts[host], name)(*arguments) for host, name, arguments in calls]
+
+    def fetch(self, handles: Sequence[Any]) -> list[Any]:
+        """See ``Runtime.fetch``."""
+        return list(handles)
+
+    def server(self, name: str, *arguments: Any) -> Any:
+        """See ``Runtime.server``."""
+        return getattr(self._server, name)(*arguments)
+
+    def restart(self, host: int) -> None:
+        """See ``Runtime.restart``."""
+        self._hosts[host] = Host(self.spec, self.assignment[host])
+
+    def close(self) -> None:
+        """Nothing to end."""

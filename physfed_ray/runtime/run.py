@@ -1,0 +1,374 @@
+"""One run of an experiment: prepare, train, evaluate, report."""
+
+import importlib.metadata
+import json
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+
+from physfed_ray.data.prepare import Prepared
+from physfed_ray.errors import PhysFedError
+from physfed_ray.evaluation.report import write_report
+from physfed_ray.experiment import Experiment
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.rounds import Event, Rounds, Row
+from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
+from physfed_ray.federation.runtime import Runtime
+from physfed_ray.federation.serving import FinalResults, evaluate_all
+from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
+from physfed_ray.methods.base import ClientInfo, Method, Task
+from physfed_ray.methods.registry import get_method
+
+VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    runtime: Literal["ray", "inline"] = "ray",
+    address: str | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    command: str = "",
+) -> str:
+    """Run an experiment, or go on with an interrupted run, and write its report.
+
+    Args:
+        experiment: The resolved experiment.
+        out: Run directory, a local path or an fsspec URL.
+        resume: Go on from the last completed round of ``out``.
+        runtime: "ray" or "inline" (one process).
+        address: Ray cluster to join; None starts one on this machine.
+        on_event: Receives progress events.
+        command: The command line, for the record.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        PhysFedError: For anything a user can mend.
+    """
+    directory = RunDirectory(out)
+    _check_directory(directory, experiment, resume)
+    on_event = _logged(directory, on_event)
+    prepared = _prepare(experiment, runtime, address, on_event)
+    spec = make_spec(experiment, prepared, directory.root)
+    directory.write("experiment.yaml", _with_provenance(experiment).encode())
+    with ExitStack() as stack:
+        place = _start_runtime(experiment, spec, runtime, address)
+        stack.callback(place.close)
+        board = stack.enter_context(_TensorBoard(directory.root))
+        rounds = Rounds(spec, experiment.federation, place, directory, on_event, board.add)
+        rounds.resume()
+        on_event(_start_event(spec, place, rounds, runtime))
+        rounds.run()
+        results = evaluate_all(rounds)
+        _write_results(directory, rounds, results, experiment, prepared, command)
+        board.add(results.rows)
+    _report(directory)
+    on_event({"event": "done", "run_dir": directory.root})
+    return directory.root
+
+
+def make_spec(experiment: Experiment, prepared: Prepared, run_root: str | None) -> Spec:
+    """Return what hosts and server need, from the experiment and its prepared data."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clients = tuple(
+        ClientInfo(i, c.id, tuple(float(v) for v in c.protocol.normalised()), c.slices)
+        for i, c in enumerate(prepared.clients)
+    )
+    unseen = tuple(
+        UnseenInfo(u.id, tuple(float(v) for v in u.protocol.normalised()), u.test, u.slices)
+        for u in prepared.unseen
+        if u.test is not None
+    )
+    return Spec(
+        seed=experiment.seed,
+        method=make_method(experiment, prepared),
+        training=experiment.training,
+        precision=_precision(experiment, device),
+        clients=clients,
+        files=tuple(ClientFiles(c.train, c.validation, c.test) for c in prepared.clients),
+        unseen=unseen,
+        window_hu=experiment.data.window_hu,
+        clinical_windows=dict(experiment.data.clinical_windows),
+        run_root=run_root,
+        device=device,
+    )
+
+
+def make_method(experiment: Experiment, prepared: Prepared) -> Method:
+    """Return the experiment's method, for the task that its data describe."""
+    statistics = prepared.statistics
+    task = Task(
+        image_size=prepared.image_size,
+        clients=len(prepared.clients),
+        input_mean=statistics.input_mean,
+        input_std=statistics.input_std,
+        tokens=statistics.tokens,
+        dim=statistics.dim,
+        embedding_mean=tuple(statistics.embedding_mean),
+        embedding_std=tuple(statistics.embedding_std),
+        backbone=experiment.backbone,
+    )
+    return get_method(experiment.method.name)(experiment.method.settings, task)
+
+
+def _precision(experiment: Experiment, device: str) -> Literal["fp32", "bf16"]:
+    wanted = experiment.training.precision
+    if wanted != "auto":
+        return wanted
+    made_for_it = device == "cuda" or "bf16" in _cpu_flags()
+    return "bf16" if made_for_it else "fp32"
+
+
+def _cpu_flags() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
+def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
+    if not resume:
+        require_empty(directory)
+        return
+    if not directory.exists("experiment.yaml"):
+        return
+    before = yaml.safe_load(directory.read("experiment.yaml"))
+    now = yaml.safe_load(experiment.to_yaml())
+    for content in (before, now):
+        content.pop("provenance", None)
+    rounds = before["training"].pop("rounds"), now["training"].pop("rounds")
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        raise PhysFedError(
+            f"{directory.root} was made with other settings ({', '.join(changed)}): resume with "
+            "the same experiment, or choose another --out"
+        )
+    if rounds[1] < rounds[0] or (
+        rounds[0] != rounds[1] and now["training"]["schedule"] == "cosine"
+    ):
+        raise PhysFedError(
+            f"{directory.root} was made with training.rounds = {rounds[0]}, which resume can only "
+            f"raise, and only under the constant schedule; now it is {rounds[1]}"
+        )
+
+
+def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Also write each event as a line of ``run.log``."""
+
+    def log(event: Event) -> None:
+        if event["event"] != "prepare" or event.get("done") == event.get("total"):
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            directory.append_line("run.log", json.dumps({"time": stamp} | event))
+        on_event(event)
+
+    return log
+
+
+def _prepare(
+    experiment: Experiment,
+    runtime: str,
+    address: str | None,
+    on_event: Callable[[Event], None],
+) -> Prepared:
+    if runtime == "inline":
+        from physfed_ray.data.prepare import prepare
+
+        return prepare(experiment, progress=on_event)
+    from physfed_ray.runtime.cluster import connect
+    from physfed_ray.runtime.prepare import prepare_on_ray
+
+    connect(address)
+    return prepare_on_ray(experiment, on_event)
+
+
+def _start_runtime(
+    experiment: Experiment, spec: Spec, runtime: str, address: str | None
+) -> Runtime:
+    if runtime == "inline":
+        from physfed_ray.runtime.inline import InlineRuntime
+
+        return InlineRuntime(spec)
+    from physfed_ray.runtime.cluster import choose_slots, connect
+    from physfed_ray.runtime.on_ray import RayRuntime
+
+    connect(address)
+    slots = choose_slots(
+        len(spec.clients), experiment.federation.clients_per_host, spec.training.threads
+    )
+    return RayRuntime(spec, slots.hosts, num_cpus=slots.num_cpus, num_gpus=slots.num_gpus)
+
+
+def _start_event(spec: Spec, place: Runtime, rounds: Rounds, runtime: str) -> Event:
+    return {
+        "event": "start",
+        "clients": [client.id for client in spec.clients],
+        "hosts": len(place.assignment),
+        "runtime": runtime,
+        "method": spec.method.title,
+        "from_round": rounds.manifest.round,
+        "rounds": spec.training.rounds,
+        "precision": spec.precision,
+        "device": spec.device,
+    }
+
+
+def _write_results(
+    directory: RunDirectory,
+    rounds: Rounds,
+    results: FinalResults,
+    experiment: Experiment,
+    prepared: Prepared,
+    command: str,
+) -> None:
+    rounds.finish(results.rows)
+    directory.write_table("slices.parquet", results.slices, SLICES_SCHEMA)
+    directory.write_arrays("examples.npz", results.examples)
+    codes = rounds.runtime.server("codebook")
+    if codes is not None:
+        names = np.array([client.id for client in rounds.spec.clients])
+        directory.write_arrays("codebook.npz", {"clients": names, "codes": codes})
+    directory.write_json("summary.json", _summary(rounds, results, experiment, prepared, command))
+
+
+def _summary(
+    rounds: Rounds,
+    results: FinalResults,
+    experiment: Experiment,
+    prepared: Prepared,
+    command: str,
+) -> dict[str, Any]:
+    spec = rounds.spec
+    system = {
+        metric: value
+        for number, _, split, metric, value in rounds.rows
+        if split == "system" and number == rounds.manifest.round
+    }
+    wall = sum(
+        value for _, _, split, m, value in rounds.rows if (split, m) == ("system", "seconds")
+    )
+    return {
+        "method": spec.method.name,
+        "title": spec.method.title,
+        "group": spec.method.group,
+        "seed": experiment.seed,
+        "rounds": rounds.manifest.round,
+        "wall_s": wall,
+        "device": device_words(spec.device),
+        "precision": spec.precision,
+        "parameters": parameter_counts(spec.method, spec.seed),
+        "bytes_per_round": {"down": system["bytes_down"], "up": system["bytes_up"]},
+        "data": prepared.data_summary,
+        "clients": [
+            {
+                "id": client.id,
+                "protocol": vars(client.protocol),
+                "patients": client.patients,
+                "slices": client.slices,
+                "host": rounds.runtime.host_of[index],
+            }
+            for index, client in enumerate(prepared.clients)
+        ],
+        "unseen": [_unseen_summary(rounds, results, unseen) for unseen in prepared.unseen],
+        "command": command,
+    }
+
+
+def _unseen_summary(rounds: Rounds, results: FinalResults, unseen: Any) -> dict[str, Any]:
+    route, nearest = results.routes.get(unseen.id), results.nearest.get(unseen.id)
+    names = [client.id for client in rounds.spec.clients]
+    return {
+        "id": unseen.id,
+        "protocol": vars(unseen.protocol),
+        "route": route and {"client": names[route.client], "cosine": route.cosine},
+        "nearest": None if nearest is None else names[nearest],
+    }
+
+
+def parameter_counts(method: Method, seed: int) -> dict[str, Any]:
+    """Return the numbers of parameters that travel, that stay, and of each child."""
+    network = method.build(seed)
+    by_module = {
+        name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()
+    }
+    shared = FlatState(network, method.shared).vector.numel()
+    private = sum(count for name, count in by_module.items() if name not in method.shared)
+    return {"shared": shared, "private": private, "by_module": by_module}
+
+
+def device_words(device: str) -> str:
+    """Name the device in words."""
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    names = [line for line in _cpu_flags().splitlines() if line.startswith("model name")]
+    model = names[0].split(":", 1)[1].strip() if names else platform.machine()
+    return f"CPU, {len(names) or 'unknown'} cores ({model})"
+
+
+def _with_provenance(experiment: Experiment) -> str:
+    content = yaml.safe_load(experiment.to_yaml())
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    content["provenance"] = {
+        "versions": versions | {"python": platform.python_version()},
+        "git_commit": _git_commit(),
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None
+
+
+class _TensorBoard:
+    """Writes metrics as TensorBoard scalars."""
+
+    def __init__(self, root: str) -> None:
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(root)
+
+    def __enter__(self) -> "_TensorBoard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write one scalar a row."""
+        for number, client, split, metric, value in rows:
+            tag = f"{split}/{metric}/{client}"
+            self._writer.add_scalar(tag, value, number)
+        self._writer.flush()
+
+
+def _report(directory: RunDirectory) -> None:
+    if directory.local_path is not None:
+        write_report(directory.local_path)
+        return
+    with TemporaryDirectory() as folder:
+        directory.download(Path(folder))
+        write_report(Path(folder))
+        directory.upload(Path(folder), ("report.html", "figures", "tables"))

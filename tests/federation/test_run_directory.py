@@ -1,0 +1,84 @@
+"""The run directory: atomic writes, manifests, pruning, buckets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.run_directory import (
+    METRICS_SCHEMA,
+    Manifest,
+    RunDirectory,
+    client_file,
+    require_empty,
+    round_name,
+)
+
+
+@pytest.fixture(params=["local", "bucket"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
+    """A run directory on disk, and one on an object store."""
+    if request.param == "local":
+        return RunDirectory(tmp_path / "run")
+    return RunDirectory(f"memory://{tmp_path.name}/run")
+
+
+def checkpoint(directory: RunDirectory, number: int, private: dict[str, int]) -> Manifest:
+    for client, last in private.items():
+        if last == number:
+            directory.write_tensors(client_file(number, client), {"w": torch.ones(2) * number})
+    directory.write_tensors(f"{round_name(number)}/server.safetensors", {"s": torch.zeros(1)})
+    manifest = Manifest(number, private)
+    directory.commit(manifest)
+    return manifest
+
+
+def test_tensors_tables_and_arrays_come_back(directory: RunDirectory) -> None:
+    directory.write_tensors("a.safetensors", {"x": torch.arange(6).view(2, 3).T})
+    assert torch.equal(directory.read_tensors("a.safetensors")["x"], torch.arange(6).view(2, 3).T)
+    rows = [(1, "c1", "train", "loss", 0.5), (1, "c2", "train", "loss", float("nan"))]
+    directory.write_table("m.parquet", rows, METRICS_SCHEMA)
+    assert directory.read_table("m.parquet")[0] == rows[0]
+    directory.write_table("empty.parquet", [], METRICS_SCHEMA)
+    assert directory.read_table("empty.parquet") == []
+    directory.write_arrays("a.npz", {"test/c1/low": np.eye(3)})
+    directory.append_line("run.log", "one")
+    directory.append_line("run.log", "two")
+    assert directory.read("run.log") == b"one\ntwo\n"
+
+
+def test_a_round_without_a_manifest_does_not_exist(directory: RunDirectory) -> None:
+    assert directory.last_manifest() is None
+    checkpoint(directory, 1, {"c1": 1})
+    directory.write_tensors(client_file(2, "c1"), {"w": torch.ones(1)})
+    assert directory.last_manifest() == Manifest(1, {"c1": 1})
+
+
+def test_pruning_keeps_what_the_kept_rounds_refer_to(directory: RunDirectory) -> None:
+    checkpoint(directory, 1, {"c1": 1, "c2": 1})
+    checkpoint(directory, 2, {"c1": 2, "c2": 1})
+    checkpoint(directory, 3, {"c1": 3, "c2": 1})
+    directory.prune(checkpoint(directory, 4, {"c1": 4, "c2": 1}), keep=2)
+    assert directory.exists(client_file(1, "c2"))
+    assert not directory.exists(client_file(1, "c1"))
+    assert not directory.exists(round_name(2))
+    assert directory.exists(client_file(3, "c1"))
+    assert directory.last_manifest() == Manifest(4, {"c1": 4, "c2": 1})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write("a", b"old")
+    with pytest.raises(TypeError):
+        directory.write("a", "not bytes")  # type: ignore[arg-type]
+    assert directory.read("a") == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_directory_with_a_run_is_refused(directory: RunDirectory) -> None:
+    require_empty(directory)
+    directory.write("experiment.yaml", b"name: x")
+    with pytest.raises(PhysFedError, match="--resume"):
+        require_empty(directory)

@@ -1,0 +1,78 @@
+"""The aggregation tree: exact values, and bits that no packing can change."""
+
+import pytest
+import torch
+
+from physfed_ray.federation.tree import TreeSum
+
+
+def reference(vectors: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """Pairwise sums, level by level: slow and clear."""
+    level = list(vectors)
+    while len(level) > 1:
+        if len(level) % 2:
+            level.append(None)
+        level = [
+            b if a is None else a if b is None else a + b
+            for a, b in zip(level[::2], level[1::2], strict=True)
+        ]
+    return level[0]
+
+
+def split_sum(vectors: list[torch.Tensor | None], cuts: list[int]) -> torch.Tensor | None:
+    """Sum on several hosts that own ranges, then on the server."""
+    server = TreeSum()
+    scratch = torch.empty(1000)
+    for start, stop in reversed(list(zip([0, *cuts], [*cuts, len(vectors)], strict=True))):
+        host = TreeSum()
+        for client in range(start, stop):
+            vector = vectors[client]
+            host.add(client, None if vector is None else scratch.copy_(vector))
+            scratch.fill_(-1e9)
+        server.absorb(host.pieces())
+    return server.total(len(vectors))
+
+
+def test_three_clients_by_hand() -> None:
+    tree = TreeSum()
+    for client, value in enumerate([1.0, 2.0, 4.0]):
+        tree.add(client, torch.tensor([value]))
+    total = tree.total(3)
+    assert total is not None
+    assert total.item() == 7.0
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 5, 8, 13, 16])
+@pytest.mark.parametrize("absent", [(), (0,), (1, 2), (4,)])
+def test_every_packing_gives_the_same_bits(clients: int, absent: tuple[int, ...]) -> None:
+    torch.manual_seed(clients)
+    vectors: list[torch.Tensor | None] = [
+        None if i in absent else torch.randn(1000) * 10.0 ** (i % 5) for i in range(clients)
+    ]
+    expected = reference(vectors)
+    for cuts in ([], [clients // 2], [1, clients - 1], list(range(1, clients))):
+        cuts = sorted({c for c in cuts if 0 < c < clients})
+        total = split_sum(vectors, cuts)
+        if expected is None:
+            assert total is None
+        else:
+            assert total is not None
+            assert torch.equal(total, expected)
+
+
+def test_pieces_are_never_written() -> None:
+    host = TreeSum()
+    host.add(0, torch.ones(3))
+    piece = host.pieces()[0, 0]
+    server = TreeSum()
+    server.absorb({(0, 0): piece})
+    server.add(1, torch.ones(3))
+    assert torch.equal(server.total(2), torch.full((3,), 2.0))  # type: ignore[arg-type]
+    assert torch.equal(piece, torch.ones(3))  # type: ignore[arg-type]
+
+
+def test_a_forgotten_client_is_an_error() -> None:
+    tree = TreeSum()
+    tree.add(0, torch.ones(1))
+    with pytest.raises(ValueError, match="incomplete"):
+        tree.total(2)

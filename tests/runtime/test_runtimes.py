@@ -1,0 +1,182 @@
+"""Inline and Ray give the same bits, whatever the number of hosts; nothing private leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from physfed_ray.data.store import read_client_data, write_client_data
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Federation
+from physfed_ray.federation.host import Host, Job
+from physfed_ray.federation.rounds import Event, Rounds
+from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.federation.runtime import Runtime
+from physfed_ray.federation.server import ParameterServer
+from physfed_ray.federation.serving import FinalResults, evaluate_all
+from physfed_ray.federation.spec import Spec
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.runtime.inline import InlineRuntime
+from physfed_ray.runtime.on_ray import RayRuntime
+
+MakeSpec = Callable[..., Spec]
+
+
+def run(
+    spec: Spec, place: Runtime, events: list[Event] | None = None, **settings: object
+) -> tuple[Rounds, FinalResults, np.ndarray]:
+    directory = None if spec.run_root is None else RunDirectory(spec.run_root)
+    federation = Federation(**settings)
+    record = [] if events is None else events
+    rounds = Rounds(spec, federation, place, directory, record.append, lambda rows: None)
+    rounds.resume()
+    rounds.run()
+    results = evaluate_all(rounds)
+    vector = np.array(place.server("broadcast")[0])
+    place.close()
+    return rounds, results, vector
+
+
+def numbers(rounds: Rounds, results: FinalResults) -> dict[tuple[object, ...], float]:
+    rows = [*rounds.rows, *results.rows]
+    return {r[:4]: r[4] for r in rows if r[2] != "system" and r[3] != "seconds"}
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_ray_equals_inline_bit_for_bit(
+    make_spec: MakeSpec, ray_session: None, method: str, tmp_path: Path
+) -> None:
+    spec = make_spec(method, clients=5, unseen=2)
+    alone = run(spec, InlineRuntime(spec))
+    for hosts in (2, 4):
+        packed = run(spec, RayRuntime(spec, hosts))
+        assert np.array_equal(alone[2], packed[2])
+        assert numbers(*alone[:2]) == numbers(*packed[:2])
+        assert alone[1].slices == packed[1].slices
+
+
+def test_inline_hosts_do_not_change_the_bits(make_spec: MakeSpec) -> None:
+    spec = make_spec("fedper", clients=7, local_epochs=2)
+    vectors = [run(spec, InlineRuntime(spec, hosts))[2] for hosts in (1, 3, 7)]
+    assert all(np.array_equal(vectors[0], v) for v in vectors[1:])
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_three_rounds_reduce_the_loss(make_spec: MakeSpec, method: str) -> None:
+    spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4)
+    rounds, _, _ = run(spec, InlineRuntime(spec))
+    losses = [
+        np.mean([r[4] for r in rounds.rows if r[0] == n and r[2:4] == ("train", "mse")])
+        for n in (1, 6)
+    ]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_only_the_declared_children_leave_a_host(make_spec: MakeSpec, method: str) -> None:
+    spec = make_spec(method)
+    host = Host(spec, range(3))
+    vector, extras = ParameterServer(spec).broadcast()
+    network = spec.method.build(spec.seed)
+    shared = sum(
+        p.numel() for name in spec.method.shared for p in network.get_submodule(name).parameters()
+    )
+    results, pieces = host.train(1, 1e-3, vector, extras, [Job(c, 0) for c in range(3)], None)
+    assert vector.size == shared
+    assert all(piece is not None and piece.size == shared for piece in pieces.values())
+    assert all(sum(a.size for a in result.uploads.values()) < 100 for result in results)
+
+
+def test_fedavg_average_is_the_mean_of_what_clients_trained_alone(make_spec: MakeSpec) -> None:
+    spec = make_spec("fedavg", clients=3, rounds=1)
+    server = ParameterServer(spec)
+    vector, extras = server.broadcast()
+    start = vector.copy()
+    alone = []
+    for client in range(3):
+        _, pieces = Host(spec, [client]).train(1, 1e-3, start, extras, [Job(client, 0)], None)
+        alone.append(np.array(next(iter(pieces.values())), np.float64))
+    _, _, together = run(make_spec("fedavg", clients=3, rounds=1, lr=1e-3), InlineRuntime(spec))
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-6, atol=1e-8)
+
+
+def test_partial_participation_trains_some_and_keeps_the_rest(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec("fedper", clients=6, rounds=4, run_root=tmp_path / "run")
+    rounds, _, _ = run(spec, InlineRuntime(spec, 2), participation=0.34)
+    trained = {n: {r[1] for r in rounds.rows if r[0] == n and r[2] == "train"} for n in range(1, 5)}
+    assert all(len(clients) == 3 for clients in trained.values())
+    assert len({frozenset(c) for c in trained.values()}) > 1
+    last = {c: max((n for n in trained if c in trained[n]), default=0) for c in
+            rounds.manifest.private_rounds}  # fmt: skip
+    assert rounds.manifest.private_rounds == last
+
+
+def test_resume_equals_the_undisturbed_run(make_spec: MakeSpec, tmp_path: Path) -> None:
+    whole = make_spec("scan_physfed", clients=4, rounds=5, run_root=tmp_path / "whole")
+    expected = run(whole, InlineRuntime(whole, 2), participation=0.6)
+    half = make_spec("scan_physfed", clients=4, rounds=2, run_root=tmp_path / "half")
+    run(half, InlineRuntime(half), participation=0.6)
+    rest = make_spec("scan_physfed", clients=4, rounds=5, run_root=tmp_path / "half")
+    resumed = run(rest, InlineRuntime(rest, 3), participation=0.6)
+    assert np.array_equal(expected[2], resumed[2])
+    assert numbers(*expected[:2]) == numbers(*resumed[:2])
+
+
+def poison(spec: Spec, client: int) -> None:
+    """Put one NaN into a client's training images."""
+    path = spec.files[client].train
+    assert path is not None
+    data = read_client_data(path)
+    low = data.low.copy()
+    low[-1, 3, 3] = np.nan
+    write_client_data(path, replace(data, low=low))
+
+
+def test_a_client_whose_loss_is_not_finite_is_named_and_left_out(make_spec: MakeSpec) -> None:
+    spec = make_spec("fedavg", clients=3, rounds=2)
+    poison(spec, 1)
+    with pytest.raises(PhysFedError, match=r"quorum of 3 \(c2: loss is nan in round 1, batch \d"):
+        run(spec, InlineRuntime(spec))
+    events: list[Event] = []
+    _, _, vector = run(spec, InlineRuntime(spec), events, quorum=0.6)
+    assert np.isfinite(vector).all()
+    assert [list(e["missing"]) for e in events if e["event"] == "round"] == [["c2"], ["c2"]]
+
+
+def test_a_client_that_misses_the_deadline_is_left_out(make_spec: MakeSpec) -> None:
+    spec = make_spec("fedavg", clients=3, rounds=1, local_epochs=2000)
+    with pytest.raises(PhysFedError, match="missed the deadline after"):
+        run(spec, InlineRuntime(spec), deadline_s=0.05)
+
+
+def test_a_dead_host_is_restarted_and_the_result_is_the_same(
+    make_spec: MakeSpec, ray_session: None, tmp_path: Path
+) -> None:
+    calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
+    expected = run(calm, RayRuntime(calm, 2))
+    spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
+    place = RayRuntime(spec, 2)
+    events: list[Event] = []
+
+    def kill_after_the_first_round(event: Event) -> None:
+        events.append(event)
+        if event["event"] == "round" and event["round"] == 1:
+            ray.kill(place._hosts[1])
+
+    rounds = Rounds(
+        spec,
+        Federation(),
+        place,
+        RunDirectory(spec.run_root or ""),
+        kill_after_the_first_round,
+        lambda rows: None,
+    )
+    rounds.run()
+    assert any("restarted" in str(e.get("text")) for e in events)
+    assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
+    place.close()
