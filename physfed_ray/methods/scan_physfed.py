@@ -1,0 +1,287 @@
+"""SCAN-PhysFed: scanning- and anatomy-level personalisation by two shared hypernetworks.
+
+Yang et al. 2025, "Patient-level anatomy meets scanning-level physics: personalized federated
+low-dose CT denoising empowered by large language model", CVPR. For client i, image x, protocol g
+and report embedding f_t:
+
+    f     = E(x)                                     c = MLP_c(g),  alpha, beta = head(c)
+    m     = Reshape(Linear(MultiHead(Linear(AvgPool_4(f_t)))))
+    f_per = alpha * (f . m) + beta                   eq. 4 and 6
+    y     = D_i(f_per, skips)                        eq. 1
+    loss  = MSE(y, y_full) + tau sum_{j != i} |c_i . c_j|^2      eq. 8 and 9
+
+The other clients' codes come from the codebook that the server broadcasts, and are constants.
+``variant: public_code`` is what the authors' repository does instead of the paper: the protocol
+acts before the anatomy, the map enters by a fixed mix, the hypernetwork drops half of its
+activations, and the orthogonal loss is the mean absolute cosine (over channels) between the
+features modulated by the own code and by that of one random client, which may be the own one, for
+each image. Their decoders are uploaded and averaged, but not sent back, and so functionally
+private: here they stay where they are. Their second pass of the whole network is not needed, as
+the features before the modulation are the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from torch import Tensor, nn
+
+from physfed_ray.batch import Batch
+from physfed_ray.methods.base import (
+    Method,
+    MethodSettings,
+    RoundInput,
+    Task,
+    mean_squared_error,
+)
+from physfed_ray.models.codes import feature_cosine_loss, orthogonal_loss, pairwise_cosine_max
+from physfed_ray.models.hypernetworks import AnatomyHypernetwork, ProtocolHypernetwork
+from physfed_ray.models.modulation import (
+    by_protocol_relu,
+    map_on_features,
+    modulate_paper,
+    modulate_public_code,
+)
+from physfed_ray.models.registry import backbone_of
+
+HYPERNETWORKS = ("protocol_hypernetwork", "anatomy_hypernetwork")
+
+
+class ScanPhysFedSettings(MethodSettings):
+    """Keys under ``method:`` for SCAN-PhysFed; widths default to those that suit sentences."""
+
+    tau: float = Field(1e-4, ge=0, description="weight of the orthogonal loss, eq. 9")
+    orth: Literal["cosine", "inner"] = Field(
+        "cosine",
+        description="codes in the orthogonal loss of the paper's variant: normalised, or as they "
+        "are, which shrinking them can win",
+    )
+    variant: Literal["paper", "public_code"] = Field(
+        "paper", description="modulation, loss and dropout of the paper or of the authors' code"
+    )
+    code_dim: int = Field(128, ge=1, description="length of a protocol code")
+    hidden_dim: int = Field(256, ge=1, description="width of the protocol hypernetwork")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="dropout in the protocol hypernetwork; null: 0 in the paper's variant, 0.5 in "
+        "the public code's",
+    )
+    anatomy_hidden_dim: int = Field(
+        256, ge=1, description="width of the anatomy hypernetwork; 2048 in the authors' code"
+    )
+    heads: int = Field(4, ge=1, description="attention heads of the anatomy hypernetwork")
+    map_size: int = Field(
+        16, ge=1, description="side of the anatomy map before resizing; 59 in the authors' code"
+    )
+    scanning: bool = Field(True, description="modulate by the protocol (off: an ablation)")
+    anatomy: bool = Field(True, description="modulate by the report (off: an ablation)")
+    share_decoder: bool = Field(
+        False,
+        description="average the decoder as well, so that the hypernetworks are the only thing "
+        "that differs between clients; false is the paper's",
+    )
+    hyper_lr_scale: float = Field(
+        1.0, gt=0, description="factor on the learning rate of both hypernetworks"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.anatomy_hidden_dim % self.heads:
+            raise ValueError(
+                f"'anatomy_hidden_dim' ({self.anatomy_hidden_dim}) must be a multiple of 'heads' "
+                f"({self.heads})"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """What a client keeps constant in a round.
+
+    Attributes:
+        others: Codes of the other clients, (K - 1, code_dim).
+        everyone: Codes of all clients, (K, code_dim).
+    """
+
+    others: Tensor
+    everyone: Tensor
+
+
+class ScanPhysFed(Method):
+    """Shared encoder and hypernetworks, private decoders, a codebook for unseen protocols."""
+
+    name = "scan_physfed"
+    title = "SCAN-PhysFed"
+    paper = "Yang et al. 2025, CVPR"
+    group = "personalised"
+    shared: tuple[str, ...] = ("encoder", *HYPERNETWORKS)
+    Settings = ScanPhysFedSettings
+    settings: ScanPhysFedSettings
+
+    def __init__(self, settings: BaseModel, task: Task) -> None:
+        super().__init__(settings, task)
+        names = tuple(self.children())
+        private = () if self.settings.share_decoder else ("decoder",)
+        self.shared = tuple(name for name in names if name not in private)
+        self.learning_rate_scale = {
+            name: self.settings.hyper_lr_scale for name in names if name in HYPERNETWORKS
+        }
+
+    def children(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Return the backbone's two halves and those hypernetworks that are not ablated."""
+        made = dict(super().children())
+        if self.settings.scanning:
+            made["protocol_hypernetwork"] = self._protocol_hypernetwork
+        if self.settings.anatomy:
+            made["anatomy_hypernetwork"] = self._anatomy_hypernetwork
+        return made
+
+    def _protocol_hypernetwork(self) -> nn.Module:
+        chosen, backbone = self.settings, self.task.backbone
+        public = 0.5 if chosen.variant == "public_code" else 0.0
+        return ProtocolHypernetwork(
+            chosen.code_dim,
+            chosen.hidden_dim,
+            backbone_of(backbone).feature_channels(backbone),
+            public if chosen.dropout is None else chosen.dropout,
+        )
+
+    def _anatomy_hypernetwork(self) -> nn.Module:
+        chosen, task = self.settings, self.task
+        return AnatomyHypernetwork(
+            task.dim,
+            task.tokens,
+            chosen.anatomy_hidden_dim,
+            chosen.heads,
+            chosen.map_size,
+            task.embedding_mean,
+            task.embedding_std,
+        )
+
+    @torch.no_grad()
+    def codes(self, network: nn.Module, g: Tensor) -> Tensor | None:
+        """Return the codebook's entries, computed without dropout."""
+        if not self.settings.scanning:
+            return None
+        hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
+        training = hypernetwork.training
+        codes: Tensor = hypernetwork.eval().code(g)
+        hypernetwork.train(training)
+        return codes
+
+    def begin(self, network: nn.Module, round_input: RoundInput) -> RoundState | None:
+        """Take the codebook apart: one's own entry, and the others'."""
+        if not self.settings.scanning:
+            return None
+        device = next(network.parameters()).device
+        everyone = torch.tensor(round_input.extras["codes"], device=device)
+        own = torch.arange(len(everyone), device=device) == round_input.client.index
+        return RoundState(everyone[~own], everyone)
+
+    def loss(
+        self, network: nn.Module, batch: Batch, state: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return eq. 9 and its two parts."""
+        f, skips = network.get_submodule("encoder")(batch.low)
+        code = self._own_code(network, batch)
+        alpha, beta = self._head(network, f, code)
+        f_per = self._modulate(f, self._map(network, batch, f), alpha, beta)
+        mse = mean_squared_error(self.decode(network, (f_per, *skips)), batch)
+        if code is None:
+            return mse, {"mse": mse.detach()}
+        if self.settings.variant == "paper":
+            orth = orthogonal_loss(code, state.others, normalise=self.settings.orth == "cosine")
+        else:
+            drawn = torch.randint(len(state.everyone), (len(f),), device=f.device)
+            other = self._head(network, f, state.everyone[drawn])
+            orth = feature_cosine_loss(
+                by_protocol_relu(f, alpha, beta), by_protocol_relu(f, *other)
+            )
+        return mse + self.settings.tau * orth, {"mse": mse.detach(), "orth": orth.detach()}
+
+    def features(
+        self, network: nn.Module, batch: Batch, code: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return f_per and the encoder's skips; only shared children are used."""
+        f, skips = network.get_submodule("encoder")(batch.low)
+        if code is None or not self.settings.scanning:
+            rows = self._own_code(network, batch)
+        else:
+            rows = code.reshape(-1, code.shape[-1])
+        alpha, beta = self._head(network, f, rows)
+        return self._modulate(f, self._map(network, batch, f), alpha, beta), *skips
+
+    def _own_code(self, network: nn.Module, batch: Batch) -> Tensor | None:
+        """Return c_i, (1, code_dim); with dropout one sample for each image, (B, code_dim)."""
+        if not self.settings.scanning:
+            return None
+        hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
+        dropping = hypernetwork.training and hypernetwork.dropout.p > 0
+        code: Tensor = hypernetwork.code(batch.g.expand(len(batch.low) if dropping else 1, 7))
+        return code
+
+    def _head(self, network: nn.Module, f: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return alpha and beta, (1 or B, C); the identity where the protocol is ablated."""
+        if code is None:
+            return f.new_ones(1, f.shape[1]), f.new_zeros(1, f.shape[1])
+        hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
+        alpha, beta = hypernetwork.head(code)
+        return alpha, beta
+
+    def _map(self, network: nn.Module, batch: Batch, f: Tensor) -> Tensor:
+        """Return the anatomy map at the places of the features f, (B, 1, h, w)."""
+        if not self.settings.anatomy:
+            return f.new_ones(1, 1, 1, 1)
+        m = network.get_submodule("anatomy_hypernetwork")(batch.embedding, batch.embedding_mask)
+        stride: Any = network.get_submodule("encoder").stride
+        return map_on_features(m, f, batch, stride)
+
+    def _modulate(self, f: Tensor, m: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        modulate = modulate_paper if self.settings.variant == "paper" else modulate_public_code
+        return modulate(f, m, alpha, beta)
+
+    @torch.no_grad()
+    def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Return the modulation's state: means of 1, 0 and spreads of 0 say that it does nothing.
+
+        Returns:
+            ``alpha_mean``, ``alpha_std``, ``beta_mean``, ``beta_std`` over channels;
+            ``code_norm``; ``map_mean``, ``map_space_std`` (over places, mean over the images) and
+            ``map_slice_std`` (over the images, mean over the places).
+        """
+        state: dict[str, float] = {}
+        if self.settings.scanning:
+            hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
+            code = hypernetwork.code(batch.g[None])
+            state["code_norm"] = float(code.norm())
+            for name, value in zip(("alpha", "beta"), hypernetwork.head(code), strict=True):
+                state[f"{name}_mean"] = float(value.mean())
+                state[f"{name}_std"] = float(value.std(correction=0))
+        if self.settings.anatomy:
+            maps = network.get_submodule("anatomy_hypernetwork")
+            flat = maps(batch.embedding, batch.embedding_mask).flatten(1)
+            state["map_mean"] = float(flat.mean())
+            state["map_space_std"] = float(flat.std(1, correction=0).mean())
+            state["map_slice_std"] = float(flat.std(0, correction=0).mean())
+        return state
+
+    @torch.no_grad()
+    def inspect_codes(self, network: nn.Module, codes: Tensor) -> dict[str, float]:
+        """Return ``alpha_client_std``, ``beta_client_std`` and ``code_cosine_max``.
+
+        The spreads are over clients, their mean over channels; the cosine is the largest of two
+        clients' codes.
+        """
+        if not self.settings.scanning:
+            return {}
+        hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
+        alpha, beta = hypernetwork.head(codes)
+        return {
+            "alpha_client_std": float(alpha.std(0, correction=0).mean()),
+            "beta_client_std": float(beta.std(0, correction=0).mean()),
+            "code_cosine_max": pairwise_cosine_max(codes),
+        }

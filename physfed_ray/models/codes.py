@@ -1,0 +1,37 @@
+"""What keeps protocol codes apart (Yang et al. 2025, eq. 8), in the paper and in its code."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def orthogonal_loss(code: Tensor, others: Tensor, *, normalise: bool) -> Tensor:
+    """Return the sum over the other clients of the squared inner product with their code, eq. 8.
+
+    Args:
+        code: The client's own code, (1 or B, code_dim); the mean over its rows is taken.
+        others: Codes of the other clients, (K - 1, code_dim), constants.
+        normalise: Divide every code by its length first, so that products are cosines.
+    """
+    with torch.autocast(code.device.type, enabled=False):
+        if normalise:
+            code, others = functional.normalize(code, dim=1), functional.normalize(others, dim=1)
+        return (code @ others.T).square().sum(1).mean()
+
+
+def feature_cosine_loss(own: Tensor, other: Tensor) -> Tensor:
+    """Return the mean absolute cosine, over channels, of two modulations of the same features.
+
+    What the authors' public code has in the place of eq. 8.
+
+    Args:
+        own: Features modulated by the client's own code, (B, C, h, w).
+        other: The same features modulated by another code.
+    """
+    return functional.cosine_similarity(own.float(), other.float(), dim=1).abs().mean()
+
+
+def pairwise_cosine_max(codes: Tensor) -> float:
+    """Return the largest |cosine| of two different codes among (K, code_dim), 0 for one code."""
+    unit = functional.normalize(codes, dim=1)
+    return float((unit @ unit.T).abs().fill_diagonal_(0).max())
