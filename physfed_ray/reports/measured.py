@@ -1,0 +1,307 @@
+"""The measured reporter: sentences in a radiologist's manner about what was measured on a slice.
+
+The region is a guess from measurements alone. The words, not only the numbers, follow the
+findings, because embeddings of sentences that differ in numbers alone are almost equal. The pixel
+size is unknown, so sizes are told as parts of the field of view or of the body's cross-section.
+"""
+
+import numpy as np
+
+from physfed_ray.reports.measurements import Measurements, Part, measure, smooth
+
+NOTHING = "Axial CT slice without any body in the field of view: air only."
+
+
+class MeasuredReporter:
+    """Reports from measurements: deterministic, no weights, no network.
+
+    Attributes:
+        name: Name in the registry.
+        version: Changes whenever the same image would get another text.
+    """
+
+    name = "measured"
+    version = "1"
+
+    def report(self, hu: np.ndarray) -> list[str]:
+        """Describe each slice.
+
+        Args:
+            hu: (B, n, n) float32, HU, low dose or full dose, air outside the inscribed circle.
+
+        Returns:
+            B reports of four to eight short sentences.
+        """
+        return [describe(measure(image)) for image in smooth(hu)] if len(hu) else []
+
+
+def describe(m: Measurements | None) -> str:
+    """Return the report of one slice's measurements."""
+    if m is None:
+        return NOTHING
+    region = guess_region(m)
+    sentences = [
+        *_OPENINGS[region](m),
+        _size(m),
+        *_fat(m),
+        *_bone(m, region),
+        *_gas(m, region),
+        *_contrast(m),
+        *_rest(m),
+    ]
+    return " ".join(sentences)
+
+
+def guess_region(m: Measurements) -> str:
+    """Return the key of ``_OPENINGS`` that fits best.
+
+    Skull encloses its contents; lungs make a chest; of the rest, trunks are wide with the spine
+    behind the middle, pelves are wide with bone at the sides or in front, and limbs are round.
+    """
+    aspect = m.width / m.depth
+    if m.bodies > 1:
+        return "limb"
+    if m.enclosed > 0.45:
+        return "head"
+    if m.lung.share > 0.05:
+        return "chest"
+    if aspect > 1.9 and m.bone.share > 0.04:
+        return "shoulders"
+    if m.lung.share > 0:
+        return "lung bases"
+    if aspect > 1.3:
+        return "abdomen" if m.spine > 0.5 and m.bone.front < 0.4 else "pelvis"
+    if m.bone.largest > 0.07 and m.field_share > 0.6:
+        return "pelvis"
+    if m.gas.share > 0.02:
+        return "abdomen"
+    return "limb"
+
+
+def _head(m: Measurements) -> list[str]:
+    inside = "with pneumatised sinuses" if m.gas.share > 0.01 else "at the level of the brain"
+    return [
+        f"Axial CT of the head {inside}.",
+        f"The skull encloses {_percent(m.enclosed)} of the section; intracranial tissue "
+        f"averages {_hu(m.soft_hu)}.",
+    ]
+
+
+def _chest(m: Measurements) -> list[str]:
+    heart = m.solid.share > 0.03 and m.solid.front > 0.55 and m.solid.right < 0.45
+    if m.lung.front < 0.3:
+        level = "through the lung bases, with the liver dome and diaphragm in front of the lungs"
+    elif heart:
+        level = "at the level of the heart"
+    elif m.lung.front > 0.6 and m.width / m.depth > 1.45:
+        level = "through the upper chest and shoulder girdle"
+    else:
+        level = "at the level of the great vessels and hila"
+    return [f"Axial CT of the chest {level}.", _lungs(m), _mediastinum(m)]
+
+
+def _lungs(m: Measurements) -> str:
+    amount = _grade(m.lung.share, (0.12, 0.25, 0.4), ("poorly", "moderately", "well", "very well"))
+    sides = _balance(
+        m.lung.right,
+        "the right lung is much larger",
+        "the right lung is slightly larger",
+        "right and left lung are alike",
+        "the left lung is slightly larger",
+        "the left lung is much larger",
+    )
+    return f"The lungs are {amount} aerated, {_percent(m.lung.share)} of the section; {sides}."
+
+
+def _mediastinum(m: Measurements) -> str:
+    word = _grade(
+        m.mediastinum,
+        (0.3, 0.42, 0.55),
+        (
+            "The mediastinum is narrow",
+            "The mediastinum has its usual width",
+            "The mediastinum is broad",
+            "Consolidation, effusion or organs displace much of the lung",
+        ),
+    )
+    return f"{word}, {_percent(m.mediastinum)} of the thoracic space."
+
+
+def _lung_bases(m: Measurements) -> list[str]:
+    return [
+        "Axial CT of the upper abdomen just below the diaphragm.",
+        f"Only the posterior lung bases are seen, {_percent(m.lung.share)} of the section.",
+        *_organs(m),
+    ]
+
+
+def _shoulders(m: Measurements) -> list[str]:
+    return [
+        "Axial CT of the lower neck and shoulders, with clavicles, scapulae and humeral heads.",
+        "No aerated lung parenchyma." if not m.lung.share else "The lung apices are just seen.",
+    ]
+
+
+def _abdomen(m: Measurements) -> list[str]:
+    return ["Axial CT of the abdomen; no lung is seen.", *_organs(m)]
+
+
+def _organs(m: Measurements) -> list[str]:
+    if m.solid.largest < 0.06:
+        return ["Bowel loops and mesentery without a large solid organ."]
+    side = _balance(
+        m.solid.right,
+        "mainly on the right, as the liver is",
+        "larger on the right: liver, with spleen or stomach opposite",
+        "on both sides: liver and kidneys, spleen or psoas muscles",
+        "larger on the left: spleen, stomach or bowel",
+        "mainly on the left, as the spleen and stomach are",
+    )
+    return [f"Solid abdominal organs take {_percent(m.solid.share)}, {side}."]
+
+
+def _pelvis(m: Measurements) -> list[str]:
+    bone = _balance(
+        m.bone.right,
+        "iliac bone and hip on the right side only",
+        "hip bones on both sides, more on the right",
+        "symmetric iliac bones, acetabula or femoral heads",
+        "hip bones on both sides, more on the left",
+        "iliac bone and hip on the left side only",
+    )
+    return [
+        f"Axial CT of the pelvis with {bone}.",
+        "Gluteal and pelvic floor muscles surround the bones.",
+    ]
+
+
+def _limb(m: Measurements) -> list[str]:
+    if m.bodies > 1:
+        first = "Axial CT of both thighs or lower legs, two separate limbs side by side."
+    elif m.bone.share > 0.1:
+        first = "Axial CT of a limb through a joint with wide spongy bone ends, such as the knee."
+    elif m.bone.share > 0:
+        first = "Axial CT of a single limb, a thigh or an arm, around the shaft of a long bone."
+    else:
+        first = "Axial CT of soft tissue of a limb without bone."
+    bulk = _grade(
+        m.solid.largest,
+        (0.12, 0.3, 0.45),
+        (
+            "Slender muscles are separated by fat planes",
+            "Muscle compartments are distinct",
+            "Bulky muscle compartments with few fat planes",
+            "A large confluent soft-tissue mass fills the limb",
+        ),
+    )
+    return [first, f"{bulk} ({_hu(m.soft_hu)})."]
+
+
+_OPENINGS = {
+    "head": _head,
+    "chest": _chest,
+    "lung bases": _lung_bases,
+    "shoulders": _shoulders,
+    "abdomen": _abdomen,
+    "pelvis": _pelvis,
+    "limb": _limb,
+}
+
+
+def _size(m: Measurements) -> str:
+    size = _grade(
+        m.field_share,
+        (0.3, 0.5, 0.65),
+        ("Small section", "Section of medium size", "Large section", "Very large section"),
+    )
+    shape = _grade(
+        m.width / m.depth, (0.9, 1.15, 1.5), ("taller than wide", "round", "oval", "broad and flat")
+    )
+    return f"{size}, {shape}, filling {_percent(m.field_share)} of the field of view."
+
+
+def _fat(m: Measurements) -> list[str]:
+    amount = _grade(
+        m.fat.share,
+        (0.12, 0.25, 0.4),
+        ("little fat", "a moderate amount of fat", "abundant fat", "marked adiposity"),
+    )
+    rim = _grade(m.fat_rim, (0.1, 0.18), ("a thin", "a moderate", "a thick"))
+    return [f"There is {amount} ({_percent(m.fat.share)}) with {rim} subcutaneous layer."]
+
+
+def _bone(m: Measurements, region: str) -> list[str]:
+    if m.bone.share == 0:
+        return ["No bone is seen."] if region != "shoulders" else []
+    amount = _percent(m.bone.share)
+    if region == "limb":
+        canal = "with a marrow canal" if m.marrow > 0.08 else "dense throughout"
+        return [f"Cortical bone {canal}, {amount}, {_place(m.bone)}."]
+    if region in ("chest", "abdomen", "lung bases"):
+        spine = "the vertebra behind" if m.spine > 0.5 else "ribs, sternum and spine all around"
+        return [f"Bone {amount}: {spine}."]
+    return [f"Bone {amount} in {_count(m.bone.pieces)}."]
+
+
+def _gas(m: Measurements, region: str) -> list[str]:
+    if m.gas.share < 0.002:
+        return []
+    where = {
+        "chest": "Airways or air pockets",
+        "shoulders": "The trachea",
+        "head": "Air cells",
+        "limb": "Gas in the soft tissue",
+    }.get(region, "Bowel gas")
+    return [f"{where}, {_percent(m.gas.share)}, {_place(m.gas)}."]
+
+
+def _contrast(m: Measurements) -> list[str]:
+    if m.contrast.share < 0.005:
+        return []
+    word = "Contrast-enhanced vessels or organs" if m.contrast.largest > 0.008 else "Dense foci"
+    return [f"{word}, {_percent(m.contrast.share)}, {_place(m.contrast)}."]
+
+
+def _rest(m: Measurements) -> list[str]:
+    found = []
+    if m.metal > 0:
+        found.append("Metal with streak artefacts.")
+    if m.small_bodies:
+        found.append("An arm or another small part lies beside the body.")
+    if m.symmetry > 0.8:
+        found.append("The section is symmetric.")
+    elif m.symmetry < 0.6:
+        found.append("The two sides differ markedly.")
+    return found
+
+
+def _percent(share: float) -> str:
+    """Return a percentage as coarse as noise makes the measurement."""
+    value = 100 * share
+    if value < 1:
+        return "under 1%"
+    return f"{round(value)}%" if value < 10 else f"{5 * round(value / 5)}%"
+
+
+def _hu(value: float) -> str:
+    return f"{10 * round(value / 10)} HU"
+
+
+def _grade(value: float, steps: tuple[float, ...], words: tuple[str, ...]) -> str:
+    """Return the word of the interval between ``steps`` that ``value`` falls into."""
+    return words[int(np.searchsorted(steps, value))]
+
+
+def _balance(right: float, *words: str) -> str:
+    """Return one of five words, from all on the patient's right to all on the left."""
+    return _grade(1 - right, (0.3, 0.44, 0.56, 0.7), words)
+
+
+def _place(part: Part) -> str:
+    side = _grade(part.right, (0.33, 0.67), ("on the left", "central", "on the right"))
+    depth = _grade(part.front, (0.33, 0.67), ("posterior", "", "anterior"))
+    return f"{depth} {side}".strip()
+
+
+def _count(pieces: int) -> str:
+    return _grade(pieces, (1, 2, 5), ("one piece", "two pieces", "several pieces", "many pieces"))
