@@ -1,0 +1,41 @@
+"""A scan: full-dose images in, low-dose images out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from physfed_ray.ct.attenuation import AIR_HU, hu_to_mu, inscribed_circle, mu_to_hu
+from physfed_ray.ct.fbp import fbp
+from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS, add_noise
+from physfed_ray.ct.projection import project
+from physfed_ray.ct.protocol import Protocol
+
+
+def scan(
+    hu: NDArray[np.float32],
+    protocol: Protocol,
+    rngs: Sequence[np.random.Generator],
+    electronic_noise: float = ELECTRONIC_NOISE_COUNTS,
+) -> NDArray[np.float32]:
+    """Scan images under a protocol and reconstruct them: project, add noise, FBP.
+
+    Args:
+        hu: (B, n, n) float32, HU, on a grid over the protocol's field of view. Outside the
+            inscribed circle the object is taken for air.
+        protocol: The scanner.
+        rngs: One random stream for each slice.
+        electronic_noise: Standard deviation in counts.
+
+    Returns:
+        (B, n, n) float32, HU, not clipped; air outside the inscribed circle.
+    """
+    hu = np.asarray(hu, dtype=np.float32)
+    outside = ~inscribed_circle(hu.shape[-1])
+    sinogram = project(hu_to_mu(np.where(outside, np.float32(AIR_HU), hu)), protocol)
+    for line_integrals, rng in zip(sinogram, rngs, strict=True):
+        line_integrals[:] = add_noise(line_integrals, protocol.photons, rng, electronic_noise)
+    with torch.inference_mode():
+        mu = fbp(torch.from_numpy(sinogram), protocol, hu.shape[-1])
+    return mu_to_hu(mu.numpy())
