@@ -351,6 +351,10 @@ class Experiment(Settings):
                     raise ValueError(f"{key}: patient '{patient}' is also in {owner[patient]}; "
                                      "patients must not overlap")  # fmt: skip
 
+    def run_name(self) -> str:
+        """Return the default name of the run directory."""
+        return f"{self.name}-{self.method.name}-seed{self.seed}"
+
     def to_yaml(self) -> str:
         """Return the experiment as YAML that ``load_experiment`` reads back to an equal one."""
         content = self.model_dump(mode="json", exclude=None if self.provenance else {"provenance"})

@@ -1,0 +1,213 @@
+"""Live progress of a run: a display in a terminal, one line a round in a log file."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+Event = Mapping[str, Any]
+CLIENT_ROWS = 24
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``12 s``, ``3:05`` (minutes) or ``2:03:05`` (hours)."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def byte_size(count: float) -> str:
+    """Return bytes with a decimal unit, for example ``7.4 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values) if values else float("nan")
+
+
+def _missing(event: Event) -> str:
+    gone = event.get("missing") or {}
+    return "; ".join(f"{client} missing: {reason}" for client, reason in gone.items())
+
+
+def round_line(event: Event) -> str:
+    """Return a ``round`` event as one line."""
+    parts = [
+        f"round {event['round']}/{event['rounds']}",
+        duration(event["seconds"]),
+        f"loss {_mean(event['loss']):.3e}",
+        f"{event['participants']} clients",
+        f"{event['slices_per_s']:.1f} slices/s",
+        f"{byte_size(event['bytes_up'])} up, {byte_size(event['bytes_down'])} down",
+        f"{duration(event['eta_s'])} left",
+    ]
+    return ", ".join(part for part in (*parts, _missing(event)) if part)
+
+
+def evaluation_line(event: Event) -> str:
+    """Return an ``evaluation`` event as one line: the mean, and the worst client by PSNR."""
+    psnr = {client: scores["psnr"] for client, scores in event["scores"].items()}
+    ssim = {client: scores["ssim"] for client, scores in event["scores"].items()}
+    line = f"evaluation after round {event['round']}, {event['split']}: PSNR {_mean(psnr):.2f} dB"
+    worst = min(psnr, key=psnr.__getitem__, default=None)
+    lowest = f", lowest {worst} {psnr[worst]:.2f} dB" if worst and len(psnr) > 1 else ""
+    return f"{line}, SSIM {_mean(ssim):.4f}{lowest}"
+
+
+def start_line(event: Event) -> str:
+    """Return a ``start`` event as one line."""
+    line = (
+        f"{event['method']}: {len(event['clients'])} clients on {event['hosts']} host(s), "
+        f"{event['rounds']} rounds, {event['runtime']}, {event['device']}, {event['precision']}"
+    )
+    return f"{line}, going on after round {event['from_round']}" if event["from_round"] else line
+
+
+def progress(console: Console | None = None) -> "LogLines | LiveDisplay":
+    """Return what shows events: a live display where the console is a terminal, else lines."""
+    console = console or Console(stderr=False, highlight=False)
+    return LiveDisplay(console) if console.is_terminal else LogLines(console)
+
+
+class LogLines(AbstractContextManager["LogLines"]):
+    """One plain line for each thing that happens; preparation every tenth and every 30 s."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tenth, self._last = -1, 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event["event"]:
+            case "prepare":
+                self._prepare(event)
+            case "start":
+                self._print(start_line(event))
+            case "round":
+                self._print(round_line(event))
+            case "evaluation":
+                self._print(evaluation_line(event))
+            case "message":
+                self._print(event["text"])
+
+    def _prepare(self, event: Event) -> None:
+        done, total = event["done"], max(1, event["total"])
+        tenth, now = 10 * done // total, time.monotonic()
+        if tenth == self._tenth and now - self._last < 30:
+            return
+        self._tenth, self._last = tenth, now
+        self._print(f"prepare: {done}/{event['total']} scans ({event['cached']} from the cache)")
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to close: every line is already out."""
+
+
+class LiveDisplay(AbstractContextManager["LiveDisplay"]):
+    """Bars and a table of clients that are redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            expand=True,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._loss: dict[str, float] = {}
+        self._first_loss: dict[str, float] = {}
+        self._psnr: dict[str, float] = {}
+        self._missing: dict[str, str] = {}
+        self._live = Live(self._render(), console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last state on the screen."""
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        show: dict[str, Callable[[Event], None]] = {
+            "prepare": self._on_prepare,
+            "start": lambda event: self._live.console.print(Text(start_line(event))),
+            "round": self._on_round,
+            "evaluation": self._on_evaluation,
+            "message": lambda event: self._live.console.print(Text(event["text"])),
+        }
+        if event["event"] in show:
+            show[event["event"]](event)
+            self._live.update(self._render())
+
+    def _bar(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, note=note)
+        self._bars.update(self._tasks[name], completed=done, total=total, note=note)
+
+    def _on_prepare(self, event: Event) -> None:
+        self._bar("scans", event["done"], event["total"], f"{event['cached']} from the cache")
+
+    def _on_round(self, event: Event) -> None:
+        self._loss.update(event["loss"])
+        self._first_loss = {**event["loss"], **self._first_loss}
+        self._missing = dict(event.get("missing") or {})
+        note = f"{event['slices_per_s']:.1f} slices/s, {duration(event['eta_s'])} left"
+        self._bar("rounds", event["round"], event["rounds"], note)
+
+    def _on_evaluation(self, event: Event) -> None:
+        self._live.console.print(Text(evaluation_line(event)))
+        self._psnr.update({client: s["psnr"] for client, s in event["scores"].items()})
+
+    def _render(self) -> RenderableType:
+        return Group(self._bars, self._clients()) if self._loss else Group(self._bars)
+
+    def _clients(self) -> Table:
+        """Return the table of clients, those with the highest loss first when there are many."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("client")
+        for title in ("loss", "since round 1", "PSNR (dB)"):
+            table.add_column(title, justify="right")
+        table.add_column("")
+        names = list(self._loss)
+        if len(names) > CLIENT_ROWS:
+            names = sorted(names, key=self._loss.__getitem__, reverse=True)[:CLIENT_ROWS]
+        for name in names:
+            loss, first = self._loss[name], self._first_loss[name]
+            change = f"{100 * (loss / first - 1):+.0f}%" if first else ""
+            psnr = f"{self._psnr[name]:.2f}" if name in self._psnr else ""
+            gone = self._missing.get(name, "")
+            table.add_row(name, f"{loss:.3e}", change, psnr, f"missing: {gone}" if gone else "")
+        if len(names) < len(self._loss):
+            table.add_row(f"and {len(self._loss) - len(names)} more", "", "", "", "")
+        return table
