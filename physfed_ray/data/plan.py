@@ -17,7 +17,7 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import ClientSpec, Experiment
 
 # Changes to these change the files that the same shards become.
-_CODE = ("assemble", "plan", "prepare", "prepared", "store")
+_CODE = tuple(f"data/{name}.py" for name in ("assemble", "plan", "prepare", "prepared", "store"))
 
 
 @dataclass(frozen=True)
@@ -160,5 +160,5 @@ def _cache_folder(configured: Path | None) -> Path:
 
 def _hash(files: Mapping[tuple[str, str], Sequence[Shard]]) -> str:
     keys = [[*name, *(shard.key for shard in shards)] for name, shards in files.items()]
-    code = code_version(*(f"physfed_ray.data.{name}" for name in _CODE))
+    code = code_version(*_CODE)
     return blake2b(json.dumps([code, keys]).encode(), digest_size=16).hexdigest()

@@ -15,7 +15,7 @@ from physfed_ray.data.assemble import assemble, statistics
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
 from physfed_ray.data.shards import Outcome, Shard, do_shard
-from physfed_ray.data.store import read_client_data
+from physfed_ray.data.store import read_client_data, sweep
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 
@@ -56,6 +56,7 @@ def prepare(
         prepared = _reuse(todo, progress)
         if prepared is not None:
             return prepared
+    sweep(todo.cache)
     missing = todo.missing()
     total = len(todo.shards)
     done = cached = total - len(missing)

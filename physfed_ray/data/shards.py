@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from hashlib import blake2b
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
+import physfed_ray
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import scan
 from physfed_ray.data.grid import normalise, to_grid
@@ -26,13 +26,7 @@ from physfed_ray.seeds import generator
 SLICES_AT_ONCE = 16
 
 # Everything between a volume and its shard; reporters and encoders have versions of their own.
-_CODE = (
-    *(f"physfed_ray.ct.{name}" for name in ("attenuation", "fbp", "noise", "projection", "scan")),
-    *(
-        f"physfed_ray.{name}"
-        for name in ("ct.protocol", "data.grid", "data.shards", "data.store", "seeds")
-    ),
-)
+_CODE = ("ct/*.py", "data/grid.py", "data/shards.py", "data/store.py", "seeds.py")
 
 reporter = lru_cache(maxsize=None)(make_reporter)
 encoder = lru_cache(maxsize=None)(make_encoder)
@@ -239,14 +233,17 @@ def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> ClientDa
 
 
 @cache
-def code_version(*modules: str) -> str:
-    """Return a hash of the source of some modules, so that no version number can be forgotten."""
+def code_version(*patterns: str) -> str:
+    """Return a hash of source files of this package, so that no version can be forgotten.
+
+    Args:
+        patterns: Glob patterns relative to the package's folder.
+    """
+    package = Path(physfed_ray.__file__).parent
     digest = blake2b(digest_size=16)
-    for name in modules:
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise PhysFedError(f"the module {name} has no file; install physfed_ray unpacked.")
-        digest.update(Path(spec.origin).read_bytes())
+    for pattern in patterns:
+        for path in sorted(package.glob(pattern)):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """One client's slices in one Arrow file: written atomically, read without a copy."""
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow as pa
 from physfed_ray.errors import PhysFedError
 
 FORMAT = b"physfed_ray.client_data/1"
+# No file takes nearly so long to write.
+ABANDONED_AFTER_S = 24 * 3600.0
 TENSORS = {
     "low": np.float32,
     "full": np.float32,
@@ -75,6 +78,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left under a folder more than a day ago."""
+    for temporary in folder.rglob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - temporary.stat().st_mtime > ABANDONED_AFTER_S:
+                temporary.unlink()
 
 
 def write_client_data(path: Path, data: ClientData) -> None:

@@ -1,0 +1,355 @@
+"""Preparation is complete, reproducible, resumable, and names nobody."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from physfed_ray.data.patient import PatientSource, PatientVolume
+from physfed_ray.data.plan import PreparePlan, plan
+from physfed_ray.data.prepare import prepare, run_inline
+from physfed_ray.data.prepared import MANIFEST, Prepared
+from physfed_ray.data.shards import Outcome, Shard, do_shard
+from physfed_ray.data.store import read_client_data
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Experiment
+
+SPARSE = {
+    "views": 24,
+    "bins": 400,
+    "pixel_mm": 1.0,
+    "bin_mm": 1.6,
+    "source_mm": 350,
+    "detector_mm": 350,
+    "photons": 1e5,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _salt() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHYSFED_SALT", "of the tests")
+        yield
+
+
+def make_experiment(cache: Path, **changes: Any) -> Experiment:
+    """Return 2 clients, 1 unseen protocol and 6 small phantoms; keys may have dots as ``__``."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "data": {
+            "source": {"phantom": {"patients": 6, "slices": 2}},
+            "image_size": 48,
+            "test_patients": 1,
+            "validation_patients": 1,
+            "cache": str(cache),
+        },
+        "clients": [{"id": "a", "protocol": SPARSE}, {"id": "b", "protocol": SPARSE}],
+        "unseen": [{"id": "u", "protocol": SPARSE | {"views": 36}}],
+        "method": {"name": "fedavg"},
+    }
+    for key, value in changes.items():
+        group, _, name = key.rpartition("__")
+        (values.setdefault(group, {}) if group else values)[name] = value
+    return Experiment.model_validate(values)
+
+
+def contents(prepared: Prepared) -> dict[str, bytes]:
+    return {
+        path.relative_to(prepared.root).as_posix(): path.read_bytes()
+        for path in sorted(prepared.root.rglob("*.arrow"))
+    }
+
+
+def no_work(_: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+    assert not shards
+    yield from ()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(make_experiment(tmp_path_factory.mktemp("cache")))
+
+
+def test_every_client_has_its_files(prepared: Prepared) -> None:
+    assert [client.id for client in prepared.clients] == ["a", "b"]
+    for client in prepared.clients:
+        assert client.train
+        assert client.validation
+        assert client.test
+        assert (client.patients, client.slices) == (2, 4)
+        assert len(read_client_data(client.train)) == 4
+        assert len(read_client_data(client.test)) == 2
+    (unseen,) = prepared.unseen
+    assert (unseen.train, unseen.validation, unseen.patients, unseen.slices) == (None, None, 1, 2)
+    splits = prepared.data_summary["splits"]
+    assert splits["train"] == {id: {"patients": 2, "slices": 4} for id in ("a", "b")}
+    assert splits["unseen"] == {"u": {"patients": 1, "slices": 2}}
+
+
+def test_patients_never_overlap_and_test_patients_are_everywhere(prepared: Prepared) -> None:
+    patients = {path: set(read_client_data(prepared.root / path).patient) for path in (
+        "train/a.arrow", "train/b.arrow", "validation/a.arrow", "test/a.arrow"
+    )}  # fmt: skip
+    assert len(set().union(*patients.values())) == sum(map(len, patients.values())) == 6
+    for path in ("test/b.arrow", "unseen/u.arrow"):
+        assert set(read_client_data(prepared.root / path).patient) == patients["test/a.arrow"]
+    again = read_client_data(prepared.root / "validation/b.arrow").patient
+    assert set(again) == patients["validation/a.arrow"]
+
+
+def test_content_is_what_a_scanner_would_give(prepared: Prepared) -> None:
+    a, b, u = (
+        read_client_data(prepared.root / path)
+        for path in ("test/a.arrow", "test/b.arrow", "unseen/u.arrow")
+    )
+    np.testing.assert_array_equal(a.full, b.full)
+    np.testing.assert_array_equal(a.body, u.body)
+    assert not np.array_equal(a.low, b.low), "each client has its own noise"
+    np.testing.assert_array_equal(a.g, prepared.clients[0].protocol.normalised())
+    np.testing.assert_array_equal(u.g, prepared.unseen[0].protocol.normalised())
+    for data in (a, b, u):
+        assert 0 <= data.low.min() < data.low.max() <= 1
+        error = np.abs(data.low - data.full)[data.body == 1].mean()
+        assert 1e-3 < error < 0.2
+        assert data.body.any(axis=(1, 2)).all()
+        assert set(np.unique(data.body)) == {0, 1}
+        assert data.embedding_mask.all()
+        assert all(report for report in data.report)
+        np.testing.assert_array_equal(data.slice, [0, 1])
+
+
+def test_statistics_are_uniform_means_over_training_clients(prepared: Prepared) -> None:
+    files = [read_client_data(client.train) for client in prepared.clients if client.train]
+    pixels = [data.low.astype(np.float64).ravel() for data in files]
+    got = prepared.statistics
+    assert got.input_mean == pytest.approx(np.mean([x.mean() for x in pixels]), rel=1e-9)
+    assert got.input_std == pytest.approx(np.sqrt(np.mean([x.var() for x in pixels])), rel=1e-9)
+    tokens = [data.embedding[:, 0].astype(np.float64) for data in files]
+    std = np.sqrt(np.mean([x.var(axis=0) for x in tokens], axis=0))
+    np.testing.assert_allclose(got.embedding_mean, np.mean([x.mean(axis=0) for x in tokens], 0))
+    np.testing.assert_allclose(got.embedding_std, np.maximum(std, 1e-4))
+    assert (got.tokens, got.dim) == files[0].embedding.shape[1:]
+
+
+def test_manifest_round_trip(prepared: Prepared) -> None:
+    assert Prepared.load(prepared.root) == prepared
+    assert str(prepared.root) not in (prepared.root / MANIFEST).read_text()
+
+
+def test_nothing_names_a_patient(prepared: Prepared) -> None:
+    cache = prepared.root.parents[1]
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        assert b"phantom-0" not in path.read_bytes(), path
+        assert "phantom-0" not in str(path)
+
+
+def test_second_run_computes_nothing(prepared: Prepared) -> None:
+    cache = prepared.root.parents[1]
+    events: list[dict[str, Any]] = []
+    again = prepare(make_experiment(cache), no_work, events.append)
+    assert again == prepared
+    assert events == [{"event": "prepare", "done": 9, "total": 9, "cached": 9}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": {"name": "local"}},
+        {"training__rounds": 3, "training__lr": 1e-4},
+        {"backbone__channels": 8},
+        {"name": "other", "federation__participation": 0.5},
+        {"data__clinical_windows": {}},
+    ],
+)
+def test_what_does_not_matter_recomputes_nothing(
+    prepared: Prepared, changes: dict[str, Any]
+) -> None:
+    assert prepare(make_experiment(prepared.root.parents[1], **changes), no_work) == prepared
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 2},
+        {"data__image_size": 40},
+        {"data__slices_per_patient": 1},
+        {"data__window_hu": [-1000, 1000]},
+        {"data__centre": "image"},
+        {"data__electronic_noise": 1.0},
+    ],
+)
+def test_what_matters_recomputes_everything(prepared: Prepared, changes: dict[str, Any]) -> None:
+    todo = plan(make_experiment(prepared.root.parents[1], **changes))
+    assert len(todo.missing()) == len(todo.shards)
+    assert todo.root != prepared.root
+
+
+def test_new_unseen_protocol_adds_only_its_own_shards(prepared: Prepared) -> None:
+    unseen = [{"id": "u", "protocol": SPARSE | {"views": 36}}, {"id": "v", "protocol": "paper-2"}]
+    todo = plan(make_experiment(prepared.root.parents[1], unseen=unseen))
+    assert [shard.client for shard in todo.missing()] == ["v"]
+
+
+def test_deleted_file_is_joined_again_from_the_shards(prepared: Prepared) -> None:
+    before = contents(prepared)
+    (prepared.root / "train/a.arrow").unlink()
+    with pytest.raises(PhysFedError, match="is gone"):
+        Prepared.load(prepared.root)
+    assert prepare(make_experiment(prepared.root.parents[1]), no_work) == prepared
+    assert contents(prepared) == before
+
+
+def test_order_of_the_shards_does_not_matter(prepared: Prepared, tmp_path: Path) -> None:
+    def backwards(todo: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+        return run_inline(todo, shards[::-1])
+
+    events: list[dict[str, Any]] = []
+    other = prepare(make_experiment(tmp_path), backwards, events.append)
+    assert contents(other) == contents(prepared)
+    assert [event["done"] for event in events] == list(range(10))
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from physfed_ray.data.prepare import prepare
+from physfed_ray.experiment import load_experiment
+prepare(load_experiment(Path(sys.argv[1])), progress=lambda event: print(event["done"], flush=True))
+"""
+
+
+def start(cache: Path) -> subprocess.Popen[str]:
+    file = cache / "tiny.yaml"
+    file.write_text(make_experiment(cache).to_yaml())
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(file)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_run_loses_only_what_was_in_flight(prepared: Prepared, tmp_path: Path) -> None:
+    process = start(tmp_path)
+    assert process.stdout
+    while int(process.stdout.readline()) < 4:
+        pass
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list(tmp_path.rglob(MANIFEST))
+    events: list[dict[str, Any]] = []
+    resumed = prepare(make_experiment(tmp_path), progress=events.append)
+    assert events[0]["cached"] >= 4
+    assert contents(resumed) == contents(prepared)
+
+
+def test_two_processes_at_once_agree(prepared: Prepared, tmp_path: Path) -> None:
+    processes = [start(tmp_path) for _ in range(2)]
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert output.split()[-1] == "9"
+    both = prepare(make_experiment(tmp_path), no_work)
+    assert contents(both) == contents(prepared)
+
+
+class Flawed:
+    """A source that fails to load some patients, each with its own error."""
+
+    def __init__(self, source: PatientSource, errors: dict[str, Exception]) -> None:
+        self._source, self._errors = source, errors
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Load, or fail for the patients that are flawed."""
+        if patient_id in self._errors:
+            raise self._errors[patient_id]
+        return self._source.load(patient_id, limit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+def prepare_flawed(cache: Path, errors: dict[str, Exception]) -> Prepared:
+    def run(todo: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+        for shard in shards:
+            yield do_shard(Flawed(todo.source, errors), todo.settings, shard, todo.cache)
+
+    return prepare(make_experiment(cache), run)
+
+
+def patients_of(cache: Path, split: str, client: str) -> list[Shard]:
+    return list(plan(make_experiment(cache)).files[split, client])
+
+
+def test_unreadable_patient_is_left_out_with_a_reason(prepared: Prepared, tmp_path: Path) -> None:
+    bad, good = patients_of(tmp_path, "train", "a")
+    result = prepare_flawed(tmp_path, {bad.patient: ValueError("broken pixels of John Doe")})
+    assert result.data_summary["unusable_patients"] == {bad.pseudonym: "unreadable (ValueError)"}
+    client = result.clients[0]
+    assert (client.patients, client.slices) == (1, 2)
+    assert client.train
+    assert set(read_client_data(client.train).patient) == {good.pseudonym}
+    assert contents(result)["train/b.arrow"] == contents(prepared)["train/b.arrow"]
+
+
+@pytest.mark.parametrize(("split", "client"), [("train", "b"), ("test", "a")])
+def test_client_without_usable_patients_is_refused(tmp_path: Path, split: str, client: str) -> None:
+    shards = patients_of(tmp_path, split, client)
+    errors: dict[str, Exception] = {shard.patient: ValueError() for shard in shards}
+    with pytest.raises(PhysFedError, match=f"{split} patients of {client} are unusable") as info:
+        prepare_flawed(tmp_path, errors)
+    assert shards[0].pseudonym in str(info.value)
+    assert shards[0].patient not in str(info.value)
+    assert not list(tmp_path.rglob(MANIFEST))
+
+
+def test_unreachable_disk_is_an_error_and_not_an_unreadable_patient(tmp_path: Path) -> None:
+    bad, _ = patients_of(tmp_path, "train", "a")
+    lost = OSError(5, "Input/output error", f"/scans/{bad.patient}/1.dcm")
+    with pytest.raises(PhysFedError, match="Input/output error") as info:
+        prepare_flawed(tmp_path, {bad.patient: lost})
+    assert bad.patient not in str(info.value)
+
+
+class Cubes(Flawed):
+    """A source whose slices have one axis too many."""
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Load slices of shape (1, h, w)."""
+        volume = self._source.load(patient_id, limit)
+        return PatientVolume(
+            patient_id,
+            tuple(hu[None] for hu in volume.slices),
+            volume.spacings_mm,
+            volume.positions_mm,
+        )
+
+
+def test_failing_shard_names_pseudonym_and_protocol(tmp_path: Path) -> None:
+    todo = plan(make_experiment(tmp_path))
+    shard = todo.files["unseen", "u"][0]
+    with pytest.raises(PhysFedError, match=rf"patient {shard.pseudonym} for u .*views=36") as info:
+        do_shard(Cubes(todo.source, {}), todo.settings, shard, tmp_path)
+    assert shard.patient not in str(info.value)
+    assert shard.patient not in repr(shard)
+
+
+def test_real_ct(real_ct: Path, tmp_path: Path) -> None:
+    experiment = make_experiment(
+        tmp_path, data__source={"dicom": str(real_ct)}, data__slices_per_patient=2
+    )
+    result = prepare(experiment)
+    assert json.dumps(result.data_summary)
+    for client in (*result.clients, *result.unseen):
+        path = client.train or client.test
+        assert path
+        data = read_client_data(path)
+        assert (data.scale > 0.3).all()
+        assert np.bincount(np.unique(data.patient, return_inverse=True)[1]).max() <= 2
+        assert np.abs(data.low - data.full)[data.body == 1].mean() < 0.2
