@@ -1,0 +1,258 @@
+"""Figures of a run and of a comparison: curves, boxes, the codebook and the costs.
+
+Every function returns a matplotlib figure with labelled axes; ``png`` turns it into bytes. Colours
+are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
+
+from physfed_ray.evaluation.runs import finite_mean
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+GREY = "#8a8a8a"
+STYLE: dict[Any, Any] = {
+    "font.size": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#222222",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+P = ParamSpec("P")
+Curve = tuple[Sequence[int], Sequence[float]]
+Curves = Mapping[str, Curve]
+_MB = 1e6
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure in inches, drawn without a display."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in the project's style without changing matplotlib's settings for anybody else."""
+
+    @wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def png(figure: Figure, *, dpi: int = 150, limit: int | None = None) -> bytes:
+    """Return a figure as PNG.
+
+    Args:
+        figure: The figure.
+        dpi: Pixels per inch.
+        limit: Largest size in bytes; the palette, then the resolution shrink until it is met.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    if limit is None or len(content.getvalue()) <= limit:
+        return content.getvalue()
+    small = io.BytesIO()
+    colours = Image.open(content).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    colours.save(small, format="png", optimize=True)
+    if len(small.getvalue()) <= limit or dpi <= 50:
+        return small.getvalue()
+    return png(figure, dpi=int(dpi * 0.88), limit=limit)
+
+
+@styled
+def learning_curves(loss: Curves, score: Curves, split: str, input_db: float | None) -> Figure:
+    """Draw the training loss and the PSNR over rounds: clients thin, their mean thick.
+
+    Args:
+        loss: Rounds and losses by client.
+        score: Rounds and PSNR in dB by client.
+        split: Whose PSNR it is, such as "validation".
+        input_db: Mean PSNR of the undenoised input, None where it is not known.
+    """
+    figure = new_figure(10.75, 3.6)
+    left, right = figure.subplots(1, 2)
+    _bundle(left, loss)
+    left.set_yscale("log")
+    left.set(xlabel="round", ylabel="training loss", title="Training loss")
+    _bundle(right, score)
+    if input_db is not None and math.isfinite(input_db):
+        right.axhline(input_db, color=PALETTE[1], linestyle="--", linewidth=1.5, label="input")
+    right.set(xlabel="round", ylabel="PSNR (dB)", title=f"PSNR on {split} patients")
+    right.legend(loc="lower right")
+    return figure
+
+
+def _bundle(ax: Axes, curves: Curves) -> None:
+    for rounds, values in curves.values():
+        ax.plot(rounds, values, color=GREY, linewidth=0.8, alpha=0.6, zorder=2)
+    mean = mean_curve(curves)
+    marker = "o" if len(mean[0]) < 3 else None
+    ax.plot(
+        *mean, color=PALETTE[0], linewidth=2.4, label="mean of clients", zorder=3, marker=marker
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def mean_curve(curves: Curves) -> tuple[list[int], list[float]]:
+    """Return the mean over clients for every round that any client has."""
+    by_round: dict[int, list[float]] = {}
+    for rounds, values in curves.values():
+        for number, value in zip(rounds, values, strict=True):
+            by_round.setdefault(number, []).append(value)
+    numbers = sorted(by_round)
+    return numbers, [finite_mean(by_round[number]) for number in numbers]
+
+
+@styled
+def compare_curves(groups: Mapping[str, Sequence[Curves]], split: str) -> Figure:
+    """Draw each method's mean PSNR over rounds with a band of one standard deviation over seeds.
+
+    Args:
+        groups: For each method one set of client curves a seed, PSNR in dB.
+        split: Whose PSNR it is.
+    """
+    figure = new_figure(8.5, 4.2)
+    ax = figure.subplots()
+    for colour, (label, seeds) in zip(_colours(len(groups)), groups.items(), strict=True):
+        by_round: dict[int, list[float]] = {}
+        for curves in seeds:
+            for number, value in zip(*mean_curve(curves), strict=True):
+                by_round.setdefault(number, []).append(value)
+        rounds = sorted(by_round)
+        mean = np.array([np.mean(by_round[r]) for r in rounds])
+        spread = np.array([np.std(by_round[r], ddof=min(1, len(by_round[r]) - 1)) for r in rounds])
+        ax.plot(rounds, mean, color=colour, linewidth=2, label=label)
+        ax.fill_between(rounds, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+    ax.set(xlabel="round", ylabel="PSNR (dB), mean of clients", title=f"PSNR on {split} patients")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="lower right", ncols=1 if len(groups) < 5 else 2)
+    return figure
+
+
+@styled
+def boxplots(
+    groups: Mapping[str, Mapping[str, Sequence[NDArray[np.float64]]]], clients: Sequence[str]
+) -> Figure:
+    """Draw the spread over slices, per client: one panel a metric, one colour a method.
+
+    Args:
+        groups: Metric heading, then method, then one (slices,) array a client.
+        clients: Labels of the clients.
+    """
+    figure = new_figure(10.75, 3.0 * len(groups))
+    for ax, (heading, methods) in zip(
+        figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
+    ):
+        width = 0.8 / len(methods)
+        for m, (label, values) in enumerate(methods.items()):
+            colour = GREY if label == "Input" else PALETTE[m - 1 if m else 0]
+            place = np.arange(len(clients)) + (m - (len(methods) - 1) / 2) * width
+            boxes = ax.boxplot(
+                [v[np.isfinite(v)] for v in values], positions=place, widths=width * 0.85,
+                patch_artist=True, manage_ticks=False, medianprops={"color": "black"},
+                flierprops={"marker": ".", "markersize": 3, "markeredgecolor": colour},
+            )  # fmt: skip
+            for box in boxes["boxes"]:
+                box.set(facecolor=colour, alpha=0.75, edgecolor="#333333", label=label)
+        ax.set_xticks(range(len(clients)), clients, rotation=30 if len(clients) > 8 else 0)
+        ax.set(ylabel=heading, xlim=(-0.6, len(clients) - 0.4))
+        ax.grid(visible=False, axis="x")
+        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        ax.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+@styled
+def cosine_matrix(codes: NDArray[np.float32], labels: Sequence[str]) -> Figure:
+    """Draw the cosine between every two codes of the codebook.
+
+    Args:
+        codes: (K, code_dim) float32.
+        labels: One a code.
+    """
+    norms = np.linalg.norm(codes, axis=1, keepdims=True)
+    unit = codes / np.maximum(norms, 1e-12)
+    cosines = unit @ unit.T
+    figure = new_figure(6.4, 5.2)
+    ax = figure.subplots()
+    image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.grid(visible=False)
+    few = len(labels) <= 12
+    ticks = range(0, len(labels), 1 if few else math.ceil(len(labels) / 20))
+    names = [labels[t] for t in ticks]
+    if max(map(len, names)) > 4:
+        ax.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(ticks, names)
+    ax.set_yticks(ticks, names)
+    for (row, column), value in np.ndenumerate(cosines) if few else ():
+        shade = "white" if abs(value) > 0.6 else "black"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8.5)
+    figure.colorbar(image, ax=ax, label="cosine of protocol codes", shrink=0.85)
+    return figure
+
+
+@styled
+def costs(seconds: Curve, down: Curve, up: Curve) -> Figure:
+    """Draw seconds a round, and megabytes a round in each direction."""
+    figure = new_figure(10.75, 2.9)
+    left, right = figure.subplots(1, 2)
+    left.bar(*seconds, color=PALETTE[0], width=0.9)
+    left.set(xlabel="round", ylabel="seconds", title="Time of each round")
+    for (rounds, values), label, colour, dash in (
+        (down, "to the clients", PALETTE[0], "-"),
+        (up, "to the server", PALETTE[1], "--"),
+    ):
+        right.step(
+            rounds, np.asarray(values) / _MB, where="mid", color=colour, label=label,
+            linestyle=dash, linewidth=2,
+        )  # fmt: skip
+    right.set(xlabel="round", ylabel="MB, all clients", title="Data sent in each round")
+    right.set_ylim(bottom=0)
+    right.legend(loc="lower right")
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+@styled
+def modulation(curves: Mapping[str, Curves]) -> Figure:
+    """Draw what the method reports of its modulation over rounds, one panel a quantity."""
+    columns = min(3, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(10.75, 2.5 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (name, of_clients) in zip(panels, curves.items(), strict=False):
+        _bundle(ax, of_clients)
+        ax.set(xlabel="round", title=name.replace("_", " "))
+    for ax in panels[len(curves) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[k % len(PALETTE)] for k in range(count)]

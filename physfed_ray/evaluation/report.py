@@ -1,0 +1,219 @@
+"""Write a run's figures, tables and ``report.html``: one file that opens offline."""
+
+import base64
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from physfed_ray.evaluation import figures, pictures
+from physfed_ray.evaluation.report_page import page
+from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean, load_run
+from physfed_ray.evaluation.tables import write_tables
+
+CLIENTS_IN_A_FIGURE = 16
+EXAMPLES = 8
+_WIDTH_PX = 1144
+
+
+@dataclass(frozen=True)
+class EmbeddedFigure:
+    """A figure inside the page: its sentence, its PNG in base64, and its width in CSS pixels."""
+
+    title: str
+    sentence: str
+    base64: str
+    width: int
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write ``tables/``, ``figures/`` and ``report.html`` of a finished or interrupted run.
+
+    Args:
+        run_dir: The run directory, a local path or an fsspec URL.
+
+    Returns:
+        Where the report lies.
+
+    Raises:
+        PhysFedError: There is no run, or no round of it was completed.
+    """
+    run = load_run(run_dir)
+    tables = write_tables(run)
+    embedded = {}
+    for name, (title, sentence, figure) in _figures(run).items():
+        content = figures.png(figure)
+        run.directory.write(f"figures/{name}.png", content)
+        width = min(_WIDTH_PX, round(figure.get_size_inches()[0] * 106.4))
+        coded = base64.b64encode(content).decode()
+        embedded[name] = EmbeddedFigure(title, sentence, coded, width)
+    template = (files("physfed_ray.evaluation") / "report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html = environment.from_string(template).render(page=page(run, tables), figures=embedded)
+    run.directory.write("report.html", html.encode())
+    return Path(run.directory.path("report.html"))
+
+
+def _figures(run: Run) -> dict[str, tuple[str, str, Figure]]:
+    """Draw every figure that the run has data for: name -> title, sentence, figure."""
+    made = {
+        "learning_curves": _learning_curves(run),
+        "boxplots": _boxplots(run),
+        "examples_seen": _examples(run, "test"),
+        "examples_unseen": _examples(run, "unseen"),
+        "codebook": _codebook(run),
+        "modulation": _modulation(run),
+        "costs": _costs(run),
+        "samples": _samples(run),
+    }
+    return {name: entry for name, entry in made.items() if entry is not None}
+
+
+def curve_split(run: Run) -> str:
+    """Return the split whose scores were followed during training."""
+    counts = {
+        split: sum(len(rounds) for rounds, _ in run.curve(split, "psnr").values())
+        for split in ("validation", "test")
+    }
+    return max(counts, key=lambda split: counts[split])
+
+
+def _learning_curves(run: Run) -> tuple[str, str, Figure] | None:
+    loss = run.curve("train", "loss")
+    if not loss:
+        return None
+    split = curve_split(run)
+    score = run.curve(split, "psnr")
+    before = finite_mean(run.client_means(f"{split}/input", "psnr").values())
+    figure = figures.learning_curves(loss, score, split, before)
+    return (
+        "Learning curves",
+        f"Each thin line is a client, the thick line their mean; the PSNR is that of {split} "
+        "patients, and a dashed line shows the undenoised input where it is known.",
+        figure,
+    )
+
+
+def _boxplots(run: Run) -> tuple[str, str, Figure] | None:
+    clients = run.clients[:CLIENTS_IN_A_FIGURE]
+    if not len(run.slices.where(split="test", metric="psnr")):
+        return None
+    groups: dict[str, dict[str, list[Any]]] = {}
+    for heading, metric, scale in (("PSNR (dB)", "psnr", 1), ("SSIM (%)", "ssim", 100)):
+        groups[heading] = {}
+        for label, split in (("Input", "test/input"), (run.title, "test")):
+            rows = run.slices.where(split=split, metric=metric)
+            groups[heading][label] = [scale * rows.where(client=c.id).values for c in clients]
+    figure = figures.boxplots(groups, [c.id for c in clients])
+    return (
+        "Spread over slices",
+        "Each box holds the middle half of a client's test slices, its line the median, and its "
+        "whiskers the rest up to 1.5 box lengths.",
+        figure,
+    )
+
+
+def _entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
+    entries = run.clients if split == "test" else run.unseen
+    return [e for e in entries if run.example(split, e.id) is not None][:EXAMPLES]
+
+
+def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
+    panels = []
+    policy = _shown_policy(run, split)
+    for entry in _entries_with_examples(run, split):
+        example = run.example(split, entry.id)
+        if example is None or policy not in example.denoised:
+            continue
+        full, low, denoised = (
+            pictures.to_hu(image, run.window_hu)
+            for image in (example.full, example.low, example.denoised[policy])
+        )
+        panels.append(pictures.Panel(_two_lines(entry), full, (low, denoised)))
+    if not panels:
+        return None
+    figure = pictures.denoised_panels(panels, ("Low dose", run.title))
+    how = f" ({POLICIES[policy][0]})" if POLICIES.get(policy, ("",))[0] else ""
+    low_hu, high_hu = pictures.SOFT_TISSUE_HU
+    return (
+        f"Denoised slices{how}",
+        f"Shown from {low_hu:g} to {high_hu:g} HU with the PSNR in that window; the errors are the "
+        f"image minus the full dose, blue below it and red above, up to {pictures.ERROR_HU:g} HU.",
+        figure,
+    )
+
+
+def _shown_policy(run: Run, split: str) -> str:
+    """Choose the policy to look at: the method's own where there are several."""
+    if split == "test":
+        return ""
+    shown = {key.split("/")[1] for key in run.arrays if key.startswith("unseen/")}
+    for policy in ("pvqs", "shared", "nearest_protocol", "ensemble"):
+        if policy in shown:
+            return policy
+    return ""
+
+
+def _samples(run: Run) -> tuple[str, str, Figure] | None:
+    panels = []
+    for entry in _entries_with_examples(run, "test"):
+        example = run.example("test", entry.id)
+        if example is not None:
+            full, low = (pictures.to_hu(x, run.window_hu) for x in (example.full, example.low))
+            panels.append(pictures.Panel(_two_lines(entry), full, (low,)))
+    if not panels:
+        return None
+    window = pictures.SOFT_TISSUE_HU
+    return (
+        "Example slices of each client",
+        f"The same kind of slice before and after the scan is simulated with each client's "
+        f"protocol, from {window[0]:g} to {window[1]:g} HU.",
+        pictures.sample_slices(panels),
+    )
+
+
+def _codebook(run: Run) -> tuple[str, str, Figure] | None:
+    if run.codebook is None:
+        return None
+    clients, codes = run.codebook
+    return (
+        "Codebook",
+        "Cosine between the protocol codes of every two clients: 0 means that they share no "
+        "direction, 1 that they differ at most in length.",
+        figures.cosine_matrix(codes, clients),
+    )
+
+
+def _modulation(run: Run) -> tuple[str, str, Figure] | None:
+    names = [str(n) for n in run.metrics.where(split="modulation").distinct("metric")]
+    curves = {n: run.curve("modulation", n) for n in names if n != "swap_psnr_drop"}
+    if not curves:
+        return None
+    return (
+        "State of the modulation",
+        "What the hypernetworks do to the features over the rounds; lines that stay where they "
+        "began show a modulation that does nothing.",
+        figures.modulation(curves),
+    )
+
+
+def _costs(run: Run) -> tuple[str, str, Figure] | None:
+    system = {m: run.curve("system", m) for m in ("seconds", "bytes_down", "bytes_up")}
+    if not all("server" in curves for curves in system.values()):
+        return None
+    seconds, down, up = (curves["server"] for curves in system.values())
+    return (
+        "Time and bytes of each round",
+        f"A round took {finite_mean(seconds[1]):.2f} s on average and moved "
+        f"{finite_mean(down[1]) / 1e6:.1f} MB to the clients and {finite_mean(up[1]) / 1e6:.1f} MB "
+        "to the server.",
+        figures.costs(seconds, down, up),
+    )
+
+
+def _two_lines(entry: ClientEntry) -> str:
+    preset = entry.preset
+    return entry.id if preset in (None, entry.id) else f"{entry.id}\n{preset}"

@@ -1,0 +1,262 @@
+"""The words, numbers and plain tables of ``report.html``."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean
+from physfed_ray.evaluation.tables import ScoreTable
+
+CLIENTS_PER_BLOCK = 8  # as many pairs of columns as a projector and a landscape page hold
+PROTOCOL_HEAD = (
+    "",
+    "views",
+    "bins",
+    "pixel",
+    "bin",
+    "source to centre",
+    "centre to detector",
+    "photons per ray",
+)
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A score table cut into blocks of columns that fit a page."""
+
+    title: str
+    table: ScoreTable
+
+    @property
+    def chunks(self) -> list[list[int]]:
+        """Indices of the headings of each block; the average is in the last one."""
+        count = len(self.table.clients)
+        blocks = [
+            list(range(k, min(k + CLIENTS_PER_BLOCK, count)))
+            for k in range(0, count, CLIENTS_PER_BLOCK)
+        ]
+        blocks[-1].append(count)
+        return blocks
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plain table of words and numbers."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def page(run: Run, tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
+    """Return what the template prints besides the figures.
+
+    Args:
+        run: The run.
+        tables: The score tables by name, as ``write_tables`` returns them.
+    """
+    return {
+        "title": f"{run.title} on {run.experiment.get('name', run.name)}",
+        "name": run.name,
+        "lead": _lead(run),
+        "notice": _notice(run),
+        "numbers": _numbers(run),
+        "contents": _contents(run, tables),
+        "seen_tables": _views(tables, "seen"),
+        "unseen_tables": _views(tables, "unseen"),
+        "policies": [(POLICIES[p][0] or run.title, POLICIES[p][1]) for p in run.policies],
+        "routes": _routes(run),
+        "routes_sentence": _routes_sentence(run),
+        "swap_sentence": _swap_sentence(run),
+        "missing": _missing(run),
+        "missing_sentence": _missing_sentence(run),
+        "data": flatten(run.summary.get("data", {})),
+        "protocols": _protocols(run),
+        "settings": _settings(run),
+        "command": run.summary.get("command", ""),
+    }
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Turn nested mappings into dotted keys and printable values."""
+    if isinstance(value, Mapping):
+        return [
+            entry
+            for key, inner in value.items()
+            for entry in flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list | tuple):
+        if any(isinstance(item, Mapping) for item in value):
+            return [e for k, item in enumerate(value) for e in flatten(item, f"{prefix}.{k + 1}")]
+        return [(prefix, ", ".join(_word(item) for item in value))]
+    return [(prefix, _word(value))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Say a time in the two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _lead(run: Run) -> str:
+    training = run.experiment.get("training", {})
+    window = f"{run.window_hu[0]:g} to {run.window_hu[1]:g} HU"
+    unseen = f" and {len(run.unseen)} unseen protocols" if run.unseen else ""
+    return (
+        f"{len(run.clients)} clients{unseen}, round {run.rounds} of "
+        f"{training.get('rounds', run.rounds)}, seed {run.seed}. PSNR and SSIM are in the window "
+        f"of {window} unless a table says otherwise."
+    )
+
+
+def _notice(run: Run) -> str:
+    if run.finished:
+        return ""
+    return (
+        f"This run has not finished: it stands at round {run.rounds}, and the final evaluation is "
+        "missing. What is shown comes from the rounds that exist; --resume goes on with it."
+    )
+
+
+def _numbers(run: Run) -> list[dict[str, str]]:
+    """Return the headline numbers, only those that the run has."""
+    found: list[tuple[str, str]] = []
+    split = "test" if run.client_means("test", "psnr") else "validation"
+    before = finite_mean(run.client_means(f"{split}/input", "psnr").values())
+    after = finite_mean(run.client_means(split, "psnr").values())
+    if math.isfinite(after):
+        found.append((f"{after:.2f} dB", f"mean PSNR of the clients, {split} patients"))
+    if math.isfinite(after - before):
+        found.append((f"{after - before:+.2f} dB", f"against the low-dose input ({before:.2f} dB)"))
+    for policy in ("pvqs", "shared"):
+        if policy in run.policies:
+            gain = finite_mean(run.client_means(f"unseen/{policy}", "psnr").values())
+            name = POLICIES[policy][0] or run.title
+            found.append((f"{gain:.2f} dB", f"mean PSNR on unseen protocols ({name})"))
+    if "wall_s" in run.summary:
+        found.append((duration(run.summary["wall_s"]), f"on {run.summary.get('device', '?')}"))
+    parameters = run.summary.get("parameters", {})
+    if "shared" in parameters and "private" in parameters:
+        shared, private = (parameters[k] / 1e6 for k in ("shared", "private"))
+        meaning = f"parameters shared by all; {private:.2f} million private to each client"
+        found.append((f"{shared:.2f} million", meaning))
+    return [{"value": value, "meaning": meaning} for value, meaning in found]
+
+
+def _contents(run: Run, tables: Mapping[str, ScoreTable]) -> list[tuple[str, str]]:
+    unseen = [("unseen", "Unseen protocols")] if "unseen" in tables or _routes(run) else []
+    return [
+        ("seen", "Seen protocols"),
+        *unseen,
+        ("training", "Training"),
+        ("costs", "Time and data sent"),
+        ("data", "Data and protocols"),
+        ("settings", "Settings"),
+    ]
+
+
+def _views(tables: Mapping[str, ScoreTable], name: str) -> list[TableView]:
+    titles = {name: "Whole image", f"{name}_body": "Body pixels alone"}
+    return [TableView(title, tables[key]) for key, title in titles.items() if key in tables]
+
+
+def _routes(run: Run) -> Grid | None:
+    rows = [
+        (u.label, u.route[0], f"{u.route[1]:.3f}", u.nearest or "–") for u in run.unseen if u.route
+    ]
+    if not rows:
+        return None
+    return Grid(("Unseen protocol", "sent to", "cosine of codes", "nearest by g"), rows)
+
+
+def _routes_sentence(run: Run) -> str:
+    routed = [u for u in run.unseen if u.route and u.nearest]
+    same = sum(u.route is not None and u.route[0] == u.nearest for u in routed)
+    agreement = f" They agree for {same} of {len(routed)}." if routed else ""
+    return (
+        "PVQS sends an unseen protocol to the client whose code has the largest cosine with its "
+        f"own; beside it stands the client whose seven numbers are nearest.{agreement}"
+    )
+
+
+def _swap_sentence(run: Run) -> str:
+    drops = run.client_means("modulation", "swap_psnr_drop")
+    drops = {c: v for c, v in drops.items() if math.isfinite(v)}
+    if not drops:
+        return ""
+    worst = max(drops, key=lambda client: drops[client])
+    return (
+        "Given the code least like its own, a client loses "
+        f"{finite_mean(drops.values()):.2f} dB on average (most: {worst}, {drops[worst]:.2f} dB); "
+        "near 0 the codes do not matter to the image."
+    )
+
+
+def _missing_sentence(run: Run) -> str:
+    counts = run.curve("system", "missing").get("server", ([], []))
+    total = int(sum(counts[1]))
+    if total == 0 and not run.missing:
+        return f"No client was missing in any of the {run.rounds} rounds."
+    rounds = sum(value > 0 for value in counts[1])
+    return f"Clients were missing {total or len(run.missing)} times, in {rounds} rounds."
+
+
+def _missing(run: Run) -> Grid | None:
+    if not run.missing:
+        return None
+    grouped: dict[tuple[str, str], list[int]] = {}
+    for number, client, reason in run.missing:
+        grouped.setdefault((client, reason), []).append(number)
+    rows = [
+        (client, str(len(rounds)), ", ".join(map(str, rounds[:12])), reason)
+        for (client, reason), rounds in sorted(grouped.items())
+    ]
+    return Grid(("Client", "times", "rounds (first 12)", "reason"), rows)
+
+
+def _protocols(run: Run) -> Grid:
+    entries = [*run.clients, *run.unseen]
+    head: Iterable[str] = PROTOCOL_HEAD
+    show_data = any(entry.slices is not None for entry in run.clients)
+    if show_data:
+        head = (*head, "patients", "training slices", "host")
+    return Grid(tuple(head), [_protocol_row(entry, show_data) for entry in entries])
+
+
+def _protocol_row(entry: ClientEntry, show_data: bool) -> tuple[str, ...]:
+    numbers = [f"{value:g}" for value in list(entry.protocol.values())[:6]]
+    photons = f"{entry.protocol['photons']:,.0f}"
+    extra = (_word(entry.patients), _word(entry.slices), _word(entry.host)) if show_data else ()
+    return (entry.label, *numbers, photons, *extra)
+
+
+def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Group the resolved experiment by its top-level keys."""
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    plain = []
+    for key, value in run.experiment.items():
+        if key in ("clients", "unseen"):
+            continue
+        if isinstance(value, Mapping):
+            if value:
+                groups.append((key, flatten(value)))
+        else:
+            plain.append((key, _word(value)))
+    computed = {k: run.summary[k] for k in ("device", "precision") if k in run.summary}
+    modules = run.summary.get("parameters", {}).get("by_module", {})
+    computed |= {f"parameters.{name}": f"{count:,}" for name, count in modules.items()}
+    if computed:
+        groups.append(("computed with", flatten(computed)))
+    return [("experiment", plain), *groups]
