@@ -1,0 +1,175 @@
+"""The experiment's image grid: find the body, centre it, resample, and normalise HU.
+
+The protocols' field of view covers the circle inscribed in the grid, not the corners, so the body
+is centred and shrunk into that circle and everything outside it is air (a body that sticks out of
+the field of view costs a reconstruction some 25 dB). The table stays in the image, as in a scanner,
+but is no part of the body.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+AIR_HU = -1000.0
+BODY_THRESHOLD_HU = -300.0
+"""Between foam, clothing and lung (below) and fat and skin (above)."""
+OPENING_RADIUS_MM = 4.0
+"""Half the thickness below which a sheet is table, blanket or sleeve and not body."""
+SMALLEST_BODY = 0.03
+"""Parts below this fraction of the largest one's area are no bodies (an arm has about 0.05)."""
+MARGIN_PIXELS = 1.5
+"""Room between the body and the circle, for the blur of the resampling."""
+
+
+@dataclass(frozen=True)
+class GridSlice:
+    """One slice on the experiment's grid.
+
+    Attributes:
+        image: (n, n) float32, HU; air outside the inscribed circle.
+        body: (n, n) bool, True on the body; never outside the inscribed circle.
+        scale: Factor at most 1 by which the slice was shrunk, beyond fitting its frame to the grid,
+            so that the body lies within the inscribed circle.
+    """
+
+    image: np.ndarray
+    body: np.ndarray
+    scale: float
+
+
+def to_grid(
+    hu: np.ndarray,
+    spacing_mm: tuple[float, float],
+    image_size: int,
+    centre: Literal["body", "image"],
+) -> GridSlice:
+    """Resample a slice to a square grid, its aspect ratio kept.
+
+    Args:
+        hu: (h, w), HU.
+        spacing_mm: Distance between rows and between columns, mm.
+        image_size: Pixels along each side of the grid, n.
+        centre: ``"body"`` puts the centre of the body's smallest enclosing circle at the grid's
+            centre and shrinks the slice until that circle fits; ``"image"`` fits the frame as it
+            is, and what lies in its corners is cut off.
+    """
+    spacing = np.asarray(spacing_mm, np.float64)
+    extent = np.asarray(hu.shape) * spacing
+    body = body_mask(hu, spacing_mm)
+    middle, scale = extent / 2, 1.0
+    pixel_mm = float(extent.max()) / image_size
+    if centre == "body" and body.any():
+        middle, radius = _enclosing_circle(body, spacing)
+        scale = min(1.0, (image_size / 2 - MARGIN_PIXELS) * pixel_mm / radius)
+        pixel_mm /= scale
+    rows, columns = (
+        _resampling(hu.shape[axis], spacing[axis], image_size, pixel_mm, middle[axis])
+        for axis in (0, 1)
+    )
+    above_air = rows @ (hu.astype(np.float32) - np.float32(AIR_HU)) @ columns.T
+    inside = _inscribed_circle(image_size)
+    image = np.where(inside, above_air + np.float32(AIR_HU), np.float32(AIR_HU))
+    on_grid = (rows @ body.astype(np.float32) @ columns.T > 0.5) & inside
+    return GridSlice(image.astype(np.float32), on_grid, float(scale))
+
+
+def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """Return the body or bodies (two legs, arms) with all air and lung inside them.
+
+    Thin sheets (table tops, blankets, clothing) do not survive the opening and small parts (head
+    rests, tubes beside the patient) are dropped.
+
+    Args:
+        hu: (h, w), HU.
+        spacing_mm: Distance between rows and between columns, mm.
+
+    Returns:
+        (h, w) bool.
+    """
+    dense = ndimage.uniform_filter(hu.astype(np.float32), size=3) > BODY_THRESHOLD_HU
+    core = _erode(dense, OPENING_RADIUS_MM, spacing_mm)
+    # The opening also rounds corners off and thins what is narrow (nose, ears, skin folds): growing
+    # by half a radius more gives back what touches the rest of the body.
+    grown = dense & _dilate(core, 1.5 * OPENING_RADIUS_MM, spacing_mm)
+    filled = ndimage.binary_fill_holes(grown)
+    labels, count = ndimage.label(filled)
+    if count == 0:
+        return np.zeros(hu.shape, bool)
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    large = areas >= SMALLEST_BODY * areas.max()
+    large[0] = False
+    kept: np.ndarray = large[labels]
+    return kept
+
+
+def normalise(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """Map HU to float32 in [0, 1] of the window, clipped."""
+    low, high = window_hu
+    return np.clip((hu - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def denormalise(normalised: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """Map values in [0, 1] of the window back to float32 HU."""
+    low, high = window_hu
+    return (normalised * (high - low) + low).astype(np.float32)
+
+
+def _inscribed_circle(n: int) -> np.ndarray:
+    offset = np.arange(n) - (n - 1) / 2
+    inside: np.ndarray = offset[:, None] ** 2 + offset**2 <= (n / 2) ** 2
+    return inside
+
+
+def _resampling(
+    pixels: int, spacing_mm: float, image_size: int, pixel_mm: float, middle_mm: float
+) -> np.ndarray:
+    """Return the (image_size, pixels) matrix that resamples one axis about ``middle_mm``.
+
+    Rows are triangles as wide as the coarser of the two grids: linear interpolation where the grid
+    is finer, an anti-aliased average where it is coarser. Beyond the frame lies nothing, so weights
+    are normalised before they are cut off at the frame's edge.
+    """
+    width = max(pixel_mm, spacing_mm)
+    wanted = (np.arange(image_size) - (image_size - 1) / 2) * pixel_mm + middle_mm
+    beyond = int(np.ceil(image_size * pixel_mm / spacing_mm)) + 2
+    there = (np.arange(-beyond, pixels + beyond) + 0.5) * spacing_mm
+    weights = np.maximum(0.0, 1.0 - np.abs(wanted[:, None] - there) / width)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return weights[:, beyond : beyond + pixels].astype(np.float32)
+
+
+def _enclosing_circle(body: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre (mm from the frame's top left corner) and radius (mm) of a circle around it.
+
+    Badoiu and Clarkson 2003: step towards the farthest point, by ever smaller steps. The radius is
+    measured at the end, so that the circle always encloses the body.
+    """
+    outline = np.argwhere(body & ~ndimage.binary_erosion(body))
+    corners = (outline[:, None, :] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2)
+    points = corners * spacing_mm
+    # A body has at least one pixel, whose four corners do not lie on a line.
+    points = points[ConvexHull(points).vertices]
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2
+    for step in range(1, 500):
+        farthest = points[np.argmax(((points - centre) ** 2).sum(axis=1))]
+        centre = centre + (farthest - centre) / (step + 1)
+    return centre, float(np.sqrt(((points - centre) ** 2).sum(axis=1).max()))
+
+
+def _erode(mask: np.ndarray, radius_mm: float, spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Shrink by a disk; the outside of the frame counts as body, so crops keep their edges."""
+    padded = np.pad(mask, 1, mode="edge")
+    eroded: np.ndarray = ndimage.distance_transform_edt(padded, spacing_mm)[1:-1, 1:-1] > radius_mm
+    return eroded
+
+
+def _dilate(mask: np.ndarray, radius_mm: float, spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Grow by a disk."""
+    if not mask.any():
+        return mask
+    grown: np.ndarray = ndimage.distance_transform_edt(~mask, spacing_mm) <= radius_mm
+    return grown
