@@ -90,8 +90,7 @@ class Rounds:
         touched = {self.spec.clients[c].id: number for c in outcome.results}
         self.manifest = Manifest(number, self.manifest.private_rounds | touched)
         self._on_event(self._round_event(number, outcome, seconds))
-        every = self.spec.training.evaluate_every
-        if number % every == 0 and number < self.spec.training.rounds:
+        if number % self.spec.training.evaluate_every == 0:
             rows += self._curve_rows(number)
         self._commit(rows)
 
