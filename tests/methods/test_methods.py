@@ -1,0 +1,185 @@
+"""What must hold for every registered method with every backbone."""
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from physfed_ray.methods.base import ClientInfo, MethodSettings
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.registry import BACKBONES
+
+every_method = pytest.mark.parametrize("name", METHODS)
+every_network = pytest.mark.parametrize(
+    ("name", "backbone"), [(m, b) for m in METHODS for b in BACKBONES]
+)
+
+
+@every_method
+def test_says_what_it_is(name):
+    method = METHODS[name]
+    assert method.name == name
+    assert method.title
+    assert method.paper
+    assert method.group in ("generic", "personalised", "bound")
+    assert inspect.getmodule(method).__doc__
+
+
+@every_method
+def test_settings_are_documented_and_closed(name):
+    schema = METHODS[name].Settings
+    assert all(field.description for field in schema.model_fields.values())
+    with pytest.raises(ValueError, match="no_such_key"):
+        schema(no_such_key=1)
+
+
+@every_network
+def test_shared_children_exist(name, backbone, make_method):
+    method = make_method(name, backbone=backbone)
+    children = dict(method.build(1).named_children())
+    assert set(method.shared) <= children.keys()
+    assert set(method.learning_rate_scale) <= children.keys()
+
+
+@every_network
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_gradients_reach_every_parameter(
+    name, backbone, tokens, make_method, make_batch, begin, shake
+):
+    method = make_method(name, tokens, backbone)
+    network = shake(method.build(1))
+    loss, _ = method.loss(network, make_batch(tokens), begin(method, network))
+    loss.backward()
+    dead = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert dead == []
+
+
+@every_network
+def test_starts_as_the_identity(name, backbone, make_method, make_batch):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    assert torch.equal(method.denoise(method.build(1), batch), batch.low)
+
+
+@every_network
+def test_loss_falls(name, backbone, make_method, make_batch, begin):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    batch = replace(batch, full=batch.low.roll(1, -1))
+    network = method.build(1)
+    state = begin(method, network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        loss, parts = method.loss(network, batch, state)
+        assert not any(part.requires_grad for part in parts.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(parts["mse"]))
+    assert losses[-1] < losses[0]
+
+
+@every_network
+def test_seed_decides_the_weights(name, backbone, make_method):
+    method = make_method(name, backbone=backbone)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, again, other = (method.build(seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_equal_children_start_equal_in_all_methods(make_method):
+    networks = [make_method(name).build(4) for name in METHODS]
+    for child in ("encoder", "decoder"):
+        states = [n.get_submodule(child).state_dict() for n in networks]
+        for state in states[1:]:
+            assert all(torch.equal(state[key], states[0][key]) for key in states[0])
+
+
+@every_network
+def test_weights_may_be_views_of_a_flat_vector(name, backbone, make_method, make_batch, shake):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    network = shake(method.build(1)).eval()
+    expected = method.denoise(network, batch)
+    flat = torch.cat([p.detach().flatten() for p in network.parameters()])
+    place = 0
+    for parameter in network.parameters():
+        parameter.data = flat[place : place + parameter.numel()].view(parameter.shape)
+        place += parameter.numel()
+    torch.testing.assert_close(method.denoise(network, batch), expected)
+    flat.zero_()
+    assert torch.equal(method.denoise(network, batch), batch.low)
+
+
+@every_network
+def test_channels_last_input_changes_nothing(name, backbone, make_method, make_batch, shake):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    network = shake(method.build(1)).eval()
+    last = replace(batch, low=batch.low.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(method.denoise(network, last), method.denoise(network, batch))
+
+
+@every_network
+def test_autocast_stays_close(name, backbone, make_method, make_batch, shake):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    network = shake(method.build(1)).eval()
+    expected = method.denoise(network, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        denoised = method.denoise(network, batch)
+    assert denoised.dtype == torch.float32
+    change = (expected - batch.low).abs().mean()
+    assert bool((denoised - expected).abs().mean() < 0.03 * change)
+
+
+@every_network
+def test_features_need_shared_children_alone(name, backbone, make_method, make_batch):
+    method = make_method(name, backbone=backbone)
+    if not method.shared:
+        pytest.skip("nothing is shared")
+    network = method.build(1)
+    for child, module in network.named_children():
+        if child not in method.shared:
+            for parameter in module.parameters():
+                parameter.data.fill_(torch.nan)
+    assert all(bool(f.isfinite().all()) for f in method.features(network, make_batch()))
+
+
+@every_network
+def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_batch, shake):
+    method = make_method(name, backbone=backbone)
+    network = shake(method.build(1)).eval()
+    whole = make_batch(side=36)
+    part = replace(whole, low=whole.low[:, :, 3:33, 2:34], origin=torch.tensor([[3, 2], [3, 2]]))
+    inside, crop = method.features(network, part)[0], method.features(network, whole)[0]
+    stride = network.get_submodule("encoder").stride
+    if stride > 1:
+        pytest.skip("features of a patch with padding differ near its edge")
+    torch.testing.assert_close(inside, crop[:, :, 3 : 3 + 10, 2 : 2 + 12], atol=1e-5, rtol=1e-4)
+
+
+@every_method
+def test_weight_of_a_client(name, make_method):
+    method = make_method(name)
+    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    assert method.weight(client) == 1.0
+    if isinstance(method.settings, MethodSettings):
+        assert make_method(name, weights="samples").weight(client) == 12.0
+
+
+@every_method
+def test_aggregation_defaults_to_the_mean(name, make_method):
+    mean = np.array([1.5, -2.0], np.float32)
+    assert np.array_equal(make_method(name).aggregate(np.zeros(2, np.float32), mean, {}), mean)
+
+
+@every_network
+def test_inspection_is_numbers(name, backbone, make_method, make_batch):
+    method = make_method(name, backbone=backbone)
+    network = method.build(1)
+    codes = method.codes(network, torch.rand(3, 7))
+    state = method.inspect(network, make_batch())
+    state |= method.inspect_codes(network, codes if codes is not None else torch.zeros(3, 1))
+    assert all(isinstance(value, float) for value in state.values())

@@ -1,0 +1,210 @@
+"""SCAN-PhysFed: shared and private parts, both variants' expressions, ablations, codes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from physfed_ray.methods.base import Task
+from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
+from physfed_ray.models.registry import BackboneSettings, parameter_counts
+
+
+@pytest.fixture
+def scan(make_method, shake):
+    """Return a maker of a method and its network, away from the start."""
+
+    def make(**settings):
+        method = make_method("scan_physfed", code_dim=5, hidden_dim=6, **settings)
+        return method, shake(method.build(1))
+
+    return make
+
+
+def parts(network, batch):
+    """Return f, m, alpha, beta, code and skips, computed with the modules alone."""
+    f, skips = network.encoder(batch.low)
+    maps = network.anatomy_hypernetwork(batch.embedding, batch.embedding_mask)
+    whole = functional.interpolate(maps, (16, 16), mode="bilinear")
+    code = network.protocol_hypernetwork.code(batch.g[None])
+    alpha, beta = network.protocol_hypernetwork.head(code)
+    return f, whole, alpha[:, :, None, None], beta[:, :, None, None], code, skips
+
+
+def test_only_the_decoder_is_private(make_method):
+    hypernetworks = {"protocol_hypernetwork", "anatomy_hypernetwork"}
+    assert set(make_method("scan_physfed").shared) == {"encoder", *hypernetworks}
+
+
+def test_the_decoder_can_be_shared(make_method):
+    method = make_method("scan_physfed", share_decoder=True)
+    assert set(method.shared) == {name for name, _ in method.build(1).named_children()}
+
+
+def test_loss_of_the_paper(scan, make_batch, begin):
+    method, network = scan(tau=0.3)
+    batch = make_batch(side=36)
+    state = begin(method, network, batch.g)
+    f, m, alpha, beta, code, skips = parts(network, batch)
+    denoised = network.decoder(alpha * (f * m) + beta, skips)
+    mse = (denoised - batch.full).square().mean()
+    orth = sum(functional.cosine_similarity(code, c[None]) ** 2 for c in state.everyone[[0, 2]])
+    loss, named = method.loss(network, batch, state)
+    torch.testing.assert_close(named["mse"], mse.detach())
+    torch.testing.assert_close(named["orth"], orth.squeeze().detach())
+    torch.testing.assert_close(loss, mse + 0.3 * orth.squeeze())
+
+
+def test_loss_of_the_paper_with_inner_products(scan, make_batch, begin):
+    method, network = scan(orth="inner")
+    batch = make_batch()
+    state = begin(method, network, batch.g)
+    code = network.protocol_hypernetwork.code(batch.g[None])
+    expected = (code @ state.everyone[[0, 2]].T).square().sum()
+    torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected.detach())
+
+
+def test_loss_of_the_public_code(scan, make_batch, begin):
+    method, network = scan(variant="public_code", dropout=0.0, tau=0.3)
+    batch = make_batch(side=36)
+    state = begin(method, network, batch.g)
+    f, m, alpha, beta, _, skips = parts(network, batch)
+    own = (alpha * f + beta).relu()
+    mse = (network.decoder(own * 0.9 + own * m * 0.1, skips) - batch.full).square().mean()
+    torch.manual_seed(11)
+    loss, named = method.loss(network, batch, state)
+    torch.manual_seed(11)
+    drawn = state.everyone[torch.randint(3, (2,))]
+    scale, shift = network.protocol_hypernetwork.head(drawn)
+    other = (scale[:, :, None, None] * f + shift[:, :, None, None]).relu()
+    dot = (own * other).sum(1)
+    length = own.square().sum(1).sqrt() * other.square().sum(1).sqrt()
+    distance = (dot / length.clamp(min=1e-8)).abs().mean()
+    torch.testing.assert_close(named["mse"], mse.detach())
+    torch.testing.assert_close(named["orth"], distance.detach())
+    torch.testing.assert_close(loss, mse + 0.3 * distance)
+
+
+def test_public_code_may_draw_its_own_code_and_drops_half(scan, make_batch, begin):
+    method, network = scan(variant="public_code")
+    assert network.protocol_hypernetwork.dropout.p == 0.5
+    state = begin(method, network)
+    batch = make_batch()
+    alone = replace(state, everyone=state.everyone[1:2])
+    assert bool(method.loss(network, batch, alone)[0].isfinite())
+    features = method.features(network, batch)[0]
+    assert not torch.equal(features, method.features(network, batch)[0])
+    network.eval()
+    assert torch.equal(method.features(network, batch)[0], method.features(network, batch)[0])
+
+
+def test_dropout_is_drawn_for_each_image(scan, make_batch):
+    method, network = scan(variant="public_code", anatomy=False)
+    batch = make_batch()
+    twice = replace(batch, low=batch.low[:1].expand(2, -1, -1, -1))
+    f_per = method.features(network, twice)[0]
+    assert not torch.equal(f_per[0], f_per[1])
+
+
+def test_codes_of_the_others_are_constants(scan, make_batch, begin):
+    method, network = scan()
+    state = begin(method, network)
+    assert len(state.others) == 2
+    assert torch.equal(state.others, state.everyone[[0, 2]])
+    assert not state.others.requires_grad
+
+
+def test_codebook_is_computed_without_dropout(scan):
+    method, network = scan(variant="public_code")
+    g = torch.rand(3, 7)
+    assert torch.equal(method.codes(network, g), method.codes(network, g))
+    assert network.protocol_hypernetwork.training
+
+
+def test_given_code_takes_the_place_of_the_own(scan, make_batch):
+    method, network = scan()
+    batch, other = make_batch(), torch.rand(7)
+    (code,) = method.codes(network, other[None])
+    swapped = method.denoise(network, batch, code)
+    assert torch.equal(swapped, method.denoise(network, replace(batch, g=other)))
+    assert not torch.allclose(swapped, method.denoise(network, batch))
+
+
+@pytest.mark.parametrize("scanning", [True, False])
+@pytest.mark.parametrize("anatomy", [True, False])
+def test_ablations_leave_their_hypernetworks_out(scan, make_batch, begin, scanning, anatomy):
+    method, network = scan(scanning=scanning, anatomy=anatomy)
+    children = {name for name, _ in network.named_children()}
+    assert ("protocol_hypernetwork" in children) == scanning
+    assert ("anatomy_hypernetwork" in children) == anatomy
+    assert set(method.shared) == children - {"decoder"}
+    batch = make_batch()
+    _, named = method.loss(network, batch, begin(method, network))
+    assert ("orth" in named) == scanning
+    same = replace(batch, g=torch.rand(7))
+    assert torch.equal(method.denoise(network, batch), method.denoise(network, same)) != scanning
+    report = replace(batch, embedding=-batch.embedding)
+    assert torch.equal(method.denoise(network, batch), method.denoise(network, report)) != anatomy
+
+
+def test_without_both_levels_it_is_fedper(make_method, make_batch, shake):
+    method = make_method("scan_physfed", scanning=False, anatomy=False)
+    fedper, batch = make_method("fedper"), make_batch()
+    ours, theirs = shake(method.build(1)), shake(fedper.build(1))
+    assert method.shared == fedper.shared
+    assert torch.equal(method.denoise(ours, batch), fedper.denoise(theirs, batch))
+
+
+def test_inspection_sees_whether_the_modulation_lives(make_method, make_batch, shake):
+    method = make_method("scan_physfed")
+    network, batch = method.build(1), make_batch()
+    codes = method.codes(network, torch.rand(3, 7))
+    still = method.inspect(network, batch)
+    assert still["alpha_mean"] == still["map_mean"] == 1.0
+    spreads = [name for name in still if name.endswith("_std")]
+    assert len(spreads) == 4
+    assert all(still[name] == 0.0 for name in spreads)
+    assert method.inspect_codes(network, codes)["alpha_client_std"] == 0.0
+    shake(network)
+    live = method.inspect(network, batch)
+    assert all(live[name] > 0 for name in spreads)
+    assert method.inspect_codes(network, codes)["alpha_client_std"] > 0
+
+
+def test_learning_rate_of_the_hypernetworks(make_method):
+    method = make_method("scan_physfed", hyper_lr_scale=3.0)
+    assert method.learning_rate_scale == {
+        "protocol_hypernetwork": 3.0,
+        "anatomy_hypernetwork": 3.0,
+    }
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match=r"'anatomy_hidden_dim' \(30\).*'heads' \(4\)"):
+        ScanPhysFedSettings(anatomy_hidden_dim=30)
+
+
+def test_sizes_of_the_paper():
+    length = 32000
+    task = Task(
+        image_size=256,
+        clients=8,
+        input_mean=0.0,
+        input_std=1.0,
+        tokens=2,
+        dim=length,
+        embedding_mean=(0.0,) * length,
+        embedding_std=(1.0,) * length,
+        backbone=BackboneSettings(),
+    )
+    settings = ScanPhysFedSettings(anatomy_hidden_dim=2048, map_size=59)
+    with torch.device("meta"):
+        network = torch.nn.ModuleDict(
+            {name: make() for name, make in ScanPhysFed(settings, task).children().items()}
+        )
+    counts = parameter_counts(network)
+    assert counts["anatomy_hypernetwork"] == pytest.approx(40.3e6, rel=0.01)
+    assert counts["protocol_hypernetwork"] == pytest.approx(0.06e6, rel=0.01)
+    assert counts["encoder"] == pytest.approx(0.92e6, rel=0.01)
+    assert counts["decoder"] == pytest.approx(0.92e6, rel=0.01)
