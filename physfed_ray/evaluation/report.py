@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from physfed_ray.evaluation import figures, pictures
 from physfed_ray.evaluation.report_page import page
+from physfed_ray.evaluation.run_tables import write_tables
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean, load_run
-from physfed_ray.evaluation.tables import write_tables
 
 CLIENTS_IN_A_FIGURE = 16
 EXAMPLES = 8

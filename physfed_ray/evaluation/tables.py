@@ -16,8 +16,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from physfed_ray.evaluation.runs import POLICIES, Run
-
 Mark = Literal["best", "second", ""]
 
 
@@ -38,11 +36,6 @@ class Column:
     scale: float = 1.0
     decimals: int = 2
     higher_is_better: bool = True
-
-
-WHOLE = (Column("psnr", "PSNR"), Column("ssim", "SSIM", 100.0))
-UNITS = "PSNR in dB, SSIM in %"
-BODY = (Column("psnr_body", "PSNR"), Column("ssim_body", "SSIM", 100.0))
 
 
 @dataclass(frozen=True)
@@ -87,41 +80,52 @@ class ScoreTable:
         clients: Column headings, such as "Client #1".
         columns: The metrics of each client.
         rows: The methods, input first.
+        average: Whether columns for the average over the clients follow. Spreads over seeds are
+            printed in those, and in every column where they do not follow.
     """
 
     caption: str
     clients: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    average: bool = True
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """The clients and the average."""
-        return (*self.clients, "Average")
+        """The clients, and the average where there is one."""
+        return (*self.clients, "Average") if self.average else self.clients
 
     @cached_property
     def cells(self) -> list[list[list[Cell]]]:
-        """Printed numbers: rows, clients and the average, metrics."""
-        spread = [_spread(row.values) for row in self.rows]
-        means = np.stack([_means(row.values) for row in self.rows])
-        printed = np.array([c.scale for c in self.columns]) * means
-        marks = self._marks(printed)
-        last = len(self.clients)
+        """Printed numbers: rows, headings, metrics."""
+        scale = np.array([column.scale for column in self.columns])
+        means = np.stack([_over_seeds(np.nanmean, self._values(row)) for row in self.rows]) * scale
+        marks = self._marks(means)
         return [
             [
                 [
-                    Cell(
-                        float(printed[r, k, m]),
-                        spread[r][m] * column.scale if k == last and spread[r] else None,
-                        column.decimals,
-                        marks[r][k][m],
-                    )
+                    Cell(float(means[r, k, m]), spread[k][m], column.decimals, marks[r][k][m])
                     for m, column in enumerate(self.columns)
                 ]
-                for k in range(last + 1)
+                for k in range(len(self.headings))
             ]
-            for r in range(len(self.rows))
+            for r, spread in enumerate(self._spreads(row, scale) for row in self.rows)
         ]
+
+    def _values(self, row: Row) -> NDArray[np.float64]:
+        """Return (seeds, headings, metrics): a row's values, and their average if asked for."""
+        if not self.average:
+            return row.values
+        return np.concatenate([row.values, _mean(row.values, 1)[:, None]], axis=1)
+
+    def _spreads(self, row: Row, scale: NDArray[np.float64]) -> list[list[float | None]]:
+        """Return the standard deviation over seeds where it is printed, None elsewhere."""
+        spreads: list[list[float | None]] = [[None] * len(self.columns) for _ in self.headings]
+        if len(row.values) > 1:
+            found = _deviation(self._values(row)) * scale
+            for k in range(len(self.headings) - 1 if self.average else 0, len(self.headings)):
+                spreads[k] = [None if math.isnan(s) else float(s) for s in found[k]]
+        return spreads
 
     def _marks(self, printed: NDArray[np.float64]) -> list[list[list[Mark]]]:
         """Mark the best and, among three or more, the second; equal prints share a mark."""
@@ -159,7 +163,7 @@ class ScoreTable:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["method", "client", "metric", "mean", "sd_over_seeds", "seeds"])
         for row in self.rows:
-            per_seed = np.concatenate([row.values, _client_average(row.values)[:, None]], axis=1)
+            per_seed = self._values(row)
             for k, client in enumerate(self.headings):
                 for m, column in enumerate(self.columns):
                     values = per_seed[:, k, m][~np.isnan(per_seed[:, k, m])]
@@ -189,107 +193,18 @@ class ScoreTable:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def row_of(
-    label: str,
-    runs: Sequence[Run],
-    split: str,
-    clients: Sequence[str],
-    columns: Sequence[Column],
-    *,
-    ranked: bool = True,
-) -> Row:
-    """Collect a row from runs that differ in their seed alone.
-
-    Args:
-        label: The row's name.
-        runs: One run a seed.
-        split: Such as "test" or "unseen/pvqs".
-        clients: Client ids in the table's order.
-        columns: The metrics.
-        ranked: Whether it competes.
-    """
-    values = np.full((len(runs), len(clients), len(columns)), np.nan)
-    for s, run in enumerate(runs):
-        for m, column in enumerate(columns):
-            means = run.client_means(split, column.metric)
-            values[s, :, m] = [means.get(client, np.nan) for client in clients]
-    return Row(label, values, ranked)
-
-
-def policy_label(title: str, policy: str) -> str:
-    """Name a method served by a policy."""
-    suffix = POLICIES[policy][0]
-    return f"{title}, {suffix}" if suffix else title
-
-
-def seen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable:
-    """Return the table of a run's own clients on the test patients."""
-    clients = [c.id for c in run.clients]
-    split = "test" if run.client_means("test", columns[0].metric) else "validation"
-    rows = [
-        row_of("Input", [run], f"{split}/input", clients, columns),
-        row_of(run.title, [run], split, clients, columns),
-    ]
-    caption = f"Clients seen in training, {split} patients ({UNITS}): {client_key(run, seen=True)}."
-    headings = tuple(f"Client #{k + 1}" for k in range(len(clients)))
-    return ScoreTable(caption, headings, tuple(columns), tuple(rows))
-
-
-def unseen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable | None:
-    """Return the table of the unseen protocols under every policy, None without any."""
-    if not run.policies:
-        return None
-    clients = [c.id for c in run.unseen]
-    rows = [row_of("Input", [run], "unseen/input", clients, columns)]
-    for policy in run.policies:
-        label = policy_label(run.title, policy)
-        ranked = policy != "oracle"
-        rows.append(row_of(label, [run], f"unseen/{policy}", clients, columns, ranked=ranked))
-    caption = f"Unseen protocols, test patients ({UNITS}): {client_key(run, seen=False)}."
-    headings = tuple(f"Unseen #{k + 1}" for k in range(len(clients)))
-    return ScoreTable(caption, headings, tuple(columns), tuple(rows))
-
-
-def client_key(run: Run, *, seen: bool) -> str:
-    """Say which client or unseen protocol each number of the headings stands for."""
-    entries = run.clients if seen else run.unseen
-    return ", ".join(f"#{k + 1} is {entry.label}" for k, entry in enumerate(entries))
-
-
-def write_tables(run: Run) -> dict[str, ScoreTable]:
-    """Write ``tables/seen`` and ``tables/unseen`` as .md, .csv and .tex; return them by name."""
-    tables = {"seen": seen_table(run), "seen_body": seen_table(run, BODY)}
-    for name, columns in (("unseen", WHOLE), ("unseen_body", BODY)):
-        if (table := unseen_table(run, columns)) is not None:
-            tables[name] = table
-    for name, table in tables.items():
-        markdown = f"{table.caption}\n\n{table.to_markdown()}"
-        run.directory.write(f"tables/{name}.md", markdown.encode())
-        run.directory.write(f"tables/{name}.csv", table.to_csv().encode())
-        run.directory.write(f"tables/{name}.tex", table.to_latex().encode())
-    return tables
-
-
-def _client_average(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average (seeds, clients, metrics) over the clients that have a value."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a client without any value stays NaN
-        return np.asarray(np.nanmean(values, axis=1))
-
-
-def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return means over seeds of every client and of the average, (clients + 1, metrics)."""
-    joined = np.concatenate([values, _client_average(values)[:, None]], axis=1)
+def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Average over an axis what is not NaN; NaN where nothing is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(np.nanmean(joined, axis=0))
+        return np.asarray(np.nanmean(values, axis=axis))
 
 
-def _spread(values: NDArray[np.float64]) -> list[float]:
-    """Return the standard deviation of the average over seeds, [] with one seed."""
-    if len(values) < 2:
-        return []
-    return [float(s) for s in _client_average(values).std(axis=0, ddof=1)]
+def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sample standard deviation over the first axis of what is not NaN."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanstd(values, axis=0, ddof=1))
 
 
 def _line(cells: Sequence[str]) -> str:

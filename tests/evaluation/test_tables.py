@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from physfed_ray.evaluation.tables import BODY, WHOLE, Column, Row, ScoreTable
+from physfed_ray.evaluation.run_tables import BODY, WHOLE
+from physfed_ray.evaluation.tables import Column, Row, ScoreTable
 
 
 def _table() -> ScoreTable:
