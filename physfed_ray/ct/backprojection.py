@@ -76,8 +76,8 @@ class _Geometry:
         """Positions x and y of the pixels inside the inscribed circle, (P, 1) each, mm."""
         flat, n = self.circle(like.device), self.image_size
         pixel_mm, middle = self.protocol.pixel_at(n), (n - 1) / 2
-        x, y = (flat % n - middle) * pixel_mm, (middle - flat // n) * pixel_mm
-        return x.to(like.dtype)[:, None], y.to(like.dtype)[:, None]
+        column, row = (flat % n).to(like.dtype)[:, None], (flat // n).to(like.dtype)[:, None]
+        return (column - middle) * pixel_mm, (middle - row) * pixel_mm
 
     def taps(self, views: range, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return which detector bins a pixel reads, and with what weight.

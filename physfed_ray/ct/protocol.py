@@ -42,8 +42,8 @@ class Protocol:
         photons: Photons sent along each ray.
 
     Raises:
-        PhysFedError: A number is not positive and finite, the source or the detector lies inside
-            the image circle, or the fan does not cover that circle.
+        PhysFedError: A number is not positive and finite, there is one bin, the source or the
+            detector lies inside the image circle, or the fan does not cover that circle.
     """
 
     views: int
@@ -58,6 +58,8 @@ class Protocol:
         for field in fields(self):
             kind = operator.index if field.name in ("views", "bins") else float
             _set_positive(self, field.name, kind)
+        if self.bins < 2:
+            raise PhysFedError("protocol: bins=1 measures no profile; give at least 2")
         self._check_distances()
         self._check_coverage()
 

@@ -1,0 +1,164 @@
+"""Reconstruction from exact and from projected line integrals."""
+
+from dataclasses import replace
+
+import astra
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from physfed_ray.ct.attenuation import MU_WATER_PER_MM, inscribed_circle
+from physfed_ray.ct.fbp import adjoint, fbp, ramp_filter
+from physfed_ray.ct.projection import back_project, project
+from physfed_ray.ct.protocol import PRESETS, Protocol
+
+PAPER_1 = PRESETS["paper-1"]
+DENSE = [name for name, protocol in PRESETS.items() if protocol.views >= 360]
+
+
+def reconstruct(sinogram: np.ndarray, protocol: Protocol, n: int) -> np.ndarray:
+    return fbp(torch.from_numpy(np.asarray(sinogram, dtype=np.float32)), protocol, n).numpy()
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_exact_line_integrals_of_a_smooth_object_give_the_object(exact, name: str) -> None:
+    protocol, n = PRESETS[name], 96
+    field = protocol.field_radius_mm
+    objects = [(0.0, 0.0, 0.2 * field), (0.4 * field, -0.3 * field, 0.12 * field)]
+    truth = sum(exact.gaussian(protocol, n, *place) for place in objects)
+    sinogram = sum(exact.gaussian_sinogram(protocol, *place) for place in objects)
+    error = reconstruct(sinogram[None], protocol, n)[0] - truth
+    assert np.abs(error)[inscribed_circle(n)].max() < 0.01 * truth.max()
+
+
+def test_projecting_and_reconstructing_a_smooth_object_gives_the_object(exact) -> None:
+    n = 128
+    truth = MU_WATER_PER_MM * exact.gaussian(PAPER_1, n, 20.0, 10.0, 15.0)
+    image = reconstruct(project(truth[None], PAPER_1), PAPER_1, n)[0]
+    assert np.abs(image - truth)[inscribed_circle(n)].max() < 0.01 * truth.max()
+
+
+def test_a_uniform_disk_keeps_its_value(exact) -> None:
+    n, radius = 128, 60.0
+    image = reconstruct(exact.disk_sinogram(PAPER_1, 0, 0, radius)[None], PAPER_1, n)[0]
+    x, y = exact.grid(PAPER_1, n)
+    inside = np.hypot(x, y) < 0.9 * radius
+    assert image[inside].mean() == pytest.approx(1, abs=2e-3)
+    assert np.abs(image[inside] - 1).max() < 0.02
+
+
+@pytest.mark.parametrize(("name", "odl_db"), [("paper-1", 33.3), ("paper-2", 25.5)])
+def test_sharp_edges_are_no_worse_than_those_of_odl(name: str, odl_db: float) -> None:
+    protocol = PRESETS[name]
+    truth = shepp_logan(256)
+    image = reconstruct(project(truth[None], protocol), protocol, 256)[0]
+    assert -10 * np.log10(np.mean((image - truth) ** 2)) > odl_db
+
+
+def test_a_source_farther_away_changes_nothing_but_the_geometry(exact) -> None:
+    near = Protocol(400, 600, 0.5, 0.6, 150, 150, 1e5)
+    far = replace(near, source_mm=1500.0, detector_mm=150.0)
+    place = (20.0, 15.0, 8.0)
+    images = [reconstruct(exact.gaussian_sinogram(p, *place)[None], p, 64)[0] for p in (near, far)]
+    np.testing.assert_allclose(images[0], images[1], atol=0.01)
+
+
+def test_reconstruction_is_linear_and_batched_slices_equal_single_ones(small: Protocol) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, small.views, small.bins)
+    together = fbp(torch.stack((a, b, 2 * a - b)), small, 16)
+    single = torch.cat([fbp(s[None], small, 16) for s in (a, b)])
+    torch.testing.assert_close(together[:2], single, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(together[2], 2 * single[0] - single[1], rtol=1e-4, atol=1e-7)
+
+
+def test_a_quarter_turn_of_the_scanner_turns_the_image() -> None:
+    protocol = Protocol(12, 24, 0.5, 14.0, 200.0, 150.0, 1e5)
+    sinogram = torch.randn(1, 12, 24, generator=torch.manual_seed(0))
+    turned = fbp(sinogram.roll(3, dims=1), protocol, 16)
+    expected = fbp(sinogram, protocol, 16).rot90(1, (1, 2))
+    torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_outside_the_inscribed_circle_is_air(small: Protocol) -> None:
+    image = fbp(torch.ones(1, small.views, small.bins), small, 16)[0]
+    assert (image[torch.from_numpy(~inscribed_circle(16))] == 0).all()
+
+
+def test_gradients(small: Protocol) -> None:
+    torch.manual_seed(0)
+    sinogram = torch.randn(2, small.views, small.bins, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda s: fbp(s, small, 8), sinogram, fast_mode=True)
+    assert gradcheck(lambda s: adjoint(s, small, 8), sinogram, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_our_adjoint_and_the_projector_of_astra_agree(exact, name: str) -> None:
+    protocol, n = PRESETS[name], 64
+    protocol = replace(protocol, views=protocol.views // 4)
+    field = protocol.field_radius_mm
+    x = exact.gaussian(protocol, n, 0.3 * field, -0.4 * field, 0.15 * field)
+    rng = np.random.default_rng(0)
+    smooth = rng.standard_normal((protocol.views, 6)) @ np.cos(
+        np.outer(np.arange(6), np.linspace(0, np.pi, protocol.bins))
+    )
+    forward = np.vdot(project(x[None], protocol).astype(float), smooth)
+    size = np.linalg.norm(project(x[None], protocol)) * np.linalg.norm(smooth)
+    ours = adjoint(torch.from_numpy(smooth)[None], protocol, n)[0].numpy()
+    assert abs(forward - np.vdot(x, ours)) < 1e-3 * size
+    theirs = back_project(smooth[None].astype(np.float32), protocol, n)[0]
+    inside = inscribed_circle(n)
+    ours, theirs = ours[inside], theirs[inside].astype(float)
+    assert np.linalg.norm(ours - theirs) < 0.04 * np.linalg.norm(theirs)
+    assert np.vdot(ours, theirs) == pytest.approx(np.vdot(theirs, theirs), rel=2e-3)
+
+
+@pytest.mark.parametrize("bins", [24, 25])
+def test_the_filter_is_the_ramp_over_a_pixel_and_holds_the_whole_convolution(bins: int) -> None:
+    bin_mm, pixel_mm = 0.4, 0.7
+    response = ramp_filter(bins, bin_mm, pixel_mm)
+    length = 2 * (len(response) - 1)
+    assert length >= 2 * bins - 1
+    frequency = torch.fft.rfftfreq(length, bin_mm, dtype=torch.float64)
+    expected = frequency * torch.sinc(frequency * pixel_mm)
+    torch.testing.assert_close(response[2:], expected[2:], rtol=0.02, atol=0.02 / bin_mm / length)
+    assert 0 < response[0] < frequency[1]
+
+
+@pytest.mark.skipif(not astra.use_cuda(), reason="ASTRA sees no CUDA device")
+def test_astra_fbp_cuda_gives_the_same_image(exact) -> None:
+    n, radius = 128, PAPER_1.field_radius_mm
+    sinogram = exact.gaussian_sinogram(PAPER_1, 20.0, 10.0, 15.0).astype(np.float32)
+    angles = np.arange(PAPER_1.views) * 2 * np.pi / PAPER_1.views
+    volume = astra.create_vol_geom(n, n, -radius, radius, -radius, radius)
+    fan = PAPER_1.bin_mm, PAPER_1.bins, angles, PAPER_1.source_mm, PAPER_1.detector_mm
+    projector = astra.create_projector("cuda", astra.create_proj_geom("fanflat", *fan), volume)
+    _, theirs = astra.create_reconstruction("FBP_CUDA", projector, sinogram)
+    ours = reconstruct(sinogram[None], PAPER_1, n)[0]
+    assert np.abs(ours - theirs)[inscribed_circle(n)].max() < 0.01
+
+
+def shepp_logan(n: int) -> np.ndarray:
+    """The modified Shepp-Logan phantom sampled at pixel centres, (n, n) float32 in [0, 1]."""
+    ellipses = [
+        (1.00, 0.6900, 0.9200, 0.00, 0.0000, 0),
+        (-0.8, 0.6624, 0.8740, 0.00, -0.0184, 0),
+        (-0.2, 0.1100, 0.3100, 0.22, 0.0000, -18),
+        (-0.2, 0.1600, 0.4100, -0.22, 0.0000, 18),
+        (0.10, 0.2100, 0.2500, 0.00, 0.3500, 0),
+        (0.10, 0.0460, 0.0460, 0.00, 0.1000, 0),
+        (0.10, 0.0460, 0.0460, 0.00, -0.1000, 0),
+        (0.10, 0.0460, 0.0230, -0.08, -0.6050, 0),
+        (0.10, 0.0230, 0.0230, 0.00, -0.6060, 0),
+        (0.10, 0.0230, 0.0460, 0.06, -0.6050, 0),
+    ]
+    centre = (np.arange(n) - (n - 1) / 2) * 2 / n
+    x, y = centre[None, :], -centre[:, None]
+    image = np.zeros((n, n), dtype=np.float32)
+    for value, a, b, x0, y0, degrees in ellipses:
+        turn = np.deg2rad(degrees)
+        along = (x - x0) * np.cos(turn) + (y - y0) * np.sin(turn)
+        across = (y - y0) * np.cos(turn) - (x - x0) * np.sin(turn)
+        image += np.float32(value) * ((along / a) ** 2 + (across / b) ** 2 <= 1)
+    return np.clip(image, 0, 1)
