@@ -99,7 +99,7 @@ class ScoreTable:
     def cells(self) -> list[list[list[Cell]]]:
         """Printed numbers: rows, headings, metrics."""
         scale = np.array([column.scale for column in self.columns])
-        means = np.stack([_over_seeds(np.nanmean, self._values(row)) for row in self.rows]) * scale
+        means = np.stack([_mean(self._values(row), 0) for row in self.rows]) * scale
         marks = self._marks(means)
         return [
             [
