@@ -39,47 +39,71 @@ class FlatState:
 
     def __init__(self, network: nn.Module, children: Sequence[str]) -> None:
         modules = {child: network.get_submodule(child) for child in children}
-        trainable = [
+        self._trained = [
             (child, f"{child}.{name}", parameter)
             for child, module in modules.items()
             for name, parameter in module.named_parameters()
         ]
-        buffers = list(_persistent_float_buffers(modules))
-        device = next((p.device for _, _, p in trainable), torch.device("cpu"))
-        total = sum(p.numel() for _, _, p in trainable)
-        size = total + sum(owner.get_buffer(leaf).numel() for _, owner, leaf in buffers)
-        self.vector = torch.zeros(size, device=device)
-        self.gradient = torch.zeros(total, device=device)
+        self._buffers = list(_persistent_float_buffers(modules))
         self.entries: list[Entry] = []
-        spans: dict[str, list[int]] = {}
-        offset = 0
-        for child, name, parameter in trainable:
-            view = self._place(name, parameter.detach(), offset)
-            parameter.data = view
-            parameter.grad = self.gradient[offset : offset + view.numel()].view(view.shape)
-            spans.setdefault(child, [offset, offset])[1] = offset + view.numel()
-            offset += view.numel()
-        for name, owner, leaf in buffers:
-            view = self._place(name, owner.get_buffer(leaf), offset)
-            setattr(owner, leaf, view)
-            offset += view.numel()
-        self.parameters: dict[str, nn.Parameter] = {}
-        for child, (start, stop) in spans.items():
-            parameter = nn.Parameter(self.vector[start:stop])
-            parameter.grad = self.gradient[start:stop]
-            self.parameters[child] = parameter
+        for _, name, parameter in self._trained:
+            self._append(name, parameter)
+        total = self._size
+        for name, owner, leaf in self._buffers:
+            self._append(name, owner.get_buffer(leaf))
+        values = [p.detach() for _, _, p in self._trained]
+        values += [owner.get_buffer(leaf) for _, owner, leaf in self._buffers]
+        device = values[0].device if values else torch.device("cpu")
+        self.gradient = torch.zeros(total, device=device)
+        self.parameters = {
+            child: nn.Parameter(torch.empty(0, device=device)) for child, _, _ in self._trained
+        }
+        empty = torch.zeros(0, device=device)
+        self.rebind(torch.cat([v.reshape(-1).float() for v in values]) if values else empty)
+        self._place_gradients()
 
-    def _place(self, name: str, value: Tensor, offset: int) -> Tensor:
-        entry = Entry(name, tuple(value.shape), offset)
-        self.entries.append(entry)
-        view = self.vector[offset : offset + entry.size].view(entry.shape)
-        view.copy_(value)
-        return view
+    @property
+    def _size(self) -> int:
+        return self.entries[-1].offset + self.entries[-1].size if self.entries else 0
 
-    def named(self, vector: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the tensors of ``vector`` (default: the current one) by name, as views."""
+    def _append(self, name: str, value: Tensor) -> None:
+        self.entries.append(Entry(name, tuple(value.shape), self._size))
+
+    def rebind(self, vector: Tensor) -> None:
+        """Make the network a view of another vector (of the same size and device)."""
+        self.vector = vector
+        views = self.named()
+        for _, name, parameter in self._trained:
+            parameter.data = views[name]
+        for name, owner, leaf in self._buffers:
+            setattr(owner, leaf, views[name])
+        for child, (start, stop) in self._spans().items():
+            self.parameters[child].data = vector[start:stop]
+
+    def _place_gradients(self) -> None:
+        views = self.named(self.gradient, trained=True)
+        for _, name, parameter in self._trained:
+            parameter.grad = views[name]
+        for child, (start, stop) in self._spans().items():
+            self.parameters[child].grad = self.gradient[start:stop]
+
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        spans: dict[str, tuple[int, int]] = {}
+        for (child, _, _), entry in zip(self._trained, self.entries, strict=False):
+            start, _ = spans.get(child, (entry.offset, 0))
+            spans[child] = start, entry.offset + entry.size
+        return spans
+
+    def named(self, vector: Tensor | None = None, *, trained: bool = False) -> dict[str, Tensor]:
+        """Return the tensors of ``vector`` (default: the current one) by name, as views.
+
+        Args:
+            vector: Another vector of this layout.
+            trained: Leave out the buffers.
+        """
         flat = self.vector if vector is None else vector
-        return {e.name: flat[e.offset : e.offset + e.size].view(e.shape) for e in self.entries}
+        entries = self.entries[: len(self._trained)] if trained else self.entries
+        return {e.name: flat[e.offset : e.offset + e.size].view(e.shape) for e in entries}
 
     def pack(self, named: Mapping[str, Tensor]) -> Tensor:
         """Return a new flat vector with the given tensors; the inverse of ``named``."""

@@ -31,7 +31,6 @@ from physfed_ray.federation.training import (
 )
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.methods.base import RoundInput
-from physfed_ray.seeds import derive_seed
 
 Scores = dict[str, np.ndarray]
 EVALUATION_BATCH = 8
@@ -93,6 +92,8 @@ class Host:
             self._shared, self._private, self._optimizer, spec.training.optimizer_state
         )
 
+        self._tree = TreeSum()
+
     @cached_property
     def _directory(self) -> RunDirectory | None:
         return RunDirectory(self._spec.run_root) if self._spec.run_root else None
@@ -115,7 +116,8 @@ class Host:
         deadline = None if deadline_s is None else time.monotonic() + deadline_s
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
-        tree, results = TreeSum(), []
+        self._tree.release()
+        tree, results = self._tree, []
         waiting = {job.client: job for job in jobs}
         for client in self._clients:
             if client not in waiting:
@@ -130,9 +132,13 @@ class Host:
             weight = self._spec.method.weight(self._spec.clients[client])
             if weight != 1.0:
                 self._shared.vector.mul_(weight)
-            tree.add(client, self._shared.vector)
+            self._keep_or_go_on(tree.add(client, self._shared.vector))
         pieces = {n: None if v is None else v.cpu().numpy() for n, v in tree.pieces().items()}
         return results, pieces
+
+    def _keep_or_go_on(self, buffer: Tensor | None) -> None:
+        if buffer is not None and buffer is not self._shared.vector:
+            self._shared.rebind(buffer)
 
     def _train(
         self,
@@ -306,7 +312,6 @@ class Host:
     def _denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
         spec = self._spec
         self._network.eval()
-        torch.manual_seed(derive_seed(spec.seed, "evaluation"))
         entry = None if code is None else code.to(spec.device)
         images = []
         with torch.inference_mode(), autocast(spec):

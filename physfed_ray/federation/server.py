@@ -42,6 +42,8 @@ class ParameterServer:
         self._network = spec.method.build(spec.seed)
         self._shared = FlatState(self._network, spec.method.shared)
         self._codes = self._compute_codes([client.g for client in spec.clients])
+        self._mean = torch.empty_like(self._shared.vector)
+        self._spare: list[torch.Tensor] = []
 
     def broadcast(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the shared vector and the small arrays that go with it."""
@@ -65,7 +67,7 @@ class ParameterServer:
             absent: Clients of hosts that sent no pieces.
             pieces: Pieces of the aggregation tree, one mapping a host.
         """
-        tree = TreeSum()
+        tree = TreeSum(self._spare)
         for part in pieces:
             tree.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
         for client in absent:
@@ -74,10 +76,10 @@ class ParameterServer:
         if total is not None and total.numel():
             method = self._spec.method
             weight = sum(method.weight(self._spec.clients[i]) for i in participants)
-            new = method.aggregate(
-                self._shared.vector.numpy(), torch.div(total, weight).numpy(), uploads
-            )
+            mean = torch.div(total, weight, out=self._mean)
+            new = method.aggregate(self._shared.vector.numpy(), mean.numpy(), uploads)
             self._shared.vector.copy_(torch.from_numpy(new))
+        tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
         if self._spec.run_root is not None:
             self._save(RunDirectory(self._spec.run_root), number)

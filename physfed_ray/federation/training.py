@@ -65,6 +65,13 @@ def to_device(batch: Batch, device: str) -> Batch:
     return replace(batch, origin=batch.origin.to(device), **move, **images)
 
 
+def seed_torch(seed: int, device: str) -> None:
+    """Seed the device's generator (``torch.manual_seed`` also visits devices not in use)."""
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def train_client(
     spec: Spec,
     network: nn.Module,
@@ -91,7 +98,7 @@ def train_client(
     """
     training, client, number = spec.training, given.client, given.round
     began = time.monotonic()
-    torch.manual_seed(derive_seed(spec.seed, number, client.id, "torch"))
+    seed_torch(derive_seed(spec.seed, number, client.id, "torch"), spec.device)
     batches = training_batches(
         data,
         batch_size=training.batch_size,

@@ -16,22 +16,27 @@ Node = tuple[int, int]
 
 
 class TreeSum:
-    """Running sums over the tree; holds at most one vector a level, never a list of models."""
+    """Running sums over the tree; holds at most one vector a level, never a list of models.
 
-    def __init__(self) -> None:
+    Args:
+        spare: Buffers to use before new ones are made; buffers no longer needed go back there.
+    """
+
+    def __init__(self, spare: list[Tensor] | None = None) -> None:
         self._nodes: dict[Node, tuple[Tensor | None, bool]] = {}  # value, may it be overwritten
-        self._spare: list[Tensor] = []
+        self._spare = [] if spare is None else spare
 
-    def add(self, client: int, vector: Tensor | None) -> None:
+    def add(self, client: int, vector: Tensor | None) -> Tensor | None:
         """Add a client's vector (any shape, float32), or None when it did not take part.
 
-        The vector is copied or added at once, so that the caller may overwrite it.
+        Returns:
+            A buffer for the caller to go on with: the vector itself where it was added to
+            another, a different one where the sum keeps it.
         """
         sibling, _ = self._nodes.get((0, client ^ 1), (None, False))
-        if vector is not None and sibling is None:
-            self._insert((0, client), self._buffer(vector).copy_(vector), mine=True)
-        else:
-            self._insert((0, client), vector, mine=False)
+        kept = vector is not None and sibling is None
+        self._insert((0, client), vector, mine=kept)
+        return self._buffer(vector) if kept and vector is not None else vector
 
     def absorb(self, pieces: Mapping[Node, Tensor | None]) -> None:
         """Add the pieces of another sum. They are read, never written."""
@@ -41,6 +46,11 @@ class TreeSum:
     def pieces(self) -> dict[Node, Tensor | None]:
         """Return the largest subtrees that are complete."""
         return {node: vector for node, (vector, _) in self._nodes.items()}
+
+    def release(self) -> None:
+        """Give all buffers back to the spare ones; the sum is empty then."""
+        self._spare += [v for v, mine in self._nodes.values() if mine and v is not None]
+        self._nodes.clear()
 
     def total(self, clients: int) -> Tensor | None:
         """Close the sum over clients 0 to ``clients - 1``; None when nobody took part.

@@ -27,7 +27,8 @@ def split_sum(vectors: list[torch.Tensor | None], cuts: list[int]) -> torch.Tens
         host = TreeSum()
         for client in range(start, stop):
             vector = vectors[client]
-            host.add(client, None if vector is None else scratch.copy_(vector))
+            buffer = host.add(client, None if vector is None else scratch.copy_(vector))
+            scratch = scratch if buffer is None else buffer
             scratch.fill_(-1e9)
         server.absorb(host.pieces())
     return server.total(len(vectors))
