@@ -86,13 +86,13 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _protocols(options: argparse.Namespace) -> None:
-    from physfed_ray.describe import print_protocols
+    from physfed_ray.catalogue import print_protocols
 
     print_protocols(options.pattern)
 
 
 def _methods(_: argparse.Namespace) -> None:
-    from physfed_ray.describe import print_methods
+    from physfed_ray.catalogue import print_methods
 
     print_methods()
 

@@ -1,4 +1,7 @@
-"""The schema of an experiment file: every key, its unit, its default, its bounds."""
+"""The schema of an experiment file: every key, its unit, its default, its bounds.
+
+Longer than other modules because all keys stand in one place, group by group as in the file.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,8 +27,11 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment_file import apply_overrides, did_you_mean, explain, read_yaml
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.reports.registry import ENCODERS, REPORTERS
 
 PROTOCOL_KEYS = tuple(Protocol.__dataclass_fields__)
+SMALLEST_IMAGE = 32
+"""Side in pixels; RED-CNN's five unpadded 5 x 5 layers take 20 of them at the bottleneck."""
 
 
 def _relative_to_file(value: Any, info: ValidationInfo) -> Any:
@@ -123,7 +129,7 @@ class Data(Settings):
 
     source: Source = Field(description="where the full-dose images come from")
     image_size: int = Field(
-        256, ge=32, le=2048, description="side of the square image grid in pixels"
+        256, ge=SMALLEST_IMAGE, le=2048, description="side of the square image grid in pixels"
     )
     slices_per_patient: int | None = Field(
         None, ge=1, description="at most so many slices a patient, evenly spaced; null: all"
@@ -213,6 +219,15 @@ class Reports(Settings):
     reporter: str = Field("measured", description="what writes a report from the low-dose slice")
     encoder: str = Field("minilm", description="what turns the report into its embedding f_t")
 
+    @field_validator("reporter", "encoder")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known = REPORTERS if info.field_name == "reporter" else ENCODERS
+        if value not in known:
+            raise ValueError(f"no {info.field_name} is called '{value}'; "
+                             f"{did_you_mean(value, known)}")  # fmt: skip
+        return value
+
 
 class MethodSpec(BaseModel):
     """A method's name and its settings, already checked against the method's own schema."""
@@ -227,7 +242,10 @@ class MethodSpec(BaseModel):
     def _check_settings(cls, value: Any) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ValueError("give at least 'name', for example {name: fedavg}")
-        model = get_method(value["name"]).Settings
+        try:
+            model = get_method(value["name"]).Settings
+        except PhysFedError as error:
+            raise PhysFedError(f"method.name: {error}") from None
         entries = {key: entry for key, entry in value.items() if key != "name"}
         try:
             return {"name": value["name"], "settings": model(**entries)}
@@ -250,7 +268,9 @@ class Training(Settings):
         "fp32", description="bf16: autocast; auto: bf16 where the device is made for it"
     )
     patch: int | None = Field(
-        None, ge=1, description="side of the training patches in pixels; null: whole images"
+        None,
+        ge=SMALLEST_IMAGE,
+        description="side of the training patches in pixels; null: whole images",
     )
     patches_per_slice: int = Field(1, ge=1, description="patches of each slice in an epoch")
     warmup_rounds: int = Field(

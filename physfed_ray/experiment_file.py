@@ -32,6 +32,25 @@ _Loader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
+MOST_FINDINGS = 4
+WORDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text (put it in quotes)",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', beginning with one of the first "
+    "two",
+    "tuple_type": "a list",
+    "dict_type": "a group of keys",
+    "model_type": "a group of keys",
+    "too_short": "a list of at least {min_length}",
+    "path_type": "a path",
+}
+
 
 def parse_yaml(text: str, where: str) -> Any:
     """Return what YAML text says.
@@ -119,25 +138,40 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         model: The model that was validated.
         prefix: Path of that model in the file, for example ``"method."``.
     """
-    findings = [_finding(dict(entry), model, prefix) for entry in error.errors()]
-    more = f"; and {len(findings) - 4} more" if len(findings) > 4 else ""
-    return "; ".join(findings[:4]) + more
+    entries: list[dict[str, Any]] = [dict(entry) for entry in error.errors()]
+    places = [entry["loc"] for entry in entries]
+    findings = [
+        _finding(entry, model, prefix)
+        for entry in entries
+        if not any(_contains(entry["loc"], place) for place in places)
+    ]
+    more = f"; and {len(findings) - MOST_FINDINGS} more" if len(findings) > MOST_FINDINGS else ""
+    return "; ".join(findings[:MOST_FINDINGS]) + more
+
+
+def _contains(outer: Sequence[int | str], inner: Sequence[int | str]) -> bool:
+    """Say whether ``inner`` lies below ``outer``, whose finding then only repeats it."""
+    return len(inner) > len(outer) > 0 and tuple(inner[: len(outer)]) == tuple(outer)
 
 
 def _finding(entry: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
-    path = prefix + ".".join(str(part) for part in entry["loc"])
-    match entry["type"]:
-        case "extra_forbidden":
-            known = _keys_at(model, entry["loc"][:-1])
-            return f"{path}: unknown key; {did_you_mean(str(entry['loc'][-1]), known)}"
-        case "missing":
-            return f"{path}: this key is required"
-        case "value_error":
-            message = str(entry["ctx"]["error"])
-            return f"{path.rstrip('.')}: {message}" if path else message
-        case _:
-            message = entry["msg"].removeprefix("Input should be ")
-            return f"{path}: must be {message}, not {entry['input']!r}"
+    path = (prefix + ".".join(str(part) for part in entry["loc"])).rstrip(".")
+    kind, context = entry["type"], entry.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _keys_at(model, entry["loc"][:-1])
+        return f"{path}: unknown key; {did_you_mean(str(entry['loc'][-1]), known)}"
+    if kind == "missing":
+        what = "key" if isinstance(entry["loc"][-1], str) else "entry of the list"
+        return f"{path}: this {what} is required"
+    if kind == "value_error":
+        return f"{path}: {context['error']}" if path else str(context["error"])
+    expected = WORDS.get(kind) or entry["msg"].removeprefix("Input should be ")
+    return f"{path}: must be {expected.format(**context)}, not {_shown(entry['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML writes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

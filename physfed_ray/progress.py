@@ -1,16 +1,19 @@
 """Live progress of a run: a display in a terminal, one line a round in a log file."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from physfed_ray.evaluation.tables import ScoreTable
 
 Event = Mapping[str, Any]
 CLIENT_ROWS = 24
@@ -77,6 +80,39 @@ def start_line(event: Event) -> str:
     return f"{line}, going on after round {event['from_round']}" if event["from_round"] else line
 
 
+def print_results(run_dir: str, console: Console) -> None:
+    """Print PSNR and SSIM of seen and unseen protocols, and where the report lies.
+
+    Args:
+        run_dir: A finished run, local path or fsspec URL.
+        console: Where to print.
+    """
+    from physfed_ray.evaluation.runs import load_run  # torch and pyarrow: only when there is a run
+    from physfed_ray.evaluation.tables import seen_table, unseen_table
+
+    run = load_run(run_dir)
+    tables = [("seen protocols, test patients", seen_table(run), run.clients)]
+    if (unseen := unseen_table(run)) is not None:
+        tables.append(("unseen protocols, test patients", unseen, run.unseen))
+    for title, scores, entries in tables:
+        names = [entry.label for entry in entries] + ["average"]
+        console.print(_result_table(title, scores, names))
+    console.print(Text(f"report: {run_dir.rstrip('/')}/report.html"), soft_wrap=True)
+
+
+def _result_table(title: str, scores: "ScoreTable", names: Sequence[str]) -> Table:
+    """Return a table of clients by methods (as columns, so that 8 clients fit 80 columns)."""
+    table = Table(title=f"{title}: PSNR (dB) / SSIM (%)", title_justify="left", box=None)
+    table.add_column("")
+    for row in scores.rows:
+        table.add_column(row.label, justify="right")
+    for position, name in enumerate(names):
+        cells = [row[position] for row in scores.cells]
+        style = "bold" if position == len(names) - 1 else ""
+        table.add_row(name, *(" / ".join(c.text for c in cell) for cell in cells), style=style)
+    return table
+
+
 def progress(console: Console | None = None) -> "LogLines | LiveDisplay":
     """Return what shows events: a live display where the console is a terminal, else lines."""
     console = console or Console(stderr=False, highlight=False)
@@ -93,6 +129,8 @@ class LogLines(AbstractContextManager["LogLines"]):
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event["event"]:
+            case "done":
+                print_results(event["run_dir"], self._console)
             case "prepare":
                 self._prepare(event)
             case "start":
@@ -141,6 +179,8 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
         self._first_loss: dict[str, float] = {}
         self._psnr: dict[str, float] = {}
         self._missing: dict[str, str] = {}
+        self._run_dir: str | None = None
+        self._console = console
         self._live = Live(self._render(), console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -154,8 +194,10 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the last state on the screen."""
+        """Leave the last state on the screen, and the results below it."""
         self._live.stop()
+        if self._run_dir is not None:
+            print_results(self._run_dir, self._console)
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
@@ -165,6 +207,7 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
             "round": self._on_round,
             "evaluation": self._on_evaluation,
             "message": lambda event: self._live.console.print(Text(event["text"])),
+            "done": self._on_done,
         }
         if event["event"] in show:
             show[event["event"]](event)
@@ -188,6 +231,9 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
     def _on_evaluation(self, event: Event) -> None:
         self._live.console.print(Text(evaluation_line(event)))
         self._psnr.update({client: s["psnr"] for client, s in event["scores"].items()})
+
+    def _on_done(self, event: Event) -> None:
+        self._run_dir = str(event["run_dir"])
 
     def _render(self) -> RenderableType:
         return Group(self._bars, self._clients()) if self._loss else Group(self._bars)

@@ -1,0 +1,33 @@
+# make setup   create .venv from requirements.lock (again only when the lock or pyproject changes)
+# make demo    run experiments/quickstart.yaml and show its results
+# make test    lint, types, tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Idle OpenMP threads that spin steal the cores from the other hosts.
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: setup demo test
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+# Debian without python3-venv has no ensurepip: there, the system's pip fills the environment.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv || { $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP)
+	rm -rf runs/demo
+	$(BIN)/physfed run experiments/quickstart.yaml --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest

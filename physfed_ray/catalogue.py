@@ -1,0 +1,58 @@
+"""What the command line prints about the named protocols and methods."""
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from physfed_ray.ct.protocol import Protocol, select_presets
+
+PROTOCOL_HEADINGS = ("views", "bins", "pixel mm", "bin mm", "source mm", "detector mm", "photons")
+
+
+def print_protocols(pattern: str, console: Console | None = None) -> None:
+    """Print the presets that match a shell pattern.
+
+    Raises:
+        PhysFedError: None matches.
+    """
+    table = number_table("protocol", *PROTOCOL_HEADINGS)
+    for name, protocol in select_presets(pattern).items():
+        table.add_row(name, *numbers(protocol))
+    console = console or Console()
+    console.print(table)
+    console.print(
+        "paper-*: the training clients of Yang et al. 2025. unseen-*: this project's own,"
+    )
+    console.print("because the paper's unseen protocols are not public.")
+
+
+def print_methods(console: Console | None = None) -> None:
+    """Print every method with its paper, its settings and their defaults."""
+    from physfed_ray.methods.registry import METHODS  # torch: too slow for `physfed protocols`
+
+    console = console or Console()
+    for name, method in METHODS.items():
+        title = Text(f"{method.title}, {method.group}; {method.paper}")
+        console.print(Text(name, style="bold"), title)
+        settings = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+        for key, field in method.Settings.model_fields.items():
+            settings.add_row(key, json.dumps(field.default), field.description or "")
+        if settings.row_count:
+            console.print(settings, highlight=False)
+
+
+def number_table(first: str, *headings: str) -> Table:
+    """Return an empty table with one left column and right-aligned others."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first)
+    for title in headings:
+        table.add_column(title, justify="right")
+    return table
+
+
+def numbers(protocol: Protocol) -> list[str]:
+    """Return the seven numbers as text, in the order of ``PROTOCOL_HEADINGS``."""
+    return [f"{value:g}" for value in asdict(protocol).values()]

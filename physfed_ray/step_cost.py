@@ -1,0 +1,117 @@
+"""What a training step costs on this machine, measured on one small patch and scaled up."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from physfed_ray.batch import Batch
+from physfed_ray.data import dataset
+from physfed_ray.experiment import Training
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.methods.base import ClientInfo, Method, RoundInput
+
+PROBE = 64
+"""Side of the patch that is timed, pixels: large enough for a steady time, done in a second."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one training step.
+
+    Attributes:
+        seconds: Time on this machine, with the experiment's threads.
+        activation_bytes: Memory that the backward pass keeps.
+    """
+
+    seconds: float
+    activation_bytes: float
+
+
+def steps_per_round(training: Training, slices: int) -> int:
+    """Return the steps of a client with so many training slices in a round."""
+    return dataset.steps_per_round(
+        slices,
+        batch_size=training.batch_size,
+        patches_per_slice=training.patches_per_slice if training.patch else 1,
+        epochs=training.local_epochs,
+    )
+
+
+def network_sizes(method: Method) -> tuple[int, int, int]:
+    """Return the float32 numbers of the shared part, of the private part, and of all codes."""
+    network = method.build(0)
+    children = [name for name, _ in network.named_children()]
+    private = [name for name in children if name not in method.shared]
+    codes = _codes(method, network)
+    sizes = [FlatState(network, part).vector.numel() for part in (method.shared, private)]
+    return sizes[0], sizes[1], 0 if codes is None else codes.numel()
+
+
+def measure_step(method: Method, training: Training, image_size: int) -> StepCost:
+    """Time the forward and backward pass of one patch, and scale to the experiment's batch.
+
+    Args:
+        method: The method with its task.
+        training: Patch, batch size and threads are used.
+        image_size: Side of the whole image, pixels.
+    """
+    side = training.patch or image_size
+    probe = min(side, PROBE)
+    scale = training.batch_size * (side / probe) ** 2
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = method.build(0)
+    codes = _codes(method, network)
+    client = ClientInfo(0, "probe", (0.5,) * 7, 1)
+    extras = {} if codes is None else {"codes": codes.numpy()}
+    network = network.to(device).train()
+    state = method.begin(network, RoundInput(1, client, np.zeros(0, np.float32), extras))
+    batch = _probe_batch(method, probe, device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(training.threads)
+    try:
+        _step(method, network, batch, state)
+        seconds, kept = _step(method, network, batch, state)
+    finally:
+        torch.set_num_threads(before)
+    return StepCost(seconds * scale, kept * scale)
+
+
+def _codes(method: Method, network: nn.Module) -> Tensor | None:
+    with torch.no_grad():
+        return method.codes(network, torch.rand(method.task.clients, 7))
+
+
+def _probe_batch(method: Method, side: int, device: str) -> Batch:
+    task = method.task
+    images = torch.rand(1, 1, side, side, device=device)
+    return Batch(
+        low=images,
+        full=images,
+        g=torch.full((7,), 0.5, device=device),
+        embedding=torch.zeros(1, task.tokens, task.dim, device=device),
+        embedding_mask=torch.ones(1, task.tokens, dtype=torch.bool, device=device),
+        origin=torch.zeros(1, 2, dtype=torch.int64, device=device),
+        image_size=task.image_size,
+    )
+
+
+def _step(method: Method, network: nn.Module, batch: Batch, state: object) -> tuple[float, int]:
+    """Return the seconds and the bytes kept for the backward pass."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    began = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = method.loss(network, batch, state)
+    torch.autograd.backward(loss)
+    loss.item()
+    return time.perf_counter() - began, sum(kept.values())
