@@ -87,8 +87,8 @@ def print_results(run_dir: str, console: Console) -> None:
         run_dir: A finished run, local path or fsspec URL.
         console: Where to print.
     """
+    from physfed_ray.evaluation.run_tables import seen_table, unseen_table
     from physfed_ray.evaluation.runs import load_run  # torch and pyarrow: only when there is a run
-    from physfed_ray.evaluation.tables import seen_table, unseen_table
 
     run = load_run(run_dir)
     tables = [("seen protocols, test patients", seen_table(run), run.clients)]
