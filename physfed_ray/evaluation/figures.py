@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -69,18 +70,38 @@ def png(figure: Figure, *, dpi: int = 150, limit: int | None = None) -> bytes:
     Args:
         figure: The figure.
         dpi: Pixels per inch.
-        limit: Largest size in bytes; the palette, then the resolution shrink until it is met.
+        limit: Largest size in bytes; colours, then resolution are reduced until it is met. The
+            colours that stay are 64 greys, 64 of the error scale, and those of the lines.
     """
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi)
     if limit is None or len(content.getvalue()) <= limit:
         return content.getvalue()
     small = io.BytesIO()
-    colours = Image.open(content).convert("RGB").quantize(96, dither=Image.Dither.NONE)
-    colours.save(small, format="png", optimize=True)
+    _reduced(Image.open(content)).save(small, format="png", optimize=True)
     if len(small.getvalue()) <= limit or dpi <= 50:
         return small.getvalue()
     return png(figure, dpi=int(dpi * 0.88), limit=limit)
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """Draw an image with a fixed palette: greys stay grey, white white, and errors keep their hue.
+
+    Pillow's own mapping to a given palette is approximate, and turns white into light grey.
+    """
+    greys = np.repeat(np.linspace(0, 255, 64)[:, None], 3, axis=1)
+    errors = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 64))[:, :3] * 255
+    lines = np.array([to_rgb(colour) for colour in PALETTE]) * 255
+    palette = np.concatenate([greys, errors, lines, 255 - (255 - lines) / 5]).round()
+    pixels = np.asarray(image.convert("RGB")).astype(np.int32)
+    packed = pixels @ np.array([1 << 16, 1 << 8, 1])
+    found, where = np.unique(packed, return_inverse=True)
+    colours = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
+    squares = (palette**2).sum(axis=1) - 2 * colours @ palette.T
+    nearest = squares.argmin(axis=1).astype(np.uint8)
+    reduced = Image.fromarray(nearest[where].reshape(packed.shape), mode="P")
+    reduced.putpalette(palette.astype(np.uint8).ravel().tolist())
+    return reduced
 
 
 @styled

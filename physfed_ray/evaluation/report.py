@@ -123,7 +123,7 @@ def _entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
 
 def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
     panels = []
-    policy = _shown_policy(run, split)
+    policy = shown_policy(run, split)
     for entry in _entries_with_examples(run, split):
         example = run.example(split, entry.id)
         if example is None or policy not in example.denoised:
@@ -132,7 +132,7 @@ def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
             pictures.to_hu(image, run.window_hu)
             for image in (example.full, example.low, example.denoised[policy])
         )
-        panels.append(pictures.Panel(_two_lines(entry), full, (low, denoised)))
+        panels.append(pictures.Panel(two_lines(entry), full, (low, denoised)))
     if not panels:
         return None
     figure = pictures.denoised_panels(panels, ("Low dose", run.title))
@@ -146,7 +146,7 @@ def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
     )
 
 
-def _shown_policy(run: Run, split: str) -> str:
+def shown_policy(run: Run, split: str) -> str:
     """Choose the policy to look at: the method's own where there are several."""
     if split == "test":
         return ""
@@ -163,7 +163,7 @@ def _samples(run: Run) -> tuple[str, str, Figure] | None:
         example = run.example("test", entry.id)
         if example is not None:
             full, low = (pictures.to_hu(x, run.window_hu) for x in (example.full, example.low))
-            panels.append(pictures.Panel(_two_lines(entry), full, (low,)))
+            panels.append(pictures.Panel(two_lines(entry), full, (low,)))
     if not panels:
         return None
     window = pictures.SOFT_TISSUE_HU
@@ -214,6 +214,7 @@ def _costs(run: Run) -> tuple[str, str, Figure] | None:
     )
 
 
-def _two_lines(entry: ClientEntry) -> str:
+def two_lines(entry: ClientEntry) -> str:
+    """Return a client's id above the name of its protocol, for the margin of a picture."""
     preset = entry.preset
     return entry.id if preset in (None, entry.id) else f"{entry.id}\n{preset}"

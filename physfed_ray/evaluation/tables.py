@@ -99,7 +99,7 @@ class ScoreTable:
     def cells(self) -> list[list[list[Cell]]]:
         """Printed numbers: rows, headings, metrics."""
         scale = np.array([column.scale for column in self.columns])
-        means = np.stack([_mean(self._values(row), 0) for row in self.rows]) * scale
+        means = np.stack([nan_mean(self._values(row), 0) for row in self.rows]) * scale
         marks = self._marks(means)
         return [
             [
@@ -116,7 +116,7 @@ class ScoreTable:
         """Return (seeds, headings, metrics): a row's values, and their average if asked for."""
         if not self.average:
             return row.values
-        return np.concatenate([row.values, _mean(row.values, 1)[:, None]], axis=1)
+        return np.concatenate([row.values, nan_mean(row.values, 1)[:, None]], axis=1)
 
     def _spreads(self, row: Row, scale: NDArray[np.float64]) -> list[list[float | None]]:
         """Return the standard deviation over seeds where it is printed, None elsewhere."""
@@ -149,12 +149,12 @@ class ScoreTable:
         """Return a Markdown table, best bold and second underlined."""
         head = ["Method"]
         for client in self.headings:
-            head += [f"{client}<br>{column.heading}" for column in self.columns]
-        lines = [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
+            head += [f"{client}<br>{c.heading}".removeprefix("<br>") for c in self.columns]
+        lines = [table_line(head), table_line(["---"] + ["---:"] * (len(head) - 1))]
         for row, cells in zip(self.rows, self.cells, strict=True):
             flat = [_markdown(cell) for client in cells for cell in client]
             label = row.label if row.ranked else f"*{row.label}*"
-            lines.append(_line([label, *flat]))
+            lines.append(table_line([label, *flat]))
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
@@ -193,7 +193,7 @@ class ScoreTable:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+def nan_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Average over an axis what is not NaN; NaN where nothing is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -207,7 +207,8 @@ def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.nanstd(values, axis=0, ddof=1))
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """Return one line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 

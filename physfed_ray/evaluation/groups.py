@@ -1,0 +1,149 @@
+"""Sort runs into methods and seeds, and refuse to mix what cannot be compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.evaluation.classical import CLASSICAL_FILE
+from physfed_ray.evaluation.long_table import LongTable
+from physfed_ray.evaluation.report_page import flatten
+from physfed_ray.evaluation.runs import Run
+
+_KINDS = ("generic", "personalised", "bound")
+_SETTINGS = ("method", "backbone", "training", "federation", "reports")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: The method's title, with what tells it from other groups of the same method.
+        runs: One a seed, in the order of the seeds.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds."""
+        return [run.seed for run in self.runs]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything but data, clients and seed, by dotted key."""
+        return _settings(self.runs[0])
+
+
+def group_runs(runs: Sequence[Run], *, force: bool = False) -> list[Group]:
+    """Group runs by method and settings.
+
+    Args:
+        runs: Finished runs.
+        force: Compare runs of different data all the same.
+
+    Returns:
+        Generic methods first, then personalised ones and bounds, by title.
+
+    Raises:
+        PhysFedError: A run did not finish, was on other data, or is there twice.
+    """
+    for run in runs:
+        if not run.finished:
+            raise PhysFedError(
+                f"{run.directory.root} has not finished; resume it with --resume or leave it out"
+            )
+    if not force:
+        _check_same_data(runs)
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(_settings(run), sort_keys=True), []).append(run)
+    groups = [_group(members) for members in found.values()]
+    groups.sort(key=lambda g: (_kind(g.runs[0]), g.runs[0].title, str(g.settings)))
+    return [Group(label, g.runs) for label, g in zip(_labels(groups), groups, strict=True)]
+
+
+def classical_runs(runs: Sequence[Run]) -> dict[str, dict[int, LongTable]]:
+    """Return the scores of classical denoisers kept in run directories: title -> seed -> rows."""
+    found: dict[str, dict[int, LongTable]] = {}
+    for run in runs:
+        if not run.directory.exists(CLASSICAL_FILE):
+            continue
+        table = LongTable.from_parquet(run.directory.read(CLASSICAL_FILE))
+        for title in table.distinct("method"):
+            found.setdefault(str(title), {}).setdefault(run.seed, table.where(method=title))
+    return found
+
+
+def _group(members: Sequence[Run]) -> Group:
+    by_seed: dict[int, Run] = {}
+    for run in members:
+        if run.seed in by_seed:
+            raise PhysFedError(
+                f"{by_seed[run.seed].directory.root} and {run.directory.root} are the same method, "
+                f"settings and seed ({run.seed}); leave one out"
+            )
+        by_seed[run.seed] = run
+    return Group(members[0].title, tuple(by_seed[seed] for seed in sorted(by_seed)))
+
+
+def _kind(run: Run) -> int:
+    kind = run.summary.get("group", "personalised")
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+
+
+def _settings(run: Run) -> dict[str, str]:
+    return {
+        key: value
+        for part in _SETTINGS
+        for key, value in flatten(run.experiment.get(part, {}), part)
+    }
+
+
+def _labels(groups: Sequence[Group]) -> list[str]:
+    """Add to each title the settings in which the groups of that title differ."""
+    labels = []
+    for group in groups:
+        rivals = [g.settings for g in groups if g.label == group.label]
+        keys = dict.fromkeys(key for settings in rivals for key in settings)
+        differing = [k for k in keys if len({settings.get(k) for settings in rivals}) > 1]
+        words = [
+            group.settings.get(key, "–")
+            if key == "method.variant"
+            else f"{key.rsplit('.', 1)[-1]} {group.settings.get(key, '–')}"
+            for key in sorted(differing, key=lambda key: key != "method.variant")
+        ]
+        labels.append(f"{group.label} ({', '.join(words)})" if words else group.label)
+    return labels
+
+
+def _check_same_data(runs: Sequence[Run]) -> None:
+    first = _data_key(runs[0])
+    for run in runs[1:]:
+        other = _data_key(run)
+        for name, value in first.items():
+            if other.get(name) != value:
+                raise PhysFedError(
+                    f"{runs[0].directory.root} and {run.directory.root} differ in {name} "
+                    f"({value} and {other.get(name)}); compare runs of the same data, or pass "
+                    "force to compare them all the same"
+                )
+
+
+def _data_key(run: Run) -> Mapping[str, Any]:
+    """Return what must be equal: data without places on a disk, and the protocols."""
+    key = {}
+    for name, value in flatten(run.experiment.get("data", {}), "data"):
+        if name == "data.cache":
+            continue
+        key[name] = PurePath(value).name if name == "data.source.dicom" else value
+    for part in ("clients", "unseen"):
+        entries = run.experiment.get(part, ())
+        key[part] = "; ".join(
+            f"{e['id']}: {' '.join(f'{v:g}' for v in e['protocol'].values())}" for e in entries
+        )
+    return key
