@@ -13,6 +13,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from physfed_ray.ct.attenuation import inscribed_circle
+
 AIR_HU = -1000.0
 BODY_THRESHOLD_HU = -300.0
 """Between foam, clothing and lung (below) and fat and skin (above)."""
@@ -70,7 +72,7 @@ def to_grid(
         for axis in (0, 1)
     )
     above_air = rows @ (hu.astype(np.float32) - np.float32(AIR_HU)) @ columns.T
-    inside = _inscribed_circle(image_size)
+    inside = inscribed_circle(image_size)
     image = np.where(inside, above_air + np.float32(AIR_HU), np.float32(AIR_HU))
     on_grid = (rows @ body.astype(np.float32) @ columns.T > 0.5) & inside
     return GridSlice(image.astype(np.float32), on_grid, float(scale))
@@ -116,12 +118,6 @@ def denormalise(normalised: np.ndarray, window_hu: tuple[float, float]) -> np.nd
     """Map values in [0, 1] of the window back to float32 HU."""
     low, high = window_hu
     return (normalised * (high - low) + low).astype(np.float32)
-
-
-def _inscribed_circle(n: int) -> np.ndarray:
-    offset = np.arange(n) - (n - 1) / 2
-    inside: np.ndarray = offset[:, None] ** 2 + offset**2 <= (n / 2) ** 2
-    return inside
 
 
 def _resampling(

@@ -1,0 +1,228 @@
+"""Files of DICOM: finding them, opening them, checking that they are whole, and their HU.
+
+Everything that can be wrong with a single file ends in ``LeftOut`` with a reason, so that one bad
+file never stops the reading of a folder.
+"""
+
+import logging
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from physfed_ray.data.grid import AIR_HU
+
+NOT_DICOM = "not DICOM"
+INDEX = "DICOMDIR index"
+UNREADABLE = "unreadable"
+TRUNCATED = "truncated"
+UNSUPPORTED = "unsupported compression"
+UNDECODABLE = "undecodable pixel data"
+
+LOWEST_HU = -1024.0
+"""What lies below is padding (corners beyond the scanner's circle): nothing is thinner than air."""
+_DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+_PIXEL_DATA = 0x7FE00010
+_ITEM = 0xFFFEE000
+_SEQUENCE_END = 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+
+
+class LeftOut(Exception):  # noqa: N818  (an outcome that is counted, not an error)
+    """A file is no usable CT slice; the one argument is the reason, which names no patient."""
+
+
+def list_files(root: Path) -> list[Path]:
+    """Return every regular file under a folder, sorted; links are followed, loops are not."""
+    if root.is_file():
+        return [root]
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, children, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            children.clear()
+            continue
+        seen.add(real)
+        found.extend(Path(folder, name) for name in names)
+    return sorted(path for path in found if _is_regular(path))
+
+
+def _is_regular(path: Path) -> bool:
+    """Reading a pipe or a device would wait for ever; a broken link stays, to be counted."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom, whose messages quote header values and so could name a patient."""
+    logger = pydicom.config.logger
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def read_hu(path: Path) -> np.ndarray:
+    """Return one slice as (h, w) float32 HU; padding and what lies below -1024 HU is air.
+
+    Raises:
+        LeftOut: The pixels cannot be decoded.
+        OSError: The file cannot be read at all, so that a failing disk is not taken for bad images.
+    """
+    try:
+        with path.open("rb") as file:
+            dataset = open_dicom(file, header_tags=None)
+            stored = dataset.pixel_array
+            slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+            hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+            hu[_is_padding(stored, dataset) | (hu < LOWEST_HU)] = AIR_HU
+            return np.ascontiguousarray(hu)
+    except MemoryError:
+        raise
+    # The decoders are many, and each fails in its own way; only the system's errors have a number.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise LeftOut(UNDECODABLE) from error
+
+
+def missing_from_index(index: Path) -> int:
+    """Return how many files a DICOMDIR lists that are not there (case is ignored, as on a CD).
+
+    The folder is read whole, so a broken index costs nothing but this count: it is then 0.
+    """
+    there = {os.path.relpath(path, index.parent).lower() for path in list_files(index.parent)}
+    # Broken values raise all kinds of errors.
+    try:
+        records = pydicom.dcmread(index).get("DirectoryRecordSequence") or []
+        listed = [record.get("ReferencedFileID") for record in records]
+    except Exception:
+        return 0
+    names = [[name] if isinstance(name, str) else list(name) for name in listed if name]
+    return sum(os.path.join(*name).lower() not in there for name in names)
+
+
+def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
+    """Parse a file, or only some tags of its header (then left at the pixel data's element).
+
+    Raises:
+        LeftOut: It is no DICOM file, or an index of files.
+    """
+    start = file.read(132)
+    file.seek(0)
+    # Old exports lack the preamble and begin with an element of group 2 or 8.
+    bare = start[128:] != b"DICM"
+    if bare and (len(start) < 8 or start[:2] not in (b"\x02\x00", b"\x08\x00")):
+        raise LeftOut(NOT_DICOM)
+    dataset = pydicom.dcmread(
+        file,
+        stop_before_pixels=header_tags is not None,
+        specific_tags=None if header_tags is None else list(header_tags),
+        force=bare,
+    )
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        )
+    if not dataset.get("Modality") and not dataset.get("SOPClassUID"):
+        if dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
+            raise LeftOut(INDEX)
+        raise LeftOut(NOT_DICOM if bare else TRUNCATED)
+    return dataset
+
+
+def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
+    """Compare the length of the pixel data with what the header promises, without reading it.
+
+    Args:
+        file: Left by ``open_dicom`` at the pixel data's element.
+        dataset: The header, with rows, columns and bits allocated.
+
+    Raises:
+        LeftOut: The file is cut short, or no plugin decodes its compression.
+    """
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return  # Inflated as a whole by the reader, which fails on a cut stream.
+    if syntax.is_compressed and not _decodable(syntax):
+        raise LeftOut(UNSUPPORTED)
+    implicit, little = dataset.original_encoding
+    byte_order = "<" if little else ">"
+    head = file.read(8 if implicit else 12)
+    if len(head) < (8 if implicit else 12):
+        raise LeftOut(TRUNCATED)
+    group, element = struct.unpack(f"{byte_order}HH", head[:4])
+    (length,) = struct.unpack(f"{byte_order}L", head[-4:])
+    if group << 16 | element != _PIXEL_DATA:
+        raise LeftOut(UNREADABLE)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if length == _UNDEFINED:
+        complete = _fragments_are_complete(file, left)
+    else:
+        wanted = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+        complete = wanted <= min(length, left) and wanted > 0
+    if not complete:
+        raise LeftOut(TRUNCATED)
+
+
+def _decodable(syntax: UID) -> bool:
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
+
+
+def _fragments_are_complete(file: BinaryIO, left: int) -> bool:
+    """Hop over the fragments of compressed pixel data to the mark that ends them."""
+    while left >= 8:
+        group, element, length = struct.unpack("<HHL", file.read(8))
+        left -= 8 + length
+        if group << 16 | element == _SEQUENCE_END:
+            return True
+        if group << 16 | element != _ITEM:
+            return False
+        file.seek(length, os.SEEK_CUR)
+    return False
+
+
+def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Mark the stored values that the header calls padding (PS3.3 C.7.5.1.1.2)."""
+    first = dataset.get("PixelPaddingValue")
+    if first is None:
+        return np.zeros(stored.shape, bool)
+    last = dataset.get("PixelPaddingRangeLimit")
+    limits = [_as_stored(int(value), dataset) for value in (first, first if last is None else last)]
+    padded: np.ndarray = (stored >= min(limits)) & (stored <= max(limits))
+    return padded
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """Wrap a header's value as the pixels are: writers often mix up signed and unsigned."""
+    span = 1 << int(dataset.BitsStored)
+    wrapped = value % span
+    signed = int(dataset.PixelRepresentation) == 1
+    return wrapped - span if signed and wrapped >= span // 2 else wrapped
