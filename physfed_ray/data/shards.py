@@ -25,8 +25,13 @@ from physfed_ray.seeds import generator
 # A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
 SLICES_AT_ONCE = 16
 
-# Everything between a volume and its shard; reporters and encoders have versions of their own.
-_CODE = ("ct/*.py", "data/grid.py", "data/shards.py", "data/store.py", "seeds.py")
+# Everything between a patient's files and a shard; reporters and encoders have their own versions.
+_CODE = (
+    "ct/*.py",
+    "data/anatomy/*.py",
+    *(f"data/{name}*.py" for name in ("dicom", "grid", "patient", "phantom", "shards", "store")),
+    "seeds.py",
+)
 
 reporter = lru_cache(maxsize=None)(make_reporter)
 encoder = lru_cache(maxsize=None)(make_encoder)

@@ -52,7 +52,7 @@ def make_experiment(cache: Path) -> Experiment:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.rglob("*.arrow")}
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.arrow")}
 
 
 @pytest.mark.usefixtures("ray_session")
