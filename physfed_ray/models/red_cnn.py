@@ -48,7 +48,9 @@ class RedCNNEncoder(nn.Module):
             (B, C, h - 8, w - 8) and (B, C, h - 16, w - 16).
         """
         first, second, third, fourth, fifth = self.layers
-        shallow = functional.relu(second(functional.relu(first((x - self.mean) / self.std))))
+        # A single channel is both formats at once, so that channels-last must be asked for here.
+        out = first((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        shallow = functional.relu(second(functional.relu(out)))
         deep = functional.relu(fourth(functional.relu(third(shallow))))
         return fifth(deep), (x, shallow, deep)
 
