@@ -103,7 +103,9 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
     captured = sop_class.startswith(_SECONDARY_CAPTURE_CLASS)
     if modality in ("CT", "OT", "") and captured:
         raise LeftOut(DOSE_SCREEN if is_screen else SECONDARY_CAPTURE)
-    if modality != "CT" and not (modality == "" and sop_class == _CT_CLASS):
+    if modality == "" and sop_class != _CT_CLASS:
+        raise LeftOut(UNREADABLE)  # Every object has a modality: this header is cut or broken.
+    if modality not in ("CT", ""):
         # The value is free text in a broken file, and so could be anything.
         named = modality if re.fullmatch(r"[A-Z]{2,10}", modality) else "unknown"
         raise LeftOut(f"other modality ({named})")
