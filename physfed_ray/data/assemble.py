@@ -14,11 +14,14 @@ from physfed_ray.data.store import TENSORS, ClientData, read_client_data, write_
 EMBEDDING_STD_FLOOR = 1e-4
 
 
-def assemble(shards: Sequence[Path], path: Path) -> None:
+def assemble(shards: Sequence[Path], path: Path) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
     The joined columns lie in a temporary file until they are written, so that a client may be
     larger than the memory.
+
+    Returns:
+        The number of slices in each shard.
     """
     parts = [read_client_data(shard) for shard in shards]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,7 @@ def assemble(shards: Sequence[Path], path: Path) -> None:
         report=[report for part in parts for report in part.report],
     )
     write_client_data(path, data)
+    return [len(part) for part in parts]
 
 
 def _join(parts: Sequence[np.ndarray], scratch: Path) -> np.ndarray:

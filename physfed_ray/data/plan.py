@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.dicom import DicomSource
@@ -34,6 +35,7 @@ class PreparePlan:
         files: Shards of each file, by split (``train``, ``validation``, ``test``, ``unseen``) and
             client; a split without patients has no file.
         unused_patients: How many patients no client, test or validation uses.
+        source_summary: What the source found, kept and left out, before any pixel is read.
     """
 
     source: PatientSource
@@ -44,6 +46,7 @@ class PreparePlan:
     unseen: Mapping[str, Protocol]
     files: Mapping[tuple[str, str], tuple[Shard, ...]]
     unused_patients: int
+    source_summary: dict[str, Any]
 
     @property
     def shards(self) -> list[Shard]:
@@ -86,14 +89,15 @@ def plan(experiment: Experiment) -> PreparePlan:
         reporter=experiment.reports.reporter,
         encoder=experiment.reports.encoder,
     )
+    slice_counts = _slice_counts(source, data.slices_per_patient)
     split = deal(
-        _slice_counts(source, data.slices_per_patient),
+        slice_counts,
         {client.id: client.patients for client in experiment.clients},
         data.test_patients,
         data.validation_patients,
         experiment.seed,
     )
-    files = _files(experiment, source, settings, split)
+    files = _files(experiment, source, settings, split, slice_counts)
     cache = _cache_folder(data.cache)
     return PreparePlan(
         source=source,
@@ -104,11 +108,16 @@ def plan(experiment: Experiment) -> PreparePlan:
         unseen={client.id: client.protocol for client in experiment.unseen},
         files=files,
         unused_patients=len(split.unused),
+        source_summary=source.summary(),
     )
 
 
 def _files(
-    experiment: Experiment, source: PatientSource, settings: ShardSettings, split: Split
+    experiment: Experiment,
+    source: PatientSource,
+    settings: ShardSettings,
+    split: Split,
+    slice_counts: Mapping[str, int],
 ) -> dict[tuple[str, str], tuple[Shard, ...]]:
     salt = user_salt()
     used = {p for ids in (*split.train.values(), split.validation, split.test) for p in ids}
@@ -123,6 +132,7 @@ def _files(
                 patient,
                 pseudonym(patient, salt),
                 fingerprints[patient],
+                slice_counts[patient],
             )
             for patient in patients
         )

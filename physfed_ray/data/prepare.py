@@ -15,7 +15,7 @@ from physfed_ray.data.assemble import assemble, statistics
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
 from physfed_ray.data.shards import Outcome, Shard, do_shard
-from physfed_ray.data.store import read_client_data, sweep
+from physfed_ray.data.store import sweep
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 
@@ -78,23 +78,24 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
         return None
     total = len(todo.shards)
     _tell(progress, total, total, total)
-    summary = prepared.data_summary | {"source": todo.source.summary()}
+    summary = prepared.data_summary | {"source": todo.source_summary}
     return replace(prepared, data_summary=summary)
 
 
 def _finish(todo: PreparePlan, unusable: Mapping[str, str]) -> Prepared:
     """Join the shards into files, write the manifest last, and return the data set."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
+    lost: dict[str, int] = {}
     for (split, client), shards in todo.files.items():
         usable = [shard for shard in shards if shard.pseudonym not in unusable]
         path = todo.file(split, client)
         if not usable or path is None:
             raise PhysFedError(_nobody_left(split, client, shards, unusable))
-        assemble([todo.path_of(shard) for shard in usable], path)
-        counts.setdefault(split, {})[client] = {
-            "patients": len(usable),
-            "slices": len(read_client_data(path)),
-        }
+        slices = assemble([todo.path_of(shard) for shard in usable], path)
+        counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
+        for shard, got in zip(usable, slices, strict=True):
+            if got < shard.slices:
+                lost[shard.pseudonym] = shard.slices - got
     clients = tuple(
         _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id])
         for id, protocol in todo.clients.items()
@@ -110,9 +111,10 @@ def _finish(todo: PreparePlan, unusable: Mapping[str, str]) -> Prepared:
         ),
         statistics=statistics([client.train for client in clients if client.train]),
         data_summary={
-            "source": todo.source.summary(),
+            "source": todo.source_summary,
             "splits": counts,
             "unusable_patients": dict(unusable),
+            "unusable_slices": lost,
             "unused_patients": todo.unused_patients,
         },
     )

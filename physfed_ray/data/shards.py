@@ -62,6 +62,7 @@ class Shard:
         patient: The source's own id; hidden, because it may name a person.
         pseudonym: What stands for the patient in files and messages.
         fingerprint: Hash of the patient's volume.
+        slices: How many slices it has if all can be read.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Shard:
     patient: str = field(repr=False)
     pseudonym: str
     fingerprint: str
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def make_shard(
     patient: str,
     pseudonym: str,
     fingerprint: str,
+    slices: int,
 ) -> Shard:
     """Return a shard with the hash of all that its content depends on."""
     inputs = {
@@ -106,7 +109,7 @@ def make_shard(
     }
     text = json.dumps(inputs, sort_keys=True)
     key = blake2b(text.encode(), digest_size=16).hexdigest()
-    return Shard(key, client, protocol, patient, pseudonym, fingerprint)
+    return Shard(key, client, protocol, patient, pseudonym, fingerprint, slices)
 
 
 def shard_path(cache_folder: Path, key: str) -> Path:

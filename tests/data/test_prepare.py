@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,10 +276,15 @@ class Flawed:
         return getattr(self._source, name)
 
 
-def prepare_flawed(cache: Path, errors: dict[str, Exception]) -> Prepared:
+def prepare_flawed(
+    cache: Path, errors: dict[str, Exception], kind: type[Flawed] = Flawed
+) -> Prepared:
     def run(todo: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+        source = kind(todo.source, errors)
         for shard in shards:
-            yield do_shard(Flawed(todo.source, errors), todo.settings, shard, todo.cache)
+            # Other files, another fingerprint: what an intact source gave must not be reused.
+            flawed = replace(shard, fingerprint=f"{shard.fingerprint} {cache}")
+            yield do_shard(source, todo.settings, flawed, todo.cache)
 
     return prepare(make_experiment(cache), run)
 
@@ -296,6 +302,21 @@ def test_unreadable_patient_is_left_out_with_a_reason(prepared: Prepared, tmp_pa
     assert client.train
     assert set(read_client_data(client.train).patient) == {good.pseudonym}
     assert contents(result)["train/b.arrow"] == contents(prepared)["train/b.arrow"]
+
+
+class Short(Flawed):
+    """A source that loses the last slice of some patients."""
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Load, less the last slice of the patients that are flawed."""
+        return self._source.load(patient_id, 1 if patient_id in self._errors else limit)
+
+
+def test_unreadable_slices_are_counted(tmp_path: Path) -> None:
+    (bad,) = patients_of(tmp_path, "test", "a")
+    result = prepare_flawed(tmp_path, {bad.patient: ValueError()}, Short)
+    assert result.data_summary["unusable_slices"] == {bad.pseudonym: 1}
+    assert result.data_summary["splits"]["test"]["a"] == {"patients": 1, "slices": 1}
 
 
 @pytest.mark.parametrize(("split", "client"), [("train", "b"), ("test", "a")])
@@ -318,11 +339,13 @@ def test_unreachable_disk_is_an_error_and_not_an_unreadable_patient(tmp_path: Pa
 
 
 class Cubes(Flawed):
-    """A source whose slices have one axis too many."""
+    """A source whose flawed patients' slices have one axis too many."""
 
     def load(self, patient_id: str, limit: int | None) -> PatientVolume:
         """Load slices of shape (1, h, w)."""
         volume = self._source.load(patient_id, limit)
+        if patient_id not in self._errors:
+            return volume
         return PatientVolume(
             patient_id,
             tuple(hu[None] for hu in volume.slices),
@@ -332,10 +355,10 @@ class Cubes(Flawed):
 
 
 def test_failing_shard_names_pseudonym_and_protocol(tmp_path: Path) -> None:
-    todo = plan(make_experiment(tmp_path))
-    shard = todo.files["unseen", "u"][0]
-    with pytest.raises(PhysFedError, match=rf"patient {shard.pseudonym} for u .*views=36") as info:
-        do_shard(Cubes(todo.source, {}), todo.settings, shard, tmp_path)
+    (shard,) = patients_of(tmp_path, "unseen", "u")
+    pattern = rf"patient {shard.pseudonym} for . \(Protocol\(views=.*failed"
+    with pytest.raises(PhysFedError, match=pattern) as info:
+        prepare_flawed(tmp_path, {shard.patient: ValueError()}, Cubes)
     assert shard.patient not in str(info.value)
     assert shard.patient not in repr(shard)
 
