@@ -9,7 +9,7 @@ from rich.text import Text
 
 from physfed_ray.ct.protocol import Protocol, select_presets
 
-PROTOCOL_HEADINGS = ("views", "bins", "pixel mm", "bin mm", "source mm", "detector mm", "photons")
+PROTOCOL_HEADINGS = ("views", "bins", "pixel", "bin", "source", "detector", "photons")
 
 
 def print_protocols(pattern: str, console: Console | None = None) -> None:
@@ -55,4 +55,4 @@ def number_table(first: str, *headings: str) -> Table:
 
 def numbers(protocol: Protocol) -> list[str]:
     """Return the seven numbers as text, in the order of ``PROTOCOL_HEADINGS``."""
-    return [f"{value:g}" for value in asdict(protocol).values()]
+    return [f"{value:g}".replace("e+0", "e") for value in asdict(protocol).values()]

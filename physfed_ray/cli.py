@@ -17,7 +17,7 @@ USER_ERROR = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 (user error), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     options.command = shlex.join(["physfed", *arguments])
     try:
         options.call(options)
@@ -104,7 +104,8 @@ def _describe(options: argparse.Namespace) -> None:
     print_description(load_experiment(options.experiment, options.set))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
     parser = argparse.ArgumentParser(
         prog="physfed",
         description="Simulate personalised federated learning for low-dose CT.",

@@ -8,12 +8,12 @@ from rich.table import Table
 
 from physfed_ray.catalogue import PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.data.plan import PreparePlan, plan
-from physfed_ray.experiment import ClientSpec, Experiment
+from physfed_ray.data.shards import encoder
+from physfed_ray.experiment import Experiment
 from physfed_ray.methods.base import Method, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import parameter_counts
 from physfed_ray.progress import byte_size, duration
-from physfed_ray.reports.registry import make_encoder
 from physfed_ray.step_cost import StepCost, measure_step, network_sizes, steps_per_round
 
 HOST_BYTES = 190e6
@@ -35,6 +35,8 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
         f"{experiment.backbone.channels} channels, seed {experiment.seed}"
     )
     console.print(_client_table(experiment, todo))
+    if experiment.unseen:
+        console.print("The lower part: unseen protocols, with the test patients. Lengths in mm.")
     for line in (
         *_data_lines(experiment, todo),
         *_size_lines(experiment, method),
@@ -45,16 +47,16 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
 
 def _method(experiment: Experiment) -> Method:
     """Return the method for the experiment's task, before anything is known of the pixels."""
-    encoder = make_encoder(experiment.reports.encoder)
+    text_encoder = encoder(experiment.reports.encoder)
     task = Task(
         image_size=experiment.data.image_size,
         clients=len(experiment.clients),
         input_mean=0.0,
         input_std=1.0,
-        tokens=encoder.tokens,
-        dim=encoder.dim,
-        embedding_mean=(0.0,) * encoder.dim,
-        embedding_std=(1.0,) * encoder.dim,
+        tokens=text_encoder.tokens,
+        dim=text_encoder.dim,
+        embedding_mean=(0.0,) * text_encoder.dim,
+        embedding_std=(1.0,) * text_encoder.dim,
         backbone=experiment.backbone,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
@@ -62,15 +64,13 @@ def _method(experiment: Experiment) -> Method:
 
 def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
     table = number_table("client", "patients", "slices", *PROTOCOL_HEADINGS)
-    for client in experiment.clients:
-        _add_client(table, client, client.id, *_counts(todo, "train", client.id))
-    for client in experiment.unseen:
-        _add_client(table, client, f"{client.id} (test only)", *_counts(todo, "unseen", client.id))
+    groups = (("train", experiment.clients), ("unseen", experiment.unseen))
+    for split, clients in groups:
+        for client in clients:
+            patients, slices = _counts(todo, split, client.id)
+            table.add_row(client.id, str(patients), str(slices), *numbers(client.protocol))
+        table.add_section()
     return table
-
-
-def _add_client(table: Table, client: ClientSpec, name: str, patients: int, slices: int) -> None:
-    table.add_row(name, str(patients), str(slices), *numbers(client.protocol))
 
 
 def _counts(todo: PreparePlan, split: str, client: str) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
     yield f"images: {data.image_size} x {data.image_size}, {low:g} to {high:g} HU become 0 to 1"
     for split in ("validation", "test"):
         patients, slices = _counts(todo, split, first)
-        yield f"{split}: {patients} patients, {slices} slices under every seen protocol"
+        yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client lists"
     missing, total = len(todo.missing()), len(todo.shards)
@@ -120,9 +120,9 @@ def _cost_lines(
     kept = private + (shared if training.optimizer_state == "persist_all" else 0)
     host = HOST_BYTES + 16 * (shared + private) + cost.activation_bytes
     host += 12 * kept * clients / hosts
-    yield f"memory: {byte_size(host)} a host, {byte_size(host * hosts)} on {hosts} hosts"
+    yield f"memory: {byte_size(host)} a host, {byte_size(host * hosts)} on {hosts} host(s)"
     seconds = training.rounds * federation.participation * steps * cost.seconds / min(hosts, slots)
     yield (
         f"time: about {duration(seconds)} of training on this machine: {training.rounds} rounds, "
-        f"{steps} steps of {cost.seconds:.3g} s a round on {hosts} hosts"
+        f"{steps} steps of {cost.seconds:.3g} s a round on {hosts} host(s)"
     )

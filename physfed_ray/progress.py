@@ -91,26 +91,26 @@ def print_results(run_dir: str, console: Console) -> None:
     from physfed_ray.evaluation.runs import load_run  # torch and pyarrow: only when there is a run
 
     run = load_run(run_dir)
-    tables = [("seen protocols, test patients", seen_table(run), run.clients)]
+    tables = [("seen protocols", seen_table(run), run.clients)]
     if (unseen := unseen_table(run)) is not None:
-        tables.append(("unseen protocols, test patients", unseen, run.unseen))
+        tables.append(("unseen protocols", unseen, run.unseen))
     for title, scores, entries in tables:
-        names = [entry.label for entry in entries] + ["average"]
-        console.print(_result_table(title, scores, names))
+        table = Table(title=f"{run.title}, {title}: PSNR (dB), SSIM (%)", title_justify="left")
+        _fill(table, scores, [*(entry.label for entry in entries), "average"], f"{run.title}, ")
+        console.print(table)
     console.print(Text(f"report: {run_dir.rstrip('/')}/report.html"), soft_wrap=True)
 
 
-def _result_table(title: str, scores: "ScoreTable", names: Sequence[str]) -> Table:
-    """Return a table of clients by methods (as columns, so that 8 clients fit 80 columns)."""
-    table = Table(title=f"{title}: PSNR (dB) / SSIM (%)", title_justify="left", box=None)
+def _fill(table: Table, scores: "ScoreTable", names: Sequence[str], prefix: str) -> None:
+    """Put clients in rows and methods in columns, so that eight clients fit 80 characters."""
+    table.box, table.padding = None, (0, 1, 0, 0)
     table.add_column("")
     for row in scores.rows:
-        table.add_column(row.label, justify="right")
+        table.add_column(row.label.removeprefix(prefix), justify="right")
     for position, name in enumerate(names):
-        cells = [row[position] for row in scores.cells]
-        style = "bold" if position == len(names) - 1 else ""
-        table.add_row(name, *(" / ".join(c.text for c in cell) for cell in cells), style=style)
-    return table
+        psnr_ssim = [[cell.mean for cell in row[position]] for row in scores.cells]
+        cells = [f"{psnr:.2f} {ssim:.1f}" for psnr, ssim in psnr_ssim]
+        table.add_row(name, *cells, style="bold" if position == len(names) - 1 else "")
 
 
 def progress(console: Console | None = None) -> "LogLines | LiveDisplay":
