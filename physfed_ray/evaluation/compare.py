@@ -13,7 +13,7 @@ from physfed_ray.evaluation.classical import CLASSICAL_FILE, add_classical
 from physfed_ray.evaluation.compare_tables import Comparison
 from physfed_ray.evaluation.groups import Group, classical_runs, group_runs
 from physfed_ray.evaluation.report import curve_split, shown_policy, two_lines
-from physfed_ray.evaluation.report_page import flatten
+from physfed_ray.evaluation.report_page import flatten, splits_grid
 from physfed_ray.evaluation.run_tables import BODY, WHOLE, policy_label
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, load_run
 from physfed_ray.evaluation.tables import ScoreTable
@@ -210,7 +210,11 @@ def _record(comparison: Comparison) -> Iterable[str]:
     yield "## How it was made\n"
     yield "### Data\n"
     yield from _items(flatten(first.experiment["data"]), skip="cache")
-    yield from _items(flatten(first.summary.get("data", {})))
+    summary = first.summary.get("data", {})
+    yield from _items(flatten({k: v for k, v in summary.items() if k != "splits"}))
+    if (splits := splits_grid(first)) is not None:
+        yield f"\nPatients / slices of each client, seed {first.seed}:\n"
+        yield tables.markdown(splits.head, splits.rows)
     if (chosen := tables.strengths(comparison)) is not None:
         yield "\nStrengths of the classical denoisers, tuned on slices that are not test slices:\n"
         yield chosen
@@ -230,7 +234,7 @@ def _record(comparison: Comparison) -> Iterable[str]:
 
 def _items(entries: Sequence[tuple[str, str]], skip: str | None = None) -> Iterable[str]:
     for key, value in entries:
-        if key != skip:
+        if key != skip and value != "–":
             yield f"- {key}: {_portable(value)}"
 
 

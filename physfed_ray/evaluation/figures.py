@@ -253,7 +253,7 @@ def costs(seconds: Curve, down: Curve, up: Curve) -> Figure:
             linestyle=dash, linewidth=2,
         )  # fmt: skip
     right.set(xlabel="round", ylabel="MB, all clients", title="Data sent in each round")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.12 * max(*down[1], *up[1], 1.0) / _MB)
     right.legend(loc="lower right")
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -269,6 +269,7 @@ def modulation(curves: Mapping[str, Curves]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, (name, of_clients) in zip(panels, curves.items(), strict=False):
         _bundle(ax, of_clients)
+        ax.ticklabel_format(axis="y", useOffset=False)
         ax.set(xlabel="round", title=name.replace("_", " "))
     for ax in panels[len(curves) :]:
         ax.set_visible(False)

@@ -10,12 +10,13 @@ import jinja2
 from matplotlib.figure import Figure
 
 from physfed_ray.evaluation import figures, pictures
-from physfed_ray.evaluation.report_page import page
+from physfed_ray.evaluation.report_page import followed_modulation, page
 from physfed_ray.evaluation.run_tables import write_tables
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean, load_run
 
 CLIENTS_IN_A_FIGURE = 16
 EXAMPLES = 8
+ROWS = 4
 _WIDTH_PX = 1144
 
 
@@ -62,13 +63,14 @@ def _figures(run: Run) -> dict[str, tuple[str, str, Figure]]:
     made = {
         "learning_curves": _learning_curves(run),
         "boxplots": _boxplots(run),
-        "examples_seen": _examples(run, "test"),
-        "examples_unseen": _examples(run, "unseen"),
         "codebook": _codebook(run),
         "modulation": _modulation(run),
         "costs": _costs(run),
         "samples": _samples(run),
     }
+    for split in ("test", "unseen"):
+        for k, entry in enumerate(_examples(run, split)):
+            made[f"examples_{split}_{k + 1}"] = entry
     return {name: entry for name, entry in made.items() if entry is not None}
 
 
@@ -121,7 +123,8 @@ def _entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
     return [e for e in entries if run.example(split, e.id) is not None][:EXAMPLES]
 
 
-def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
+def _examples(run: Run, split: str) -> list[tuple[str, str, Figure]]:
+    """Draw examples, a few rows a figure, so that each fits a screen and a page."""
     panels = []
     policy = shown_policy(run, split)
     for entry in _entries_with_examples(run, split):
@@ -133,17 +136,20 @@ def _examples(run: Run, split: str) -> tuple[str, str, Figure] | None:
             for image in (example.full, example.low, example.denoised[policy])
         )
         panels.append(pictures.Panel(two_lines(entry), full, (low, denoised)))
-    if not panels:
-        return None
-    figure = pictures.denoised_panels(panels, ("Low dose", run.title))
     how = f" ({POLICIES[policy][0]})" if POLICIES.get(policy, ("",))[0] else ""
     low_hu, high_hu = pictures.SOFT_TISSUE_HU
-    return (
-        f"Denoised slices{how}",
+    sentence = (
         f"Shown from {low_hu:g} to {high_hu:g} HU with the PSNR in that window; the errors are the "
-        f"image minus the full dose, blue below it and red above, up to {pictures.ERROR_HU:g} HU.",
-        figure,
+        f"image minus the full dose, blue below it and red above, up to {pictures.ERROR_HU:g} HU."
     )
+    return [
+        (
+            f"Denoised slices{how}" + (", continued" if start else ""),
+            sentence,
+            pictures.denoised_panels(panels[start : start + ROWS], ("Low dose", run.title)),
+        )
+        for start in range(0, len(panels), ROWS)
+    ]
 
 
 def shown_policy(run: Run, split: str) -> str:
@@ -169,8 +175,8 @@ def _samples(run: Run) -> tuple[str, str, Figure] | None:
     window = pictures.SOFT_TISSUE_HU
     return (
         "Example slices of each client",
-        f"The same kind of slice before and after the scan is simulated with each client's "
-        f"protocol, from {window[0]:g} to {window[1]:g} HU.",
+        "A test slice before and after the scan is simulated with each client's protocol, from "
+        f"{window[0]:g} to {window[1]:g} HU.",
         pictures.sample_slices(panels),
     )
 
@@ -188,8 +194,7 @@ def _codebook(run: Run) -> tuple[str, str, Figure] | None:
 
 
 def _modulation(run: Run) -> tuple[str, str, Figure] | None:
-    names = [str(n) for n in run.metrics.where(split="modulation").distinct("metric")]
-    curves = {n: run.curve("modulation", n) for n in names if n != "swap_psnr_drop"}
+    curves = {name: run.curve("modulation", name) for name in followed_modulation(run)}
     if not curves:
         return None
     return (

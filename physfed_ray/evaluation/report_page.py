@@ -67,10 +67,11 @@ def page(run: Run, tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
         "policies": [(POLICIES[p][0] or run.title, POLICIES[p][1]) for p in run.policies],
         "routes": _routes(run),
         "routes_sentence": _routes_sentence(run),
-        "swap_sentence": _swap_sentence(run),
+        "modulation_sentences": [_last_sentence(run), _swap_sentence(run)],
         "missing": _missing(run),
         "missing_sentence": _missing_sentence(run),
-        "data": flatten(run.summary.get("data", {})),
+        "data": flatten({k: v for k, v in run.summary.get("data", {}).items() if k != "splits"}),
+        "splits": splits_grid(run),
         "protocols": _protocols(run),
         "settings": _settings(run),
         "command": run.summary.get("command", ""),
@@ -191,6 +192,40 @@ def _routes_sentence(run: Run) -> str:
     )
 
 
+def splits_grid(run: Run) -> Grid | None:
+    """Return how many patients and slices each client has for each purpose, None where unknown."""
+    splits = run.summary.get("data", {}).get("splits", {})
+    names = [name for name, counts in splits.items() if counts]
+    if not names:
+        return None
+    clients = dict.fromkeys(client for name in names for client in splits[name])
+    rows = [(client, *(_counts(splits[name].get(client)) for name in names)) for client in clients]
+    return Grid(("patients / slices", *names), rows)
+
+
+def _counts(counts: Mapping[str, int] | None) -> str:
+    return f"{counts['patients']} / {counts['slices']}" if counts else "–"
+
+
+def followed_modulation(run: Run) -> list[str]:
+    """Return the quantities of the modulation that more than one round has."""
+    rows = run.metrics.where(split="modulation")
+    names = [str(name) for name in rows.distinct("metric")]
+    return [n for n in names if len(rows.where(metric=n).distinct("round")) > 1]
+
+
+def _last_sentence(run: Run) -> str:
+    """Say what of the modulation was measured at the end alone."""
+    followed = {*followed_modulation(run), "swap_psnr_drop"}
+    names = run.metrics.where(split="modulation").distinct("metric")
+    values = [
+        f"{name.replace('_', ' ')} {finite_mean(run.client_means('modulation', name).values()):.3g}"
+        for name in names
+        if name not in followed
+    ]
+    return f"At the end: {', '.join(values)}." if values else ""
+
+
 def _swap_sentence(run: Run) -> str:
     drops = run.client_means("modulation", "swap_psnr_drop")
     drops = {c: v for c, v in drops.items() if math.isfinite(v)}
@@ -198,9 +233,9 @@ def _swap_sentence(run: Run) -> str:
         return ""
     worst = max(drops, key=lambda client: drops[client])
     return (
-        "Given the code least like its own, a client loses "
-        f"{finite_mean(drops.values()):.2f} dB on average (most: {worst}, {drops[worst]:.2f} dB); "
-        "near 0 the codes do not matter to the image."
+        "Given the code least like its own, a client's PSNR changes by "
+        f"{-finite_mean(drops.values()):+.2f} dB on average (most harmed: {worst}, "
+        f"{-drops[worst]:+.2f} dB); near 0 the codes do not matter to the image."
     )
 
 

@@ -91,6 +91,8 @@ class RunMaker:
                 quality = self.quality * (0.7 + 0.05 * p)
                 self._score(name, name, f"unseen/{policy}", quality, "unseen/input")
         self._system()
+        if self.method == "scan_physfed":
+            self.rows.append((self.rounds, "server", "modulation", "alpha_client_std", 0.25))
         self.directory.write("experiment.yaml", yaml.safe_dump(self._experiment()).encode())
         self.directory.write_table("metrics.parquet", self.rows, METRICS_SCHEMA)
         if not self.finished:
@@ -192,7 +194,13 @@ class RunMaker:
             "precision": "bf16",
             "parameters": {"shared": 1_850_000, "private": 910_000, "by_module": {"encoder": 9}},
             "bytes_per_round": {"down": 5.9e7, "up": 5.9e7},
-            "data": {"patients": 12, "kept": {"slices": 96}, "left out": {"localizer": 3}},
+            "data": {
+                "source": {"patients": 12, "left_out": {"localizer": 3}},
+                "splits": {
+                    "train": {f"c{k + 1}": {"patients": 1, "slices": 16} for k in range(8)},
+                    "test": {f"c{k + 1}": {"patients": 2, "slices": 32} for k in range(8)},
+                },
+            },
             "clients": [
                 {
                     "id": f"c{k + 1}",

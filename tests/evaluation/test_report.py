@@ -60,6 +60,8 @@ def test_the_report_shows_everything_in_one_file(make_run: MakeRun) -> None:
         "Body pixels alone",
         "Spread over slices",
         "Denoised slices",
+        "Denoised slices, continued",
+        "Patients and slices",
         "Denoised slices (PVQS)",
         "Where each unseen protocol was sent",
         "Learning curves",
@@ -71,7 +73,7 @@ def test_the_report_shows_everything_in_one_file(make_run: MakeRun) -> None:
         "Settings",
     }
     assert wanted <= set(page.headings)
-    assert len(page.sources) == 8
+    assert len(page.sources) == 9
     for source in page.sources:
         head, content = source.split(",", 1)
         assert head == "data:image/png;base64"
@@ -80,7 +82,9 @@ def test_the_report_shows_everything_in_one_file(make_run: MakeRun) -> None:
     assert not re.search(r"https?://|@import|<script", text)
     assert "Clients were missing 2 times, in 2 rounds." in text
     assert "deadline" in text
-    assert "loses 0.35 dB on average (most: c8, 0.70 dB)" in text
+    assert "At the end: alpha client std 0.25." in text
+    assert "<td>1 / 16</td>" in text
+    assert "changes by -0.35 dB on average (most harmed: c8, -0.70 dB)" in text
 
 
 def test_the_report_prints_the_numbers_of_the_slices(make_run: MakeRun) -> None:
