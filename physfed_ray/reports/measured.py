@@ -9,6 +9,8 @@ import numpy as np
 
 from physfed_ray.reports.measurements import Measurements, Part, measure, smooth
 
+SHAFT_HU = 750.0
+"""On the smoothed slice only the shafts of long bones are denser than this."""
 NOTHING = "Axial CT slice without any body in the field of view: air only."
 
 
@@ -55,8 +57,9 @@ def describe(m: Measurements | None) -> str:
 def guess_region(m: Measurements) -> str:
     """Return the key of ``_OPENINGS`` that fits best.
 
-    Skull encloses its contents; lungs make a chest; of the rest, trunks are wide with the spine
-    behind the middle, pelves are wide with bone at the sides or in front, and limbs are round.
+    Skull encloses its contents; lungs make a chest; of the rest, trunks are wide with the loose
+    bone of the spine behind the middle, pelves are wide with bone at the sides or in front, and
+    limbs are round with a dense shaft.
     """
     aspect = m.width / m.depth
     if m.bodies > 1:
@@ -69,13 +72,13 @@ def guess_region(m: Measurements) -> str:
         return "shoulders"
     if m.lung.share > 0:
         return "lung bases"
+    backbone = m.spine > 0.5 and m.bone.front < 0.4 and m.bone.peak_hu < SHAFT_HU
+    ribs = m.bone.pieces > 3 and m.bone.largest < 0.025
     if aspect > 1.3:
-        return "abdomen" if m.spine > 0.5 and m.bone.front < 0.4 else "pelvis"
-    if m.bone.largest > 0.07 and m.field_share > 0.6:
-        return "pelvis"
-    if m.gas.share > 0.02:
+        return "abdomen" if backbone or ribs else "pelvis"
+    if backbone and aspect > 1.05 and (m.bone.pieces > 1 or m.gas.share > 0.004):
         return "abdomen"
-    return "limb"
+    return "pelvis" if m.bone.largest > 0.07 and m.field_share > 0.6 else "limb"
 
 
 def _head(m: Measurements) -> list[str]:
@@ -129,7 +132,7 @@ def _mediastinum(m: Measurements) -> str:
 
 def _lung_bases(m: Measurements) -> list[str]:
     return [
-        "Axial CT of the upper abdomen just below the diaphragm.",
+        "Axial CT of the upper abdomen just below the diaphragm: liver, stomach and bowel.",
         f"Only the posterior lung bases are seen, {_percent(m.lung.share)} of the section.",
         *_organs(m),
     ]
@@ -143,7 +146,7 @@ def _shoulders(m: Measurements) -> list[str]:
 
 
 def _abdomen(m: Measurements) -> list[str]:
-    return ["Axial CT of the abdomen; no lung is seen.", *_organs(m)]
+    return ["Axial CT of the abdomen below the lungs: liver, kidneys and bowel.", *_organs(m)]
 
 
 def _organs(m: Measurements) -> list[str]:
@@ -238,7 +241,7 @@ def _bone(m: Measurements, region: str) -> list[str]:
         canal = "with a marrow canal" if m.marrow > 0.08 else "dense throughout"
         return [f"Cortical bone {canal}, {amount}, {_place(m.bone)}."]
     if region in ("chest", "abdomen", "lung bases"):
-        spine = "the vertebra behind" if m.spine > 0.5 else "ribs, sternum and spine all around"
+        spine = "the vertebra behind" if m.spine > 0.5 else "ribs and spine all around"
         return [f"Bone {amount}: {spine}."]
     return [f"Bone {amount} in {_count(m.bone.pieces)}."]
 

@@ -27,8 +27,8 @@ class Abdomen:
         """Draw the patient."""
         self.build = build = Build.draw(rng)
         self.noise_hu = build.noise_hu
-        self.a = 138 * build.scale + build.fat_mm
-        self.b = rng.uniform(108, 122) * build.scale + 0.65 * build.fat_mm
+        self.a = 150 * build.scale + build.fat_mm
+        self.b = rng.uniform(100, 112) * build.scale + 0.6 * build.fat_mm
         self.field_mm = 2 * (1.04 * self.a + 14)
         self.space = Space.draw(rng, self.field_mm, self.length_mm)
         self.liver = rng.uniform(0.9, 1.12)

@@ -202,9 +202,9 @@ class Canvas:
         noise = ndimage.gaussian_filter(white, 0.7, truncate=3)
         noise -= ndimage.gaussian_filter(noise, 2.0, truncate=3)
         tissue = ndimage.gaussian_filter((sharp > -500).astype(np.float32), 2.0, truncate=3)
-        result: np.ndarray = sharp + noise_hu * (0.25 + 0.75 * tissue) * _unit(noise)
-        result = np.maximum(result, AIR_HU - 24.0).astype(np.float32)
-        return result
+        noisy = sharp + noise_hu * (0.25 + 0.75 * tissue) * _unit(noise)
+        result: np.ndarray = np.maximum(noisy, AIR_HU - 24.0)
+        return result.astype(np.float32)
 
 
 def _unit(noise: np.ndarray) -> np.ndarray:

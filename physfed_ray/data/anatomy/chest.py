@@ -38,7 +38,7 @@ class Chest:
         """Draw the patient."""
         self.build = build = Build.draw(rng)
         self.noise_hu = build.noise_hu
-        self.a = 146 * build.scale + build.fat_mm
+        self.a = 152 * build.scale + build.fat_mm
         self.b = rng.uniform(106, 118) * build.scale + 0.65 * build.fat_mm
         self.field_mm = 2 * (self.a + 56)
         self.space = Space.draw(rng, self.field_mm, self.length_mm)

@@ -49,7 +49,7 @@ class Head:
         if z < 60:
             for side in SIDES:
                 muscle = ellipse(side * (a + 3), -22, 5.5, 30, side * 0.1)
-                canvas.paint(muscle, MUSCLE_HU, grain=5)
+                canvas.paint(muscle & scalp.grow(-3), MUSCLE_HU, grain=5)
         skull = ellipse(0, 0, a, b)
         self._skull(canvas, skull, z)
         brain = skull.grow(-self.table * (0.9 + 0.2 * (z > 100)))
@@ -83,7 +83,7 @@ class Head:
             (26 - depth) / 6, 0, 1
         )
         canvas.blend(w, cover, WHITE_HU + (GREY_HU - WHITE_HU) * ribbon, 2.0, 1.0)
-        sulci = np.clip(1 - folds / (0.17 * self.atrophy), 0, 1) * np.clip((17 - depth) / 6, 0, 1)
+        sulci = np.clip(1 - folds / (0.26 * self.atrophy), 0, 1) * np.clip((17 - depth) / 6, 0, 1)
         canvas.blend(w, cover * sulci, CSF_HU)
         if z < 88:
             self._deep(canvas, z)

@@ -127,7 +127,7 @@ class Limb:
         end = max(0.0, 1 - (z - KNEE_Z) / 75) ** 1.5
         y = cy - 0.12 * r * (1 - end)
         marrow = (build.marrow + 20) * end - 75 * (1 - end)
-        cortex = 1.3 + 2.3 * (1 - end)
+        cortex = 1.3 + 3.0 * (1 - end)
         x = cx + side * 4 * (1 - end)
         bone = ellipse(x, y, (14 + 21 * end) * k, (14 + 10 * end) * k)
         if end > 0.35:
@@ -138,7 +138,7 @@ class Limb:
             bone = (
                 bone - ellipse(x, y + 32 * k, 9 * k, 15 * k) - ellipse(x, y - 27 * k, 10 * k, 6 * k)
             )
-        canvas.bone(bone, cortex, marrow, 1.15 * build.cortex)
+        canvas.bone(bone, cortex, marrow, (1 + 0.6 * (1 - end)) * build.cortex)
 
     def _shank(self, canvas: Canvas, z: float, side: int, cx: float, cy: float, r: float) -> None:
         """Paint shin bone and calf bone."""
@@ -147,7 +147,7 @@ class Limb:
         x, y = cx - side * 10 * (1 - end), cy - (0.42 * r) * (1 - end)
         marrow = (build.marrow + 10) * end - 75 * (1 - end)
         shin = ellipse(x, y, (12.5 + 23 * end) * k, (15 + 8 * end) * k, 0.5 * side * (1 - end))
-        canvas.bone(shin, 1.3 + 1.9 * (1 - end), marrow, 1.1 * build.cortex)
+        canvas.bone(shin, 1.3 + 2.6 * (1 - end), marrow, (1 + 0.6 * (1 - end)) * build.cortex)
         if z < KNEE_Z - 14:
             top = max(0.0, 1 - (KNEE_Z - 14 - z) / 30)
             calf = ellipse(cx + side * (0.55 * r), cy + 2, (6.5 + 4 * top) * k, (7 + 4 * top) * k)

@@ -258,7 +258,7 @@ class Pelvis:
             shaft = ellipse(side * 116 * k, 10, 15.5 * k, 15.5 * k) if z < 48 else EMPTY
             cortex = 2.0 + 5 * max(0.0, 1 - z / 44)
             marrow = build.marrow * min(1.0, z / 40) - 60 * max(0.0, 1 - z / 40)
-            canvas.bone(lump | neck | shaft, cortex, marrow, 1.1 * build.cortex)
+            canvas.bone(lump | neck | shaft, cortex, marrow, (1.1 + 0.4 * (z < 44)) * build.cortex)
 
     def _vessels(self, canvas: Canvas, z: float) -> None:
         """Paint the iliac and femoral vessels and the nodes of the groin."""

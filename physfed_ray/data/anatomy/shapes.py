@@ -82,10 +82,10 @@ def ellipse(cx: float, cy: float, a: float, b: float, turn: float = 0.0) -> Shap
         if turn:
             u, v = u * c + v * s, v * c - u * s
         u, v = u / a, v / b
-        level = np.sqrt(u * u + v * v)
+        level = np.maximum(np.sqrt(u * u + v * v), np.float32(1e-4))
         u, v = u / a, v / b
-        slope = np.sqrt(u * u + v * v)
-        near: np.ndarray = level * (level - 1) / np.maximum(slope, 1e-6)
+        slope = np.maximum(np.sqrt(u * u + v * v), level / max(a, b))
+        near: np.ndarray = level * (level - 1) / slope
         return near
 
     return Shape((cx - half_x, cy - half_y, cx + half_x, cy + half_y), distance)
@@ -97,10 +97,10 @@ def squarish(cx: float, cy: float, a: float, b: float) -> Shape:
     def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         u, v = np.abs(x - cx) / a, np.abs(y - cy) / b
         steep_u, steep_v = u * np.sqrt(u), v * np.sqrt(v)
-        power = u * steep_u + v * steep_v
-        level = power ** np.float32(0.4)
+        level = np.maximum((u * steep_u + v * steep_v) ** np.float32(0.4), np.float32(1e-3))
+        steep = level * np.sqrt(level)
         slope = np.sqrt(np.square(steep_u / a) + np.square(steep_v / b))
-        near: np.ndarray = (power - power / np.maximum(level, 1e-6)) / np.maximum(slope, 1e-6)
+        near: np.ndarray = (level - 1) * steep / np.maximum(slope, steep / max(a, b))
         return near
 
     return Shape((cx - a, cy - b, cx + a, cy + b), distance)
