@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.evaluation.long_table import LongTable
 from physfed_ray.evaluation.report import write_report
+from physfed_ray.evaluation.report_page import TableView
 from physfed_ray.evaluation.runs import load_run
+from physfed_ray.evaluation.tables import Column, Row, ScoreTable
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -139,3 +142,22 @@ def test_what_is_not_a_run_is_refused_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text("name: a\n")
     with pytest.raises(PhysFedError, match="no completed round"):
         write_report(tmp_path)
+
+
+def test_a_run_killed_before_its_first_evaluation_is_reported(make_run: MakeRun) -> None:
+    root = make_run("local", finished=False, rounds=1)
+    table = LongTable.from_parquet((root / "metrics.parquet").read_bytes())
+    kept = [table.where(split=split) for split in ("train", "system")]
+    columns = {name: np.concatenate([t.columns[name] for t in kept]) for name in table.columns}
+    (root / "metrics.parquet").write_bytes(LongTable(columns).to_parquet())
+    page = Page(write_report(root).read_text())
+    assert {"Learning curves", "Time and bytes of each round"} <= set(page.headings)
+
+
+def test_wide_tables_are_cut_into_blocks_with_the_average_last() -> None:
+    values = np.zeros((1, 20, 1))
+    clients = tuple(str(k) for k in range(20))
+    table = ScoreTable("", clients, (Column("psnr", "PSNR"),), (Row("A", values),))
+    chunks = TableView("", table).chunks
+    assert [len(chunk) for chunk in chunks] == [8, 8, 5]
+    assert [k for chunk in chunks for k in chunk] == list(range(21))
