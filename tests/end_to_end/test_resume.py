@@ -31,7 +31,7 @@ training: {rounds: 12, batch_size: 2, patch: 32, patches_per_slice: 4, evaluate_
 
 
 def command(experiment: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "physfed_ray.cli", "run", str(experiment), "--out", str(out), *more]
+    return [sys.executable, "-m", "physfed_ray", "run", str(experiment), "--out", str(out), *more]
 
 
 def kill_after_round(experiment: Path, out: Path, number: int, runtime: str) -> None:
