@@ -45,7 +45,7 @@ class SentenceEncoder:
     name = "minilm"
     tokens = 1
 
-    def __init__(self, folder: Path | None = None, batch_size: int = 32) -> None:
+    def __init__(self, folder: Path | None = None, batch_size: int = 8) -> None:
         """Load the tokenizer and the weights.
 
         Args:

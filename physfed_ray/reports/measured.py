@@ -7,7 +7,8 @@ size is unknown, so sizes are told as parts of the field of view or of the body'
 
 import numpy as np
 
-from physfed_ray.reports.measurements import Measurements, Part, measure, smooth
+from physfed_ray.reports.measurements import Measurements, measure, smooth
+from physfed_ray.reports.wording import balance, count, grade, hounsfield, percent, place
 
 SHAFT_HU = 750.0
 """On the smoothed slice only the shafts of long bones are denser than this."""
@@ -85,8 +86,8 @@ def _head(m: Measurements) -> list[str]:
     inside = "with pneumatised sinuses" if m.gas.share > 0.01 else "at the level of the brain"
     return [
         f"Axial CT of the head {inside}.",
-        f"The skull encloses {_percent(m.enclosed)} of the section; intracranial tissue "
-        f"averages {_hu(m.soft_hu)}.",
+        f"The skull encloses {percent(m.enclosed)} of the section; intracranial tissue "
+        f"averages {hounsfield(m.soft_hu)}.",
     ]
 
 
@@ -104,8 +105,8 @@ def _chest(m: Measurements) -> list[str]:
 
 
 def _lungs(m: Measurements) -> str:
-    amount = _grade(m.lung.share, (0.12, 0.25, 0.4), ("poorly", "moderately", "well", "very well"))
-    sides = _balance(
+    amount = grade(m.lung.share, (0.12, 0.25, 0.4), ("poorly", "moderately", "well", "very well"))
+    sides = balance(
         m.lung.right,
         "the right lung is much larger",
         "the right lung is slightly larger",
@@ -113,11 +114,11 @@ def _lungs(m: Measurements) -> str:
         "the left lung is slightly larger",
         "the left lung is much larger",
     )
-    return f"The lungs are {amount} aerated, {_percent(m.lung.share)} of the section; {sides}."
+    return f"The lungs are {amount} aerated, {percent(m.lung.share)} of the section; {sides}."
 
 
 def _mediastinum(m: Measurements) -> str:
-    word = _grade(
+    word = grade(
         m.mediastinum,
         (0.3, 0.42, 0.55),
         (
@@ -127,13 +128,13 @@ def _mediastinum(m: Measurements) -> str:
             "Consolidation, effusion or organs displace much of the lung",
         ),
     )
-    return f"{word}, {_percent(m.mediastinum)} of the thoracic space."
+    return f"{word}, {percent(m.mediastinum)} of the thoracic space."
 
 
 def _lung_bases(m: Measurements) -> list[str]:
     return [
         "Axial CT of the upper abdomen just below the diaphragm: liver, stomach and bowel.",
-        f"Only the posterior lung bases are seen, {_percent(m.lung.share)} of the section.",
+        f"Only the posterior lung bases are seen, {percent(m.lung.share)} of the section.",
         *_organs(m),
     ]
 
@@ -152,7 +153,7 @@ def _abdomen(m: Measurements) -> list[str]:
 def _organs(m: Measurements) -> list[str]:
     if m.solid.largest < 0.06:
         return ["Bowel loops and mesentery without a large solid organ."]
-    side = _balance(
+    side = balance(
         m.solid.right,
         "mainly on the right, as the liver is",
         "larger on the right: liver, with spleen or stomach opposite",
@@ -160,11 +161,11 @@ def _organs(m: Measurements) -> list[str]:
         "larger on the left: spleen, stomach or bowel",
         "mainly on the left, as the spleen and stomach are",
     )
-    return [f"Solid abdominal organs take {_percent(m.solid.share)}, {side}."]
+    return [f"Solid abdominal organs take {percent(m.solid.share)}, {side}."]
 
 
 def _pelvis(m: Measurements) -> list[str]:
-    bone = _balance(
+    bone = balance(
         m.bone.right,
         "iliac bone and hip on the right side only",
         "hip bones on both sides, more on the right",
@@ -187,7 +188,7 @@ def _limb(m: Measurements) -> list[str]:
         first = "Axial CT of a single limb, a thigh or an arm, around the shaft of a long bone."
     else:
         first = "Axial CT of soft tissue of a limb without bone."
-    bulk = _grade(
+    bulk = grade(
         m.solid.largest,
         (0.12, 0.3, 0.45),
         (
@@ -197,7 +198,7 @@ def _limb(m: Measurements) -> list[str]:
             "A large confluent soft-tissue mass fills the limb",
         ),
     )
-    return [first, f"{bulk} ({_hu(m.soft_hu)})."]
+    return [first, f"{bulk} ({hounsfield(m.soft_hu)})."]
 
 
 _OPENINGS = {
@@ -212,38 +213,38 @@ _OPENINGS = {
 
 
 def _size(m: Measurements) -> str:
-    size = _grade(
+    size = grade(
         m.field_share,
         (0.3, 0.5, 0.65),
         ("Small section", "Section of medium size", "Large section", "Very large section"),
     )
-    shape = _grade(
+    shape = grade(
         m.width / m.depth, (0.9, 1.15, 1.5), ("taller than wide", "round", "oval", "broad and flat")
     )
-    return f"{size}, {shape}, filling {_percent(m.field_share)} of the field of view."
+    return f"{size}, {shape}, filling {percent(m.field_share)} of the field of view."
 
 
 def _fat(m: Measurements) -> list[str]:
-    amount = _grade(
+    amount = grade(
         m.fat.share,
         (0.12, 0.25, 0.4),
         ("little fat", "a moderate amount of fat", "abundant fat", "marked adiposity"),
     )
-    rim = _grade(m.fat_rim, (0.1, 0.18), ("a thin", "a moderate", "a thick"))
-    return [f"There is {amount} ({_percent(m.fat.share)}) with {rim} subcutaneous layer."]
+    rim = grade(m.fat_rim, (0.1, 0.18), ("a thin", "a moderate", "a thick"))
+    return [f"There is {amount} ({percent(m.fat.share)}) with {rim} subcutaneous layer."]
 
 
 def _bone(m: Measurements, region: str) -> list[str]:
     if m.bone.share == 0:
         return ["No bone is seen."] if region != "shoulders" else []
-    amount = _percent(m.bone.share)
+    amount = percent(m.bone.share)
     if region == "limb":
         canal = "with a marrow canal" if m.marrow > 0.08 else "dense throughout"
-        return [f"Cortical bone {canal}, {amount}, {_place(m.bone)}."]
+        return [f"Cortical bone {canal}, {amount}, {place(m.bone)}."]
     if region in ("chest", "abdomen", "lung bases"):
         spine = "the vertebra behind" if m.spine > 0.5 else "ribs and spine all around"
         return [f"Bone {amount}: {spine}."]
-    return [f"Bone {amount} in {_count(m.bone.pieces)}."]
+    return [f"Bone {amount} in {count(m.bone.pieces)}."]
 
 
 def _gas(m: Measurements, region: str) -> list[str]:
@@ -255,14 +256,14 @@ def _gas(m: Measurements, region: str) -> list[str]:
         "head": "Air cells",
         "limb": "Gas in the soft tissue",
     }.get(region, "Bowel gas")
-    return [f"{where}, {_percent(m.gas.share)}, {_place(m.gas)}."]
+    return [f"{where}, {percent(m.gas.share)}, {place(m.gas)}."]
 
 
 def _contrast(m: Measurements) -> list[str]:
     if m.contrast.share < 0.005:
         return []
     word = "Contrast-enhanced vessels or organs" if m.contrast.largest > 0.008 else "Dense foci"
-    return [f"{word}, {_percent(m.contrast.share)}, {_place(m.contrast)}."]
+    return [f"{word}, {percent(m.contrast.share)}, {place(m.contrast)}."]
 
 
 def _rest(m: Measurements) -> list[str]:
@@ -276,35 +277,3 @@ def _rest(m: Measurements) -> list[str]:
     elif m.symmetry < 0.6:
         found.append("The two sides differ markedly.")
     return found
-
-
-def _percent(share: float) -> str:
-    """Return a percentage as coarse as noise makes the measurement."""
-    value = 100 * share
-    if value < 1:
-        return "under 1%"
-    return f"{round(value)}%" if value < 10 else f"{5 * round(value / 5)}%"
-
-
-def _hu(value: float) -> str:
-    return f"{10 * round(value / 10)} HU"
-
-
-def _grade(value: float, steps: tuple[float, ...], words: tuple[str, ...]) -> str:
-    """Return the word of the interval between ``steps`` that ``value`` falls into."""
-    return words[int(np.searchsorted(steps, value))]
-
-
-def _balance(right: float, *words: str) -> str:
-    """Return one of five words, from all on the patient's right to all on the left."""
-    return _grade(1 - right, (0.3, 0.44, 0.56, 0.7), words)
-
-
-def _place(part: Part) -> str:
-    side = _grade(part.right, (0.33, 0.67), ("on the left", "central", "on the right"))
-    depth = _grade(part.front, (0.33, 0.67), ("posterior", "", "anterior"))
-    return f"{depth} {side}".strip()
-
-
-def _count(pieces: int) -> str:
-    return _grade(pieces, (1, 2, 5), ("one piece", "two pieces", "several pieces", "many pieces"))

@@ -135,18 +135,6 @@ def measure(image: np.ndarray) -> Measurements | None:
     filled = ndimage.binary_fill_holes(ndimage.binary_closing(bone, iterations=3)) & body
     bones = ndimage.binary_fill_holes(bone)
     size = image.shape[0]
-    parts = {
-        name: frame.part(mask, image)
-        for name, mask in (
-            ("lung", lung),
-            ("gas", gas),
-            ("fat", fat),
-            ("soft", soft),
-            ("solid", solid),
-            ("bone", bone),
-            ("contrast", contrast),
-        )
-    }
     return Measurements(
         field_share=area / (np.pi / 4 * size**2),
         width=frame.width / size,
@@ -161,7 +149,13 @@ def measure(image: np.ndarray) -> Measurements | None:
         spine=frame.spine(bone),
         mediastinum=_mediastinum(lung, body),
         symmetry=_symmetry(image, frame),
-        **parts,
+        lung=frame.part(lung, image),
+        gas=frame.part(gas, image),
+        fat=frame.part(fat, image),
+        soft=frame.part(soft, image),
+        solid=frame.part(solid, image),
+        bone=frame.part(bone, image),
+        contrast=frame.part(contrast, image),
     )
 
 
@@ -235,7 +229,8 @@ def _air(image: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return aerated, aerated
     index = np.arange(1, count + 1)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    middle = np.asarray(ndimage.median(image, labels, index))
+    # Only the labelled pixels: ndimage would sort the whole slice.
+    middle = np.asarray(ndimage.median(image[aerated], labels[aerated], index))
     is_lung = (sizes >= LUNG_SHARE * body.sum()) & (middle > LUNG_ABOVE_HU)
     lung = np.isin(labels, index[is_lung])
     return lung, np.isin(labels, index[~is_lung & (sizes >= SPECK_PIXELS)])
@@ -252,8 +247,9 @@ def _bright(image: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if count == 0:
         return bright, bright
     index = np.arange(1, count + 1)
-    peaks = np.asarray(ndimage.maximum(image, labels, index))
-    medians = np.asarray(ndimage.median(image, labels, index))
+    values, pieces = image[bright], labels[bright]
+    peaks = np.asarray(ndimage.maximum(values, pieces, index))
+    medians = np.asarray(ndimage.median(values, pieces, index))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     uniform = (medians > UNIFORM_RATIO * peaks) & (peaks < CONTRAST_MAX_HU)
     bone = (peaks >= BONE_PEAK_HU) & ~uniform

@@ -188,3 +188,17 @@ def test_fields_are_smooth_and_of_unit_variance():
 def test_spaces_differ_between_patients():
     one, other = (Space.draw(np.random.default_rng(s), 400, 200) for s in (0, 1))
     assert np.abs(one.blotch.at(0, 32) - other.blotch.at(0, 32)).mean() > 0.3
+
+
+def test_painting_stays_in_single_precision():
+    """A NumPy scalar in a shape would silently make everything twice as slow."""
+    x, y = grid()
+    two = np.float64(2.0)
+    shapes = (
+        ellipse(two, two, 10 * two, 5 * two, 0.2),
+        squarish(two, two, 10 * two, 5 * two),
+        capsule((two, two), (9 * two, two), two),
+        ellipse(0, 0, 9, 9).grow(two),
+    )
+    for shape in shapes:
+        assert shape.distance(x, y).dtype == np.float32

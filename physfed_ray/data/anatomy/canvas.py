@@ -1,7 +1,7 @@
 """The image that a phantom's slice is painted on: soft borders, warped space, texture."""
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, cos, floor, sin
 from typing import Protocol
 
 import numpy as np
@@ -97,8 +97,9 @@ class Canvas:
         self.size = size
         axis = ((np.arange(size) + 0.5) * self.pixel - space.field_mm / 2).astype(np.float32)
         self.turn = space.turn
-        self.x = np.cos(space.turn) * axis[None] + np.sin(space.turn) * axis[:, None]
-        self.y = np.cos(space.turn) * axis[:, None] - np.sin(space.turn) * axis[None]
+        c, s = cos(space.turn), sin(space.turn)
+        self.x = c * axis[None] + s * axis[:, None]
+        self.y = c * axis[:, None] - s * axis[None]
         for across, down, amplitude in space.warps:
             self.x = self.x + amplitude * across.at(z, size)
             self.y = self.y + amplitude * down.at(z, size)
@@ -144,6 +145,7 @@ class Canvas:
         if shape.empty:
             return
         w = self.window(shape)
+        hu = float(hu)  # a NumPy scalar would make every array below double precision
         if mask is not None and not mask[w].any():
             return
         distance = shape.distance(self.x[w], self.y[w])

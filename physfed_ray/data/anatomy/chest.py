@@ -118,23 +118,37 @@ class Chest:
         canvas.paint(broad, MUSCLE_HU, grain=6, blotch=3)
         canvas.septa(broad, FAT_HU + 20, 0.16, 0.8)
         upper = max(0.0, high - 0.5) / 0.5
+        body = (canvas.image > -900).astype(np.float32)
+        out = self.a * (1.1 if high > 0.85 else 0.97) - 0.3 * build.fat_mm
         for side in (-1, 1):
             if upper:
                 cape = path(
-                    mirrored([(26, cy + b + 16), (a + 8, cy + b - 8), (a + 38, cy + 14)], side),
+                    mirrored(
+                        [
+                            (26, cy + b + 16),
+                            (min(a + 8, out - 14), cy + b - 8),
+                            (min(a + 38, out - 8), cy + 14),
+                        ],
+                        side,
+                    ),
                     [7 + 5 * upper, 7 + 10 * upper, 6 + 15 * upper],
                 )
-                canvas.paint(cape, MUSCLE_HU, grain=6, blotch=4)
+                canvas.paint(cape, MUSCLE_HU, grain=6, blotch=4, mask=body)
                 canvas.septa(cape, FAT_HU + 20, 0.16, 0.8)
             if high > 0.35:
                 tip = min(1.0, (high - 0.35) / 0.3)
                 blade = path(
                     mirrored(
-                        [(a - 42, cy + b - 4), (a + 4, cy + 0.62 * b), (a + 22, cy + 22)], side
+                        [
+                            (a - 42, cy + b - 4),
+                            (min(a + 4, out - 26), cy + 0.62 * b),
+                            (min(a + 22, out - 16), cy + 22),
+                        ],
+                        side,
                     ),
                     [2.0, 2.6, 2.0 + 4.5 * tip],
                 )
-                canvas.paint(blade.grow(11), MUSCLE_HU, grain=6, blotch=4)
+                canvas.paint(blade.grow(11), MUSCLE_HU, grain=6, blotch=4, mask=body)
                 canvas.septa(blade.grow(11), FAT_HU + 20, 0.12, 0.7)
                 canvas.bone(blade, 1.3, build.marrow, build.cortex)
             pectoral = path(
@@ -146,15 +160,18 @@ class Chest:
             canvas.paint(pectoral, MUSCLE_HU, grain=6, blotch=3)
             canvas.septa(pectoral, FAT_HU + 20, 0.14, 0.7)
             if high > 0.9:
-                head = ellipse(side * (self.a + 2), cy + 6, 21, 23)
-                deltoid = head.grow(13) | capsule(
-                    (side * self.a, cy + 6), (side * (a + 26), cy + 12), 24
-                )
-                canvas.paint(deltoid, MUSCLE_HU, grain=6, blotch=3)
-                canvas.septa(deltoid.grow(-3), FAT_HU + 20, 0.14, 0.8)
-                canvas.bone(head, 2.0, build.marrow + 40, build.cortex)
-                collar = path(mirrored([(28, cy - b - 4), (70, cy - b + 4)], side), [7.0, 5.0])
-                canvas.bone(collar, 2.2, build.marrow, build.cortex)
+                self._shoulder(canvas, side, a, b, cy)
+
+    def _shoulder(self, canvas: Canvas, side: int, a: float, b: float, cy: float) -> None:
+        """Paint a shoulder: deltoid muscle, head of the humerus, collar bone."""
+        build = self.build
+        head = ellipse(side * (self.a + 2), cy + 6, 21, 23)
+        deltoid = head.grow(13) | capsule((side * self.a, cy + 6), (side * (a + 26), cy + 12), 24)
+        canvas.paint(deltoid, MUSCLE_HU, grain=6, blotch=3)
+        canvas.septa(deltoid.grow(-3), FAT_HU + 20, 0.14, 0.8)
+        canvas.bone(head, 2.0, build.marrow + 40, build.cortex)
+        collar = path(mirrored([(28, cy - b - 4), (70, cy - b + 4)], side), [7.0, 5.0])
+        canvas.bone(collar, 2.2, build.marrow, build.cortex)
 
     def _central(self, z: float, cage_b: float, cy: float, back: float) -> Shape:
         """Return what lies between the lungs: heart, great vessels, spine."""

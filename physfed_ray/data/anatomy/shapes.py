@@ -58,6 +58,7 @@ class Shape:
     def grow(self, mm: float) -> "Shape":
         """Return the shape with its border moved outwards by ``mm`` (inwards if negative)."""
         a, b, c, d = self.box
+        mm = float(mm)
         return Shape(
             (a - mm, b - mm, c + mm, d + mm) if not self.empty else NOWHERE,
             lambda x, y: self.distance(x, y) - mm,
@@ -67,6 +68,11 @@ class Shape:
 EMPTY = Shape(NOWHERE, lambda x, y: np.full(np.broadcast(x, y).shape, 1e6, np.float32))
 
 
+def _plain(a: float, b: float, c: float, d: float) -> tuple[float, float, float, float]:
+    """Return Python floats, which leave float32 arrays in single precision; NumPy's do not."""
+    return float(a), float(b), float(c), float(d)
+
+
 def ellipse(cx: float, cy: float, a: float, b: float, turn: float = 0.0) -> Shape:
     """Return an ellipse with half axes ``a``, ``b``, turned by ``turn`` radians.
 
@@ -74,6 +80,7 @@ def ellipse(cx: float, cy: float, a: float, b: float, turn: float = 0.0) -> Shap
     """
     if min(a, b) < 0.3:
         return EMPTY
+    cx, cy, a, b = _plain(cx, cy, a, b)
     c, s = cos(turn), sin(turn)
     half_x, half_y = hypot(a * c, b * s), hypot(a * s, b * c)
 
@@ -93,6 +100,7 @@ def ellipse(cx: float, cy: float, a: float, b: float, turn: float = 0.0) -> Shap
 
 def squarish(cx: float, cy: float, a: float, b: float) -> Shape:
     """Return a superellipse of exponent 2.5, the section of a trunk."""
+    cx, cy, a, b = _plain(cx, cy, a, b)
 
     def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         u, v = np.abs(x - cx) / a, np.abs(y - cy) / b
@@ -122,7 +130,8 @@ def ellipsoid(
 def capsule(p: tuple[float, float], q: tuple[float, float], r: float, s: float = -1.0) -> Shape:
     """Return all points within ``r`` (tapering to ``s``) of the segment from ``p`` to ``q``."""
     s = r if s < 0 else s
-    (x0, y0), dx, dy = p, q[0] - p[0], q[1] - p[1]
+    x0, y0, r, s = _plain(*p, r, s)
+    dx, dy = float(q[0] - p[0]), float(q[1] - p[1])
     square, wide = max(dx * dx + dy * dy, 1e-6), max(r, s)
 
     def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
