@@ -12,7 +12,7 @@ from physfed_ray.data.patient import PatientVolume, evenly_spaced
 from physfed_ray.errors import PhysFedError
 from physfed_ray.seeds import generator
 
-VERSION = "1"
+VERSION = "2"
 """Changes whenever the same arguments would give other images."""
 
 

@@ -24,7 +24,7 @@ class MeasuredReporter:
     """
 
     name = "measured"
-    version = "1"
+    version = "2"
 
     def report(self, hu: np.ndarray) -> list[str]:
         """Describe each slice.
