@@ -30,6 +30,7 @@ METHODS = {
     "fedavg": "{name: fedavg}",
     "fedper": "{name: fedper}",
     "scan_physfed": "{name: scan_physfed}",
+    "scan_physfed-adam_eps_1e-8": "{name: scan_physfed}",
     "scan_physfed-public_code": "{name: scan_physfed, variant: public_code}",
 }
 
@@ -38,7 +39,8 @@ def run(out: Path, method: str, seed: int, lr: float, rounds: int) -> None:
     """Run one experiment in a process of its own, unless it is complete."""
     if (out / "report.html").exists():
         return
-    settings = {
+    epsilon = {"training.adam_eps": "1e-8"} if method.endswith("adam_eps_1e-8") else {}
+    settings = epsilon | {
         "method": METHODS[method],
         "seed": str(seed),
         "training.lr": str(lr),

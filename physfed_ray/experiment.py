@@ -264,6 +264,13 @@ class Training(Settings):
     local_epochs: int = Field(1, ge=1, description="passes over a client's slices in a round")
     batch_size: int = Field(20, ge=1, description="slices or patches in a step")
     lr: float = Field(1e-3, gt=0, lt=1, description="Adam's learning rate")
+    adam_eps: float = Field(
+        1e-8,
+        gt=0,
+        lt=1e-3,
+        description="Adam's epsilon; gradients far below it hardly move their weights, and those "
+        "of hypernetworks can be (docs/results/real_ct.md)",
+    )
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="bf16: autocast; auto: bf16 where the device is made for it"
     )

@@ -152,4 +152,4 @@ def make_optimizer(
         for state in states
         for child, parameter in state.parameters.items()
     ]
-    return torch.optim.Adam(groups, lr=spec.training.lr, fused=True)
+    return torch.optim.Adam(groups, lr=spec.training.lr, eps=spec.training.adam_eps, fused=True)
