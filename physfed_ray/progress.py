@@ -95,7 +95,8 @@ def print_results(run_dir: str, console: Console) -> None:
     if (unseen := unseen_table(run)) is not None:
         tables.append(("unseen protocols", unseen, run.unseen))
     for title, scores, entries in tables:
-        table = Table(title=f"{run.title}, {title}: PSNR (dB), SSIM (%)", title_justify="left")
+        console.print(Text(f"{run.title}, {title}: PSNR (dB), SSIM (%)", style="italic"))
+        table = Table(box=None, padding=(0, 1, 0, 0))
         _fill(table, scores, [*(entry.label for entry in entries), "average"], f"{run.title}, ")
         console.print(table)
     console.print(Text(f"report: {run_dir.rstrip('/')}/report.html"), soft_wrap=True)
@@ -103,7 +104,6 @@ def print_results(run_dir: str, console: Console) -> None:
 
 def _fill(table: Table, scores: "ScoreTable", names: Sequence[str], prefix: str) -> None:
     """Put clients in rows and methods in columns, so that eight clients fit 80 characters."""
-    table.box, table.padding = None, (0, 1, 0, 0)
     table.add_column("")
     for row in scores.rows:
         table.add_column(row.label.removeprefix(prefix), justify="right")
