@@ -1,6 +1,7 @@
 """SCAN-PhysFed: shared and private parts, both variants' expressions, ablations, codes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,26 +186,43 @@ def test_heads_must_divide_the_width():
         ScanPhysFedSettings(anatomy_hidden_dim=30)
 
 
-def test_sizes_of_the_paper():
-    length = 32000
+def counts(tokens, length, channels=96, **settings):
+    """Return the parameters of every child, without making them."""
     task = Task(
         image_size=256,
         clients=8,
         input_mean=0.0,
         input_std=1.0,
-        tokens=2,
+        tokens=tokens,
         dim=length,
         embedding_mean=(0.0,) * length,
         embedding_std=(1.0,) * length,
-        backbone=BackboneSettings(),
+        backbone=BackboneSettings(channels=channels),
     )
-    settings = ScanPhysFedSettings(anatomy_hidden_dim=2048, map_size=59)
+    method = ScanPhysFed(ScanPhysFedSettings(**settings), task)
     with torch.device("meta"):
-        network = torch.nn.ModuleDict(
-            {name: make() for name, make in ScanPhysFed(settings, task).children().items()}
-        )
-    counts = parameter_counts(network)
-    assert counts["anatomy_hypernetwork"] == pytest.approx(40.3e6, rel=0.01)
-    assert counts["protocol_hypernetwork"] == pytest.approx(0.06e6, rel=0.01)
-    assert counts["encoder"] == pytest.approx(0.92e6, rel=0.01)
-    assert counts["decoder"] == pytest.approx(0.92e6, rel=0.01)
+        children = {name: make() for name, make in method.children().items()}
+    return parameter_counts(torch.nn.ModuleDict(children))
+
+
+def test_sizes_of_the_paper():
+    found = counts(2, 32000, anatomy_hidden_dim=2048, map_size=59)
+    assert found["anatomy_hypernetwork"] == pytest.approx(40.3e6, rel=0.01)
+    assert found["protocol_hypernetwork"] == pytest.approx(0.06e6, rel=0.01)
+    assert found["encoder"] == pytest.approx(0.92e6, rel=0.01)
+    assert found["decoder"] == pytest.approx(0.92e6, rel=0.01)
+
+
+def test_documented_sizes_are_right():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    paper = {"anatomy_hidden_dim": 2048, "map_size": 59}
+    for found in (
+        counts(2, 32000, **paper),
+        counts(1, 32000, **paper),
+        counts(1, 384),
+        counts(1, 384, channels=16),
+    ):
+        order = ("encoder", "protocol_hypernetwork", "anatomy_hypernetwork", "decoder")
+        shared = sum(found.values()) - found["decoder"]
+        row = " | ".join(f"{n:,}" for n in (*(found[name] for name in order), shared))
+        assert f"| {row} |" in page
