@@ -17,7 +17,7 @@ from physfed_ray.progress import byte_size, duration
 from physfed_ray.step_cost import StepCost, measure_step, network_sizes, steps_per_round
 
 HOST_BYTES = 600e6
-"""Resident memory of a host with a negligible network (measured on Linux, mapped files included)."""
+"""Resident memory of a host with a negligible network (measured, mapped files included)."""
 
 
 def print_description(experiment: Experiment, console: Console | None = None) -> None:
