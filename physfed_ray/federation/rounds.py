@@ -265,7 +265,8 @@ class Rounds:
                 (number, name, "modulation", metric, value)
                 for metric, value in evaluation.inspection.items()
             ]
-        return rows
+        apart = self.runtime.server("inspect_codes")
+        return rows + [(number, "server", "modulation", n, value) for n, value in apart.items()]
 
     def _commit(self, rows: Sequence[Row]) -> None:
         self.rows += rows

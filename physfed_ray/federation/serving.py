@@ -83,8 +83,6 @@ def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
     clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
     if codes is None or len(codes) < 2 or not clients:
         return []
-    apart = rounds.runtime.server("inspect_codes")
-    spread: list[Row] = [(number, "server", "modulation", n, v) for n, v in apart.items()]
     unit = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
     farthest = np.argmin(unit @ unit.T, axis=1)
     vector, _ = rounds.runtime.publish()
@@ -95,7 +93,7 @@ def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
         for code in (own, codes[farthest[job.client]]):
             calls.append((host, "evaluate", (vector, job, "test", code)))
     values = rounds.runtime.fetch(rounds.runtime.start(calls))
-    return spread + [
+    return [
         (
             number,
             rounds.spec.clients[client].id,
