@@ -82,7 +82,8 @@ def _report(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from physfed_ray.evaluation.compare import compare
 
-    print(compare(options.run_dirs, options.out))
+    page = compare(options.run_dirs, options.out, classical=options.classical, force=options.force)
+    print(page)
 
 
 def _protocols(options: argparse.Namespace) -> None:
@@ -172,7 +173,7 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         _compare,
         "Compare runs of several methods and seeds on one page.",
-        "physfed compare runs/real_ct-* --out docs/results/real_ct.md",
+        "physfed compare runs/real_ct/final/* --out docs/results/real_ct.md --classical",
     )
     compare.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
     compare.add_argument(
@@ -181,6 +182,14 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
         default=Path("comparison.md"),
         metavar="FILE",
         help="Markdown page; its figures go beside it (default: comparison.md)",
+    )
+    compare.add_argument(
+        "--classical",
+        action="store_true",
+        help="also score total variation and non-local means, tuned on validation patients",
+    )
+    compare.add_argument(
+        "--force", action="store_true", help="compare runs of different data all the same"
     )
 
 

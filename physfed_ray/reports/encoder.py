@@ -1,6 +1,8 @@
 """Reports to vectors: a sentence encoder from a local folder that never goes online."""
 
+import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ class SentenceEncoder:
     tokens = 1
 
     def __init__(self, folder: Path | None = None, batch_size: int = 8) -> None:
-        """Load the tokenizer and the weights.
+        """Check the folder; the weights are read at the first report, where there is one.
 
         Args:
             folder: Local folder in the Hugging Face layout; the packaged MiniLM by default.
@@ -62,14 +64,24 @@ class SentenceEncoder:
                     f"The text encoder's folder {folder} has no {name}: "
                     "install or copy the complete model again."
                 )
-        # Imported here because transformers takes seconds that most commands need not wait for.
-        from transformers import AutoModel, AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        self._batch_size = batch_size
-        self.dim = int(self._model.config.hidden_size)
+        self._folder, self._batch_size = folder, batch_size
+        self.dim = int(json.loads((folder / "config.json").read_text())["hidden_size"])
         self.version = f"{VERSION}-{_fingerprint(folder)}"
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # Imported here because transformers takes seconds that cached data need not wait for.
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+
+    @cached_property
+    def _model(self) -> Any:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        return AutoModel.from_pretrained(self._folder, local_files_only=True).eval()
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Embed each text.
