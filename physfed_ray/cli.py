@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from physfed_ray.data.prepare import prepare
+    from physfed_ray.data.prepare import left_out_files, prepare
     from physfed_ray.experiment import load_experiment
     from physfed_ray.progress import progress
 
@@ -70,6 +70,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
             connect(options.address)
             prepared = prepare_on_ray(experiment, show)
+    for why, path in left_out_files(experiment):
+        print(f"left out ({why}): {path}")
     print(prepared.root)
 
 

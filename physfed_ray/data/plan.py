@@ -77,7 +77,7 @@ def plan(experiment: Experiment) -> PreparePlan:
     Raises:
         PhysFedError: There is nothing usable in the source, or too few patients for the clients.
     """
-    source = _make_source(experiment)
+    source = make_source(experiment)
     data = experiment.data
     settings = ShardSettings(
         seed=experiment.seed,
@@ -147,7 +147,8 @@ def _files(
     return {name: shards for name, shards in files.items() if shards}
 
 
-def _make_source(experiment: Experiment) -> PatientSource:
+def make_source(experiment: Experiment) -> PatientSource:
+    """Return where the experiment's full-dose images come from."""
     settings = experiment.data.source
     if settings.phantom is not None:
         return PhantomSource(settings.phantom.patients, settings.phantom.slices, experiment.seed)

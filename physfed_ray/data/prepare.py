@@ -8,18 +8,28 @@ the other, or on Ray (``physfed_ray.runtime.prepare``).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
-from physfed_ray.data.plan import PreparePlan, plan
+from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
 from physfed_ray.data.shards import Outcome, Shard, do_shard
 from physfed_ray.data.store import sweep
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 
-__all__ = ["PreparePlan", "Prepared", "PreparedClient", "Statistics", "plan", "prepare"]
+__all__ = [
+    "PreparePlan",
+    "Prepared",
+    "PreparedClient",
+    "Statistics",
+    "left_out_files",
+    "plan",
+    "prepare",
+]
 
 SEEN_SPLITS = ("train", "validation", "test")
 
@@ -44,14 +54,17 @@ def prepare(
     Args:
         experiment: Its data, clients, unseen protocols, reports and seed are read.
         run_shards: Makes shards and yields their outcomes in any order; default in this process.
-        progress: Receives ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in
-            shards, once at the start and after every shard.
+        progress: Receives a ``{"event": "message", "text": str}`` about the source, and
+            ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in shards, once at
+            the start and after every shard.
 
     Raises:
         PhysFedError: There is nothing usable, a step after loading fails, or unreadable patients
             leave a client, the test or the validation without any.
     """
     todo = plan(experiment)
+    if progress is not None:
+        progress({"event": "message", "text": source_line(todo.source_summary)})
     if (todo.root / MANIFEST).is_file():
         prepared = _reuse(todo, progress)
         if prepared is not None:
@@ -68,6 +81,24 @@ def prepare(
             unusable[outcome.shard.pseudonym] = outcome.unusable
         _tell(progress, done, total, cached)
     return _finish(todo, unusable)
+
+
+def source_line(summary: Mapping[str, Any]) -> str:
+    """Return a source's summary as one line: what was found, and what was left out and why."""
+    found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
+    reasons = ", ".join(f"{n} {why}" for why, n in summary.get("left_out", {}).items())
+    return f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
+
+
+def left_out_files(experiment: Experiment) -> list[tuple[str, Path]]:
+    """Return the files that are not used, each with the reason.
+
+    For the user's eyes alone: paths may name patients, so they are neither stored nor logged.
+    """
+    source = make_source(experiment)
+    if not isinstance(source, DicomSource):
+        return []
+    return [(why, path) for why, paths in source.left_out_paths().items() for path in paths]
 
 
 def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:

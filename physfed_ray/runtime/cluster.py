@@ -2,12 +2,15 @@
 
 import math
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
 
 from physfed_ray.errors import PhysFedError
+
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _check_reachable(address or os.environ.get("RAY_ADDRESS"))
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None and "RAY_ADDRESS" not in os.environ:
@@ -48,6 +52,20 @@ def connect(address: str | None) -> None:
             f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')} "
             f"({text.splitlines()[0]}): start one with `ray start --head`, correct --address, "
             "or leave it out to run on this machine"
+        ) from error
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse a host and port where nothing listens; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise PhysFedError(
+            f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`, "
+            "correct --address, or leave it out to run on this machine"
         ) from error
 
 
