@@ -121,7 +121,6 @@ class Rounds:
         rows: list[Row] = []
         for client, evaluation in evaluations.items():
             rows += score_rows(number, self.spec.clients[client].id, split, evaluation.scores)
-        self.announce(number, split, evaluations)
         return evaluations, rows
 
     def announce(self, number: int, split: str, evaluations: Mapping[int, Evaluation]) -> None:
@@ -259,6 +258,8 @@ class Rounds:
         if not any(getattr(files, split) for files in self.spec.files):
             return []
         evaluations, rows = self.evaluate(split, number)
+        if number < self.spec.training.rounds:  # the last evaluation follows with all splits
+            self.announce(number, split, evaluations)
         for client, evaluation in evaluations.items():
             name = self.spec.clients[client].id
             rows += [

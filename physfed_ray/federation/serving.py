@@ -6,7 +6,8 @@ Policies for an unseen protocol:
 * ``mean_of_scores``: the mean of all local models' scores (the paper's baseline, section 4.2.2).
 * ``nearest_protocol``: the local model of the client with the nearest normalised protocol.
 * ``ensemble``: the mean of all local models' images.
-* ``pvqs``: eq. 7 of Yang et al. 2025: the codebook's nearest entry, decoded by its owner.
+* ``pvqs``: eq. 7 of Yang et al. 2025: the codebook's nearest entry, decoded by its owner. The
+  features that travel to the owner include the backbone's skips, with RED-CNN the image itself.
 * ``oracle``: the local model that turns out best, an upper bound nobody can have.
 """
 
@@ -59,6 +60,7 @@ def evaluate_all(rounds: Rounds) -> FinalResults:
     for split in ("validation", "test"):
         if any(getattr(files, split) for files in rounds.spec.files):
             evaluations, _ = rounds.evaluate(split, number, detail=True)
+            rounds.announce(number, split, evaluations)
             for client, evaluation in evaluations.items():
                 results.add(number, rounds.spec.clients[client].id, split, evaluation)
                 if split == "test":
