@@ -39,6 +39,7 @@ from physfed_ray.methods.base import (
 from physfed_ray.models.codes import feature_cosine_loss, orthogonal_loss, pairwise_cosine_max
 from physfed_ray.models.hypernetworks import AnatomyHypernetwork, ProtocolHypernetwork
 from physfed_ray.models.modulation import (
+    by_protocol,
     by_protocol_relu,
     map_on_features,
     modulate_paper,
@@ -79,6 +80,11 @@ class ScanPhysFedSettings(MethodSettings):
     )
     scanning: bool = Field(True, description="modulate by the protocol (off: an ablation)")
     anatomy: bool = Field(True, description="modulate by the report (off: an ablation)")
+    modulate_skips: bool = Field(
+        False,
+        description="let the protocol scale and shift the features of the backbone's skips as "
+        "well; the paper modulates the bottleneck alone, which RED-CNN hardly uses",
+    )
     share_decoder: bool = Field(
         False,
         description="average the decoder as well, so that the hypernetworks are the only thing "
@@ -141,12 +147,12 @@ class ScanPhysFed(Method):
         return made
 
     def _protocol_hypernetwork(self) -> nn.Module:
-        chosen, backbone = self.settings, self.task.backbone
+        chosen = self.settings
         public = 0.5 if chosen.variant == "public_code" else 0.0
         return ProtocolHypernetwork(
             chosen.code_dim,
             chosen.hidden_dim,
-            backbone_of(backbone).feature_channels(backbone),
+            sum(self._modulated_channels()),
             public if chosen.dropout is None else chosen.dropout,
         )
 
@@ -189,8 +195,8 @@ class ScanPhysFed(Method):
         f, skips = network.get_submodule("encoder")(batch.low)
         code = self._own_code(network, batch)
         alpha, beta = self._head(network, f, code)
-        f_per = self._modulate(f, self._map(network, batch, f), alpha, beta)
-        mse = mean_squared_error(self.decode(network, (f_per, *skips)), batch)
+        features = self._personalise(network, batch, f, skips, alpha, beta)
+        mse = mean_squared_error(self.decode(network, features), batch)
         if code is None:
             return mse, {"mse": mse.detach()}
         if self.settings.variant == "paper":
@@ -198,9 +204,11 @@ class ScanPhysFed(Method):
         else:
             drawn = torch.randint(len(state.everyone), (len(f),), device=f.device)
             other = self._head(network, f, state.everyone[drawn])
-            orth = feature_cosine_loss(
-                by_protocol_relu(f, alpha, beta), by_protocol_relu(f, *other)
+            own_f, other_f = (
+                by_protocol_relu(f, *(x[:, : f.shape[1]] for x in modulation))
+                for modulation in ((alpha, beta), other)
             )
+            orth = feature_cosine_loss(own_f, other_f)
         return mse + self.settings.tau * orth, {"mse": mse.detach(), "orth": orth.detach()}
 
     def features(
@@ -213,7 +221,35 @@ class ScanPhysFed(Method):
         else:
             rows = code.reshape(-1, code.shape[-1])
         alpha, beta = self._head(network, f, rows)
-        return self._modulate(f, self._map(network, batch, f), alpha, beta), *skips
+        return self._personalise(network, batch, f, skips, alpha, beta)
+
+    def _modulated_channels(self) -> list[int]:
+        """Return the channels of the bottleneck and, where they are modulated, of each skip."""
+        settings = self.task.backbone
+        backbone = backbone_of(settings)
+        skips = backbone.skip_channels(settings) if self.settings.modulate_skips else ()
+        return [backbone.feature_channels(settings), *skips]
+
+    def _personalise(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        f: Tensor,
+        skips: tuple[Tensor, ...],
+        alpha: Tensor,
+        beta: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return f_per and the skips, which only ``modulate_skips`` changes."""
+        channels = self._modulated_channels()
+        own, *others = zip(
+            torch.split(alpha, channels, 1), torch.split(beta, channels, 1), strict=True
+        )
+        f_per = self._modulate(f, self._map(network, batch, f), *own)
+        changed = [
+            by_protocol(skip, *pair) if pair[0].shape[1] else skip
+            for skip, pair in zip(skips, others, strict=False)
+        ]
+        return f_per, *(changed or skips)
 
     def _own_code(self, network: nn.Module, batch: Batch) -> Tensor | None:
         """Return c_i, (1, code_dim); with dropout one sample for each image, (B, code_dim)."""
@@ -227,7 +263,8 @@ class ScanPhysFed(Method):
     def _head(self, network: nn.Module, f: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return alpha and beta, (1 or B, C); the identity where the protocol is ablated."""
         if code is None:
-            return f.new_ones(1, f.shape[1]), f.new_zeros(1, f.shape[1])
+            channels = sum(self._modulated_channels())
+            return f.new_ones(1, channels), f.new_zeros(1, channels)
         hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
         alpha, beta = hypernetwork.head(code)
         return alpha, beta

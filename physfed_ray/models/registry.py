@@ -38,12 +38,14 @@ class Backbone:
             features in pixels.
         decoder: settings -> module: features, skips -> image (B, 1, h, w).
         feature_channels: settings -> C, the number of channels at the bottleneck.
+        skip_channels: settings -> channels of each skip in turn; 0 for the image itself.
     """
 
     title: str
     encoder: Callable[[BackboneSettings, float, float], nn.Module]
     decoder: Callable[[BackboneSettings], nn.Module]
     feature_channels: Callable[[BackboneSettings], int]
+    skip_channels: Callable[[BackboneSettings], tuple[int, ...]]
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -52,6 +54,7 @@ BACKBONES: Mapping[str, Backbone] = {
         encoder=lambda settings, mean, std: RedCNNEncoder(settings.channels, mean, std),
         decoder=lambda settings: RedCNNDecoder(settings.channels),
         feature_channels=lambda settings: settings.channels,
+        skip_channels=lambda settings: (0, settings.channels, settings.channels),
     )
 }
 

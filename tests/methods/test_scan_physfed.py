@@ -43,6 +43,25 @@ def test_the_decoder_can_be_shared(make_method):
     assert set(method.shared) == {name for name, _ in method.build(1).named_children()}
 
 
+def test_the_protocol_can_modulate_the_skips_too(scan, make_batch):
+    method, network = scan(modulate_skips=True)
+    batch = make_batch(side=36)
+    f, skips = network.encoder(batch.low)
+    alpha, beta = (
+        x.split([f.shape[1]] * 3, 1)
+        for x in network.protocol_hypernetwork.head(
+            network.protocol_hypernetwork.code(batch.g[None])
+        )
+    )
+    _, image, shallow, deep = method.features(network, batch)
+    scale, shift = alpha[1][:, :, None, None], beta[1][:, :, None, None]
+    torch.testing.assert_close(image, skips[0])
+    torch.testing.assert_close(shallow, scale * skips[1] + shift)
+    scale, shift = alpha[2][:, :, None, None], beta[2][:, :, None, None]
+    torch.testing.assert_close(deep, scale * skips[2] + shift)
+    assert not torch.allclose(deep, skips[2])
+
+
 def test_loss_of_the_paper(scan, make_batch, begin):
     method, network = scan(tau=0.3)
     batch = make_batch(side=36)
