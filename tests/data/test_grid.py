@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from physfed_ray.data.dicom import DicomSource
 
+from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.grid import AIR_HU, body_mask, denormalise, normalise, to_grid
 
 WINDOW = (-1000.0, 2000.0)
