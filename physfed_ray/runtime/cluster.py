@@ -39,7 +39,7 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    _check_reachable(address or os.environ.get("RAY_ADDRESS"))
+    check_reachable(address or os.environ.get("RAY_ADDRESS"))
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None and "RAY_ADDRESS" not in os.environ:
@@ -55,8 +55,12 @@ def connect(address: str | None) -> None:
         ) from error
 
 
-def _check_reachable(address: str | None) -> None:
-    """Refuse a host and port where nothing listens; Ray itself would try for minutes."""
+def check_reachable(address: str | None) -> None:
+    """Refuse a host and port where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        PhysFedError: If nothing listens there. Other kinds of address are left to Ray.
+    """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.federation.run_directory import RunDirectory
-from physfed_ray.runtime.cluster import connect
+from physfed_ray.runtime.cluster import check_reachable
 from physfed_ray.runtime.run import run_experiment
 
 EXPERIMENT = """
@@ -125,4 +125,4 @@ def test_a_bucket_gets_the_whole_run_directory(experiment: Experiment) -> None:
 
 def test_no_cluster_at_the_address_is_one_sentence() -> None:
     with pytest.raises(PhysFedError, match="no Ray cluster answers at"):
-        connect("127.0.0.1:1")
+        check_reachable("127.0.0.1:1")
