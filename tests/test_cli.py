@@ -94,14 +94,14 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
         "clients: 'paper-[12]'\n"
         "backbone: {channels: 4}\n"
         "method: {name: fedper}\n"
-        "training: {rounds: 300, batch_size: 2, evaluate_every: 300}\n"
+        "training: {rounds: 150, batch_size: 2, evaluate_every: 150}\n"
     )
     arguments = ["run", experiment, "--out", tmp_path / "run", "--runtime", "inline"]
     with subprocess.Popen(
         physfed(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert any(line.startswith("round 3/300") for line in process.stdout)
+        assert any(line.startswith("round 3/150") for line in process.stdout)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
@@ -118,6 +118,6 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
 
     words = shlex.split(advice.split("to go on: physfed ")[1])
     finished = subprocess.run(physfed(*words), capture_output=True, text=True, check=True)
-    assert "round 300/300" in finished.stdout
-    assert "round 2/300" not in finished.stdout
+    assert "round 150/150" in finished.stdout
+    assert "round 2/150" not in finished.stdout
     assert f"report: {tmp_path}/run/report.html" in finished.stdout
