@@ -295,7 +295,6 @@ class Training(Settings):
     evaluate_every: int = Field(
         10, ge=1, description="rounds between two evaluations on validation patients"
     )
-    compile: bool = Field(False, description="torch.compile the training step")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

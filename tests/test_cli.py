@@ -85,6 +85,11 @@ def physfed(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
+def heed_ctrl_c() -> None:
+    """Undo that a suite started in the background ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
     experiment = tmp_path / "my own.yaml"
     experiment.write_text(
@@ -98,7 +103,11 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
     )
     arguments = ["run", experiment, "--out", tmp_path / "run", "--runtime", "inline"]
     with subprocess.Popen(
-        physfed(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        physfed(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("round 3/150") for line in process.stdout)
