@@ -55,12 +55,14 @@ class ClientInfo:
         id: Its name in the experiment.
         g: Its normalised protocol, seven values.
         slices: Number of its training slices.
+        speed: Simulated local steps in the time in which a client of speed 1 makes one.
     """
 
     index: int
     id: str
     g: tuple[float, ...]
     slices: int
+    speed: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,117 @@
+"""The schema of an experiment file: every key, its unit, its default, its bounds.
+
+One module for each group of keys, in the order of the file.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.clients import Clients, ClientSpec
+from physfed_ray.experiment.data import Data
+from physfed_ray.experiment.federation import Federation
+from physfed_ray.experiment.file import apply_overrides, explain, read_yaml
+from physfed_ray.experiment.method import MethodSpec, Reports
+from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.training import Training
+from physfed_ray.models.registry import BackboneSettings
+
+__all__ = ["ClientSpec", "Experiment", "Federation", "Training", "load_experiment"]
+
+
+class Experiment(Settings):
+    """One experiment, resolved: patterns expanded, paths absolute, defaults filled in."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
+    )
+    seed: int = Field(1, ge=0, description="every random stream derives from it")
+    data: Data = Field(description="the images")
+    clients: Clients = Field(
+        min_length=1, description="a list, or a pattern over protocol names: 'paper-*'"
+    )
+    unseen: Clients = Field(
+        (), description="protocols that no client trains on, only tested; as `clients`"
+    )
+    reports: Reports = Field(Reports(), description="reports and their embeddings")
+    backbone: BackboneSettings = Field(
+        default_factory=BackboneSettings, description="the imaging network"
+    )
+    method: MethodSpec = Field(description="the federated method and its settings")
+    training: Training = Field(Training(), description="local training")
+    federation: Federation = Field(Federation(), description="the federation")
+    tracking: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (), description="trackers beside TensorBoard, configured by their own variables"
+    )
+    provenance: dict[str, Any] = Field(
+        {}, description="written by a run (versions, commit); ignored when read"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _unique_ids([client.id for client in (*self.clients, *self.unseen)])
+        self._disjoint_patients()
+        patch, size = self.training.patch, self.data.image_size
+        if patch is not None and patch > size:
+            raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
+        return self
+
+    def _disjoint_patients(self) -> None:
+        groups: list[tuple[str, Sequence[str]]] = [
+            (f"clients.{i}.patients", client.patients or ())
+            for i, client in enumerate(self.clients)
+        ]
+        for key in ("test_patients", "validation_patients"):
+            value = getattr(self.data, key)
+            groups.append((f"data.{key}", value if isinstance(value, tuple) else ()))
+        if any(client.patients for client in self.unseen):
+            raise ValueError("unseen: an unseen protocol has no patients of its own; it scans "
+                             "data.test_patients")  # fmt: skip
+        owner: dict[str, str] = {}
+        for key, patients in groups:
+            for patient in patients:
+                if owner.setdefault(patient, key) != key:
+                    raise ValueError(f"{key}: patient '{patient}' is also in {owner[patient]}; "
+                                     "patients must not overlap")  # fmt: skip
+
+    def run_name(self) -> str:
+        """Return the default name of the run directory."""
+        return f"{self.name}-{self.method.name}-seed{self.seed}"
+
+    def to_yaml(self) -> str:
+        """Return the experiment as YAML that ``load_experiment`` reads back to an equal one."""
+        content = self.model_dump(mode="json", exclude=None if self.provenance else {"provenance"})
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _unique_ids(ids: Sequence[str]) -> None:
+    for position, client_id in enumerate(ids):
+        if client_id in ids[:position]:
+            raise ValueError(f"the client id '{client_id}' is used twice; ids must differ")
+        if client_id == "server":
+            raise ValueError("the client id 'server' is taken by the parameter server")
+
+
+def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experiment:
+    """Read, override and check an experiment file.
+
+    Args:
+        path: The YAML file; relative paths inside it are relative to it.
+        overrides: ``key.path=value`` entries, values in YAML.
+
+    Raises:
+        PhysFedError: The file is missing, not YAML, or does not fit the schema.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    apply_overrides(content, overrides)
+    try:
+        return Experiment.model_validate(content, context={"base": path.parent.resolve()})
+    except ValidationError as error:
+        raise PhysFedError(f"{path}: {explain(error, Experiment)}") from None
+    except PhysFedError as error:
+        raise PhysFedError(f"{path}: {error}") from None

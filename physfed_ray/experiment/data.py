@@ -1,0 +1,108 @@
+"""Keys under ``data``: where the images come from and how they are cut up."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
+from physfed_ray.experiment.settings import RelativePath, Settings
+
+SMALLEST_IMAGE = 32
+"""Side in pixels; RED-CNN's five unpadded 5 x 5 layers take 20 of them at the bottleneck."""
+
+
+def _patients(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        if len(set(value)) != len(value):
+            raise ValueError("the list names a patient twice")
+        return tuple(value)
+    raise ValueError(f"must be a number of patients or a list of patient ids, not {value!r}")
+
+
+Patients = Annotated[int | tuple[str, ...], BeforeValidator(_patients)]
+Window = tuple[float, float]
+
+
+class Phantom(Settings):
+    """Procedural patients."""
+
+    patients: int = Field(
+        ge=1, description="number of patients, dealt over the clients and the test set"
+    )
+    slices: int = Field(12, ge=1, description="slices of each patient")
+
+
+class Source(Settings):
+    """Where the full-dose images come from: DICOM or phantoms."""
+
+    dicom: RelativePath | None = Field(
+        None, description="folder tree with CT DICOM files, relative to this file"
+    )
+    min_slices: int = Field(
+        1, ge=1, description="DICOM patients with fewer usable slices are left out"
+    )
+    phantom: Phantom | None = Field(None, description="procedural patients instead of DICOM")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.dicom is None) == (self.phantom is None):
+            raise ValueError("give exactly one of 'dicom' (a folder) and 'phantom'")
+        if self.phantom and "min_slices" in self.model_fields_set and self.min_slices > 1:
+            raise ValueError("'min_slices' belongs to 'dicom'; phantoms have 'phantom.slices'")
+        return self
+
+
+class Data(Settings):
+    """The images and how they are cut up."""
+
+    source: Source = Field(description="where the full-dose images come from")
+    image_size: int = Field(
+        256, ge=SMALLEST_IMAGE, le=2048, description="side of the square image grid in pixels"
+    )
+    slices_per_patient: int | None = Field(
+        None, ge=1, description="at most so many slices a patient, evenly spaced; null: all"
+    )
+    window_hu: Window = Field(
+        (-1000.0, 2000.0),
+        description="HU that become 0 and 1 for the network and the plain metrics",
+    )
+    clinical_windows: dict[str, Window] = Field(
+        {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)},
+        description="further HU windows in which PSNR and SSIM are given, by name",
+    )
+    centre: Literal["body", "image"] = Field(
+        "body", description="centre each slice on the body (and shrink it to fit) or on its frame"
+    )
+    test_patients: Patients = Field(
+        2, description="number of test patients, or their ids; scanned under every protocol"
+    )
+    validation_patients: Patients = Field(
+        0, description="number of validation patients, or their ids; scanned under seen protocols"
+    )
+    electronic_noise: float = Field(
+        ELECTRONIC_NOISE_COUNTS,
+        ge=0,
+        description="electronic noise of the detector: standard deviation in counts",
+    )
+    cache: RelativePath | None = Field(
+        None, description="folder for prepared scans; null: PHYSFED_CACHE or ~/.cache/physfed_ray"
+    )
+
+    @field_validator("window_hu", "clinical_windows")
+    @classmethod
+    def _low_before_high(cls, value: Any) -> Any:
+        for low, high in value.values() if isinstance(value, dict) else [value]:
+            if not low < high:
+                raise ValueError(
+                    f"a window is [low, high] in HU with low < high, not {low}, {high}"
+                )
+        return value
+
+    @field_validator("test_patients")
+    @classmethod
+    def _tests_something(cls, value: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if not value:
+            raise ValueError("at least 1 test patient is needed")
+        return value

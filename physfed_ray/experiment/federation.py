@@ -1,0 +1,125 @@
+"""Keys under ``federation``: who takes part when, where the clients live, when a round fails."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from physfed_ray.experiment.settings import RelativePath, Settings
+
+
+def _hosts(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"must be 'auto' or a whole number from 1, not {value!r}")
+
+
+def _gpus(value: Any) -> Any:
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if value == "auto" or (number and value >= 0 and (value <= 1 or value == int(value))):
+        return value
+    raise ValueError(f"must be 'auto', a share of a GPU up to 1, or a whole number, not {value!r}")
+
+
+class Availability(Settings):
+    """When clients can be reached: from a file, or drawn as alternating periods."""
+
+    csv: RelativePath | None = Field(
+        None,
+        description="columns client, from_round, to_round (both included): when a client that is "
+        "named there can be reached; clients without a line always can",
+    )
+    on_rounds: float | None = Field(
+        None, ge=1, description="mean length of the periods in which a client can be reached"
+    )
+    off_rounds: float | None = Field(
+        None, ge=1, description="mean length of the periods in which it cannot"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        drawn = self.on_rounds is not None and self.off_rounds is not None
+        if (self.csv is None) == (not drawn) or (self.on_rounds is None) != (
+            self.off_rounds is None
+        ):
+            raise ValueError("give either 'csv' (a file) or both 'on_rounds' and 'off_rounds'")
+        return self
+
+
+class Federation(Settings):
+    """Who takes part, where the clients live, and when a round fails."""
+
+    participation: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the clients drawn for each round; async: share that trains at once",
+    )
+    sampling: Literal["uniform", "by_size"] = Field(
+        "uniform", description="chance of a client to be drawn: equal, or by its training slices"
+    )
+    availability: Availability | None = Field(
+        None, description="when clients can be reached; null: always"
+    )
+    schedule: Literal["sync", "async"] = Field(
+        "sync",
+        description="sync: rounds; async: clients train without waiting for each other, and "
+        "'buffer' updates make a round (FedBuff, Nguyen et al. 2022)",
+    )
+    buffer: int = Field(10, ge=1, description="async: updates that make a round")
+    deadline_steps: float | None = Field(
+        None,
+        gt=0,
+        description="sync: simulated time, in local steps of a client of speed 1, after which a "
+        "client is late; null: none is",
+    )
+    late: Literal["drop", "merge"] = Field(
+        "drop",
+        description="what becomes of a late client's update: left out, or merged into the round "
+        "in which it arrives",
+    )
+    staleness_exponent: float = Field(
+        0.5,
+        ge=0,
+        description="a: an update trained on a shared vector that is s rounds old weighs "
+        "(1 + s)^-a (async, and late: merge)",
+    )
+    max_staleness: int = Field(
+        20, ge=0, description="updates older than so many rounds are left out"
+    )
+    clients_per_host: Annotated[int | Literal["auto"], BeforeValidator(_hosts)] = Field(
+        "auto", description="clients that share a host, one process; auto: from the resources"
+    )
+    gpus_per_host: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
+        "auto",
+        description="GPUs of a host, a share or a whole number; auto: what the cluster has, "
+        "divided evenly. Name it where the GPU machines are yet to be started by the autoscaler",
+    )
+    wait_s: float = Field(
+        1800.0, gt=0, description="seconds to wait for machines that the hosts need"
+    )
+    private_memory_mb: float = Field(
+        2048.0,
+        ge=0,
+        description="memory of a host for private states of its clients, MB; those used least "
+        "recently lie in files on its disk",
+    )
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        description="real seconds after which a round goes on without hosts that hang; null: none",
+    )
+    quorum: float = Field(
+        1.0, gt=0, le=1, description="share of the drawn clients without which the run stops"
+    )
+    checkpoint_every: int = Field(
+        1, ge=1, description="rounds between two checkpoints; a crash repeats the rounds since"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.schedule == "async" and self.deadline_steps is not None:
+            raise ValueError("'deadline_steps' belongs to 'schedule: sync'; async waits for nobody")
+        if self.late == "merge" and self.deadline_steps is None:
+            raise ValueError("'late: merge' needs 'deadline_steps', after which a client is late")
+        return self
