@@ -1,12 +1,10 @@
-"""The run directory: atomic files, the metrics table and the checkpoints, local or on a bucket."""
+"""The run directory: atomic files, tables and checkpoints, in a local folder or a bucket."""
 
-import contextlib
 import io
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ import safetensors.torch
 from torch import Tensor
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.bucket_files import BucketFiles
+from physfed_ray.federation.local_files import LocalFiles
 
 METRICS_SCHEMA = pa.schema(
     [
@@ -41,68 +41,129 @@ SLICES_SCHEMA = pa.schema(
 )
 
 
+WRITERS = 8  # files that ``write_later`` has under way; bounds its memory as well
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a completed round consists of; a round exists when its manifest does.
 
     Attributes:
         round: The completed round; 0 is the start.
-        private_rounds: For every client, the round whose file holds its private state (0: none
-            yet, the initial state).
+        private_rounds: For every client, the round after which its private state stood and whose
+            folder holds its file (0: none yet, the initial state). That folder need not have a
+            manifest.
+        bases: Earlier rounds whose shared parameters are still in use, because clients of an
+            asynchronous schedule train on them.
     """
 
     round: int
     private_rounds: dict[str, int]
+    bases: tuple[int, ...] = ()
+
+    def files(self) -> set[str]:
+        """Return the names of all files that the round may need."""
+        shared = {
+            f"{round_name(number)}/{name}.safetensors"
+            for number in (self.round, *self.bases)
+            for name in ("server", "codebook")
+        }
+        private = {client_file(number, client) for client, number in self.private_rounds.items()}
+        return shared | private | {_manifest_name(self.round)}
 
 
 class RunDirectory:
-    """Files below one root: a local path or any fsspec URL (``s3://``, ``gs://``)."""
+    """Files below one root: a local path or any fsspec URL (``s3://``, ``gs://``).
+
+    Every write is whole or not at all. A local disk that refuses one is a ``PhysFedError``; a
+    bucket out of reach is waited for (``PHYSFED_BUCKET_RETRY_S`` seconds, 600 by default).
+
+    Args:
+        root: The path or URL.
+
+    Raises:
+        PhysFedError: If no installed package speaks to such a URL.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self._fs, self._base = fsspec.core.url_to_fs(self.root)
-        self._local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
+        local = _local_path(self.root)
+        self.local_path: Path | None = local  # None on a bucket
+        self._files = BucketFiles(self.root) if local is None else LocalFiles(local)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: dict[str, Future[None]] = {}
+        self._unsynced: set[str] = set()
+        self._manifests: dict[int, Manifest] = {}
 
-    @property
-    def local_path(self) -> Path | None:
-        """The root as a local path, None on a bucket."""
-        return Path(self._base) if self._local else None
+    def check(self) -> None:
+        """Write and delete a small file, so that a run learns at once that it could not write.
+
+        Raises:
+            PhysFedError: If the disk or bucket refuses, or does not exist.
+        """
+        self.write(".write-check", b"")
+        self._files.remove([".write-check"])
 
     def path(self, name: str) -> str:
         """Return the full path of a file for ``fsspec``."""
-        return f"{self._base}/{name}"
+        base = self._files.base if isinstance(self._files, BucketFiles) else self.local_path
+        return f"{base}/{name}"
 
     def exists(self, name: str) -> bool:
         """Say whether a file is there."""
-        return bool(self._fs.exists(self.path(name)))
+        self._finish(name)
+        return self._files.exists(name)
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        return bytes(self._fs.cat_file(self.path(name)))
+        self._finish(name)
+        return self._files.read(name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
-        target = self.path(name)
-        if not self._local:
-            self._fs.pipe_file(target, content)  # an object store shows an object when complete
-            return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        """Write a file whole or not at all; it is safe when this returns."""
+        self._finish(name)
+        self._files.write(name, content)
+        self._files.sync_folders([name])
 
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors as safetensors."""
+    def write_later(self, name: str, content: bytes) -> None:
+        """Write a file while the caller goes on; it is safe when ``sync`` returns.
+
+        Several writes are under way at once, so that they share the disk's flushes and the
+        bucket's latency. The process that writes also waits for them: on network disks no other
+        machine could, so a manifest that is written after every writer's ``sync`` names only files
+        that are safe, wherever the writers run.
+        """
+        self._finish(name)
+        if len(self._pending) >= WRITERS:
+            self._finish(next(iter(self._pending)))
+        self._pool = self._pool or ThreadPoolExecutor(WRITERS, "run-directory")
+        self._pending[name] = self._pool.submit(self._files.write, name, content)
+        self._unsynced.add(name)
+
+    def sync(self) -> None:
+        """Wait until all that was given to ``write_later`` is safe.
+
+        Raises:
+            PhysFedError: If one of those writes was refused.
+        """
+        wait(self._pending.values())
+        for name in list(self._pending):
+            self._finish(name)
+        names, self._unsynced = self._unsynced, set()
+        self._files.sync_folders(names)
+
+    def _finish(self, name: str) -> None:
+        future = self._pending.pop(name, None)
+        if future is not None:
+            future.result()
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], *, later: bool = False
+    ) -> None:
+        """Write tensors as safetensors; ``later`` as in ``write_later``."""
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        self.write(name, safetensors.torch.save(contiguous))
+        write = self.write_later if later else self.write
+        write(name, safetensors.torch.save(contiguous))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """Read a safetensors file."""
@@ -136,85 +197,119 @@ class RunDirectory:
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def append_line(self, name: str, line: str) -> None:
-        """Append a line to a log; on a bucket the whole file is written again."""
-        if self._local:
-            os.makedirs(self._base, exist_ok=True)
-            with open(self.path(name), "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            return
-        before = self.read(name) if self.exists(name) else b""
-        self.write(name, before + line.encode() + b"\n")
+        """Append a line to a log; on a bucket it is written within 10 s or by ``flush``."""
+        self._files.append(name, line.encode() + b"\n")
+
+    def flush(self) -> None:
+        """Write the log lines that wait."""
+        self._files.flush()
+
+    def close(self) -> None:
+        """Write all that waits, and end the threads."""
+        self.sync()
+        self.flush()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
     def download(self, folder: Path) -> None:
         """Copy what a report needs (all but the checkpoints) to a local folder."""
-        for path in self._fs.ls(self._base, detail=False):
-            name = str(path).rsplit("/", 1)[-1]
-            if self._fs.isfile(path):
-                (folder / name).write_bytes(self.read(name))
+        for name in self._files.files():
+            (folder / name).write_bytes(self.read(name))
 
     def upload(self, folder: Path, names: Iterable[str]) -> None:
         """Copy files or folders of a local folder into the run directory."""
         for name in names:
             for path in sorted([folder / name, *(folder / name).rglob("*")]):
                 if path.is_file():
-                    self.write(path.relative_to(folder).as_posix(), path.read_bytes())
+                    self.write_later(path.relative_to(folder).as_posix(), path.read_bytes())
+        self.sync()
 
     def last_manifest(self) -> Manifest | None:
         """Return the manifest of the last completed round, None when there is none."""
-        for number in sorted(self._rounds(), reverse=True):
-            if self.exists(f"{round_name(number)}/state.json"):
-                state = json.loads(self.read(f"{round_name(number)}/state.json"))
-                return Manifest(state["round"], state["private_rounds"])
+        folders = self._files.folders("checkpoints")
+        rounds = [int(n.removeprefix("round-")) for n in folders if n.startswith("round-")]
+        for number in sorted(rounds, reverse=True):
+            if self.exists(_manifest_name(number)):
+                return self._manifest(number)
         return None
 
     def commit(self, manifest: Manifest) -> None:
         """Make a round visible, after all its other files are there."""
-        self.write_json(f"{round_name(manifest.round)}/state.json", asdict(manifest))
+        self.sync()
+        name = _manifest_name(manifest.round)
+        # The hosts synced their files before they answered; this is for the folders' names.
+        self._files.sync_folders([name, f"{round_name(manifest.round)}/clients/"])
+        self.write_json(name, asdict(manifest))
+        self._manifests[manifest.round] = manifest
+        self.flush()
 
     def prune(self, manifest: Manifest, keep: int) -> None:
-        """Delete what neither the last ``keep`` rounds nor their manifests refer to."""
-        rounds = sorted(n for n in self._rounds() if n <= manifest.round)
-        needed = {f"{round_name(r)}/clients/{c}" for c, r in manifest.private_rounds.items()}
-        for number in rounds[-keep:-1] if keep > 1 else []:
-            name = f"{round_name(number)}/state.json"
-            if self.exists(name):
-                older = json.loads(self.read(name))["private_rounds"]
-                needed |= {f"{round_name(r)}/clients/{c}" for c, r in older.items()}
-        for number in rounds[:-keep]:
-            self._prune_round(number, needed)
+        """Delete what none of the last ``keep`` manifests refers to.
 
-    def _prune_round(self, number: int, needed: set[str]) -> None:
-        folder = round_name(number)
-        kept = 0
-        if self._fs.exists(self.path(f"{folder}/clients")):
-            for path in self._fs.ls(self.path(f"{folder}/clients"), detail=False):
-                client = str(path).rsplit("/", 1)[-1].removesuffix(".safetensors")
-                if f"{folder}/clients/{client}" in needed:
-                    kept += 1
-                else:
-                    self._fs.rm(path)
-        if not kept:
-            self._fs.rm(self.path(folder), recursive=True)
-            return
-        for name in ("state.json", "server.safetensors", "codebook.safetensors"):
-            if self.exists(f"{folder}/{name}"):
-                self._fs.rm(self.path(f"{folder}/{name}"))
+        A client's file that is newer than what the last manifest names stays: its host may have
+        trained ahead of the server. The cost is one listing and one reading of each manifest that
+        this process did not write.
 
-    def _rounds(self) -> list[int]:
-        folder = self.path("checkpoints")
-        if not self._fs.exists(folder):
-            return []
-        names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(folder, False)]
-        return [int(n.removeprefix("round-")) for n in names if n.startswith("round-")]
+        Args:
+            manifest: The last one.
+            keep: How many manifests stay, at least 1.
+        """
+        by_round: dict[int, set[str]] = defaultdict(set)
+        for name in self._files.find("checkpoints"):
+            folder = name.split("/")[1]
+            if folder.startswith("round-"):
+                by_round[int(folder.removeprefix("round-"))].add(name)
+        committed = [
+            number
+            for number in sorted(by_round)
+            if number <= manifest.round and _manifest_name(number) in by_round[number]
+        ]
+        kept = {number: self._manifest(number) for number in committed[-keep:]}
+        self._manifests = kept
+        needed: set[str] = set().union(*(m.files() for m in kept.values()))
+        spare = sorted(_spare(by_round, manifest, needed))
+        manifests = [name for name in spare if name.endswith("/state.json")]
+        # Manifests go first: a round must not look completed when its files are gone.
+        self._files.remove(manifests)
+        self._files.remove(sorted(set(spare) - set(manifests)))
+
+    def _manifest(self, number: int) -> Manifest:
+        if number not in self._manifests:
+            state = json.loads(self.read(_manifest_name(number)))
+            bases = tuple(state.get("bases", ()))
+            self._manifests[number] = Manifest(state["round"], state["private_rounds"], bases)
+        return self._manifests[number]
 
     def free_bytes(self) -> int | None:
         """Return the free space of the disk, None on a bucket."""
-        if not self._local:
-            return None
-        folder = Path(self._base)
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
+        return self._files.free_bytes()
+
+
+def _local_path(root: str) -> Path | None:
+    """Return the local path that a root means, None for another file system's URL."""
+    protocol, separator, _ = root.partition("://")
+    if separator and protocol not in ("file", "local"):
+        return None
+    return Path(fsspec.core.url_to_fs(root)[1])
+
+
+def _spare(by_round: Mapping[int, set[str]], manifest: Manifest, needed: set[str]) -> Iterator[str]:
+    """Yield the files (also unfinished ones) that may go."""
+    for number, names in by_round.items():
+        clients = f"{round_name(number)}/clients/"
+        for name in names - needed:
+            if name.startswith(clients):
+                client = name.removeprefix(clients).split(".safetensors")[0]
+                superseded = number <= manifest.private_rounds.get(client, manifest.round)
+            else:
+                superseded = number < manifest.round
+            if superseded:
+                yield name
+
+
+def _manifest_name(number: int) -> str:
+    return f"{round_name(number)}/state.json"
 
 
 def round_name(number: int) -> str:
