@@ -1,0 +1,225 @@
+"""The arguments of the ``physfed`` command, with their help."""
+
+import argparse
+from pathlib import Path
+
+from physfed_ray import __version__
+
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command; ``action`` of its result names what to do."""
+    parser = argparse.ArgumentParser(
+        prog="physfed",
+        description="Simulate personalised federated learning for low-dose CT.",
+        epilog="Start with: physfed run experiments/quickstart.yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"physfed_ray {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_submit(commands)
+    _add_jobs(commands)
+    _add_prepare(commands)
+    _add_report(commands)
+    _add_compare(commands)
+    _add_protocols(commands)
+    _add_methods(commands)
+    _add_describe(commands)
+    return parser
+
+
+def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
+    run = _command(
+        commands,
+        "run",
+        "Prepare the data, train, evaluate, and write the report.",
+        "physfed run experiments/quickstart.yaml",
+        "physfed run my.yaml --set method.name=fedavg --set training.lr=3e-4",
+        "physfed run my.yaml --out runs/first --resume",
+        "physfed run my.yaml --runtime inline --set 'clients.0.patients=[A0001]'",
+    )
+    _experiment_arguments(run)
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        help="run directory, a path or an fsspec URL "
+        "(default: NAME-METHOD-seedSEED in $PHYSFED_RUNS, or in runs)",
+    )
+    run.add_argument(
+        "--resume", action="store_true", help="go on after the last completed round of --out"
+    )
+    _runtime_arguments(run)
+
+
+def _add_submit(commands: "Commands[argparse.ArgumentParser]") -> None:
+    submit = _command(
+        commands,
+        "submit",
+        "Check an experiment here, then run it as a job of a Ray cluster.",
+        "physfed submit experiments/quickstart.yaml --follow",
+        "physfed submit my.yaml --set data.source.dicom=/mnt/ct --out s3://bucket/runs/first",
+        "physfed submit my.yaml --address http://127.0.0.1:8265 --resume",
+    )
+    _experiment_arguments(submit)
+    submit.add_argument(
+        "--out",
+        metavar="DIR",
+        help="run directory, an absolute path on the cluster or an fsspec URL "
+        "(default: NAME-METHOD-seedSEED in $PHYSFED_RUNS, or in ~/physfed/runs of the head)",
+    )
+    submit.add_argument(
+        "--resume", action="store_true", help="go on after the last completed round of --out"
+    )
+    submit.add_argument(
+        "--follow", action="store_true", help="print the job's log and exit as the job does"
+    )
+    _dashboard_argument(submit)
+
+
+def _add_jobs(commands: "Commands[argparse.ArgumentParser]") -> None:
+    jobs = _command(
+        commands,
+        "jobs",
+        "List the jobs of a Ray cluster, follow one, or stop one.",
+        "physfed jobs",
+        "physfed jobs follow physfed-quickstart-1a2b3c",
+        "physfed jobs stop physfed-quickstart-1a2b3c --address http://127.0.0.1:8265",
+    )
+    _dashboard_argument(jobs)
+    actions = jobs.add_subparsers(title="actions", metavar="ACTION")
+    for name, summary in (
+        ("follow", "Print a job's log from its beginning and exit as the job does."),
+        ("stop", "Stop a job; its completed rounds stay, and --resume goes on from them."),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        action.set_defaults(action=f"jobs {name}")
+        action.add_argument("job", metavar="ID")
+        _dashboard_argument(action, default=argparse.SUPPRESS)
+
+
+def _add_prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
+    prepare = _command(
+        commands,
+        "prepare",
+        "Scan the patients under the protocols into the cache, as the first step of `run` does.",
+        "physfed prepare experiments/real_ct.yaml",
+        "physfed prepare my.yaml --set data.image_size=128",
+    )
+    _experiment_arguments(prepare)
+    _runtime_arguments(prepare)
+
+
+def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
+    report = _command(
+        commands,
+        "report",
+        "Write tables, figures and report.html of a run again.",
+        "physfed report runs/real_ct-scan_physfed-seed1",
+    )
+    report.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+
+
+def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
+    compare = _command(
+        commands,
+        "compare",
+        "Compare runs of several methods and seeds on one page.",
+        "physfed compare runs/real_ct/final/* --out docs/results/real_ct.md --classical",
+    )
+    compare.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison.md"),
+        metavar="FILE",
+        help="Markdown page; its figures go beside it (default: comparison.md)",
+    )
+    compare.add_argument(
+        "--classical",
+        action="store_true",
+        help="also score total variation and non-local means, tuned on validation patients",
+    )
+    compare.add_argument(
+        "--force", action="store_true", help="compare runs of different data all the same"
+    )
+
+
+def _add_protocols(commands: "Commands[argparse.ArgumentParser]") -> None:
+    protocols = _command(
+        commands,
+        "protocols",
+        "Print the protocols that have a name.",
+        "physfed protocols",
+        "physfed protocols 'unseen-*'",
+    )
+    protocols.add_argument("pattern", nargs="?", default="*", help="shell pattern (default: all)")
+
+
+def _add_methods(commands: "Commands[argparse.ArgumentParser]") -> None:
+    _command(
+        commands,
+        "methods",
+        "Print the federated methods, their papers and their settings.",
+        "physfed methods",
+    )
+
+
+def _add_describe(commands: "Commands[argparse.ArgumentParser]") -> None:
+    describe = _command(
+        commands,
+        "describe",
+        "Print the resolved experiment with its sizes and a time estimate, without running it.",
+        "physfed describe experiments/real_ct.yaml",
+        "physfed describe my.yaml --set backbone.channels=96",
+    )
+    _experiment_arguments(describe)
+
+
+def _command(
+    commands: "Commands[argparse.ArgumentParser]", name: str, summary: str, *examples: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="examples:\n  " + "\n  ".join(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(action=name)
+    return parser
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the file, value in YAML; may be given several times",
+    )
+
+
+def _runtime_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("ray", "inline"),
+        default="ray",
+        help="ray: all cores or a cluster (default); inline: one process, for debugging",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to join, for example auto (default: start Ray on this machine)",
+    )
+
+
+def _dashboard_argument(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="URL",
+        default=default,
+        help="the cluster's dashboard (default: $RAY_API_SERVER_ADDRESS, or "
+        "http://127.0.0.1:8265, where `ray dashboard` opens its tunnel)",
+    )
