@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+import fsspec
+
 from physfed_ray.errors import PhysFedError
 
 CURES = {
@@ -127,6 +129,14 @@ class LocalFiles:
             f"({self.free_bytes() / 1e6:.1f} MB free); the rounds that were completed are safe: "
             f"{cure} and run again with --resume, or choose another --out"
         )
+
+
+def local_path(root: str) -> Path | None:
+    """Return the local path that a root means, None for another file system's URL."""
+    protocol, separator, _ = root.partition("://")
+    if separator and protocol not in ("file", "local"):
+        return None
+    return Path(fsspec.core.url_to_fs(root)[1])
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -2,14 +2,11 @@
 
 import io
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +14,9 @@ import safetensors.torch
 from torch import Tensor
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.background import BackgroundWrites
 from physfed_ray.federation.bucket_files import BucketFiles
-from physfed_ray.federation.local_files import LocalFiles
+from physfed_ray.federation.local_files import LocalFiles, local_path
 
 METRICS_SCHEMA = pa.schema(
     [
@@ -39,9 +37,6 @@ SLICES_SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
-
-
-WRITERS = 8  # files that ``write_later`` has under way; bounds its memory as well
 
 
 @dataclass(frozen=True)
@@ -71,6 +66,14 @@ class Manifest:
         private = {client_file(number, client) for client, number in self.private_rounds.items()}
         return shared | private | {_manifest_name(self.round)}
 
+    def supersedes(self, name: str, number: int) -> bool:
+        """Say whether a file (also an unfinished one) of a round's folder is older than this."""
+        folder, _, file = name.rpartition("/")
+        if not folder.endswith("/clients"):
+            return number < self.round
+        client = file.split(".safetensors")[0]
+        return number <= self.private_rounds.get(client, self.round)
+
 
 class RunDirectory:
     """Files below one root: a local path or any fsspec URL (``s3://``, ``gs://``).
@@ -87,11 +90,10 @@ class RunDirectory:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        local = _local_path(self.root)
+        local = local_path(self.root)
         self.local_path: Path | None = local  # None on a bucket
         self._files = BucketFiles(self.root) if local is None else LocalFiles(local)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pending: dict[str, Future[None]] = {}
+        self._background = BackgroundWrites(self._files.write)
         self._unsynced: set[str] = set()
         self._manifests: dict[int, Manifest] = {}
 
@@ -111,33 +113,28 @@ class RunDirectory:
 
     def exists(self, name: str) -> bool:
         """Say whether a file is there."""
-        self._finish(name)
+        self._background.finish(name)
         return self._files.exists(name)
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        self._finish(name)
+        self._background.finish(name)
         return self._files.read(name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all; it is safe when this returns."""
-        self._finish(name)
+        self._background.finish(name)
         self._files.write(name, content)
         self._files.sync_folders([name])
 
     def write_later(self, name: str, content: bytes) -> None:
         """Write a file while the caller goes on; it is safe when ``sync`` returns.
 
-        Several writes are under way at once, so that they share the disk's flushes and the
-        bucket's latency. The process that writes also waits for them: on network disks no other
-        machine could, so a manifest that is written after every writer's ``sync`` names only files
+        The process that writes is the one that waits for the disk: on network disks no other
+        machine could. So a manifest that is written after every writer's ``sync`` names only files
         that are safe, wherever the writers run.
         """
-        self._finish(name)
-        if len(self._pending) >= WRITERS:
-            self._finish(next(iter(self._pending)))
-        self._pool = self._pool or ThreadPoolExecutor(WRITERS, "run-directory")
-        self._pending[name] = self._pool.submit(self._files.write, name, content)
+        self._background.submit(name, content)
         self._unsynced.add(name)
 
     def sync(self) -> None:
@@ -146,16 +143,9 @@ class RunDirectory:
         Raises:
             PhysFedError: If one of those writes was refused.
         """
-        wait(self._pending.values())
-        for name in list(self._pending):
-            self._finish(name)
-        names, self._unsynced = self._unsynced, set()
-        self._files.sync_folders(names)
-
-    def _finish(self, name: str) -> None:
-        future = self._pending.pop(name, None)
-        if future is not None:
-            future.result()
+        self._background.finish_all()
+        self._files.sync_folders(self._unsynced)
+        self._unsynced.clear()
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], *, later: bool = False
@@ -208,9 +198,7 @@ class RunDirectory:
         """Write all that waits, and end the threads."""
         self.sync()
         self.flush()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._background.close()
 
     def download(self, folder: Path) -> None:
         """Copy what a report needs (all but the checkpoints) to a local folder."""
@@ -255,24 +243,22 @@ class RunDirectory:
             manifest: The last one.
             keep: How many manifests stay, at least 1.
         """
-        by_round: dict[int, set[str]] = defaultdict(set)
-        for name in self._files.find("checkpoints"):
-            folder = name.split("/")[1]
-            if folder.startswith("round-"):
-                by_round[int(folder.removeprefix("round-"))].add(name)
-        committed = [
+        found = {
+            name: int(name.split("/")[1].removeprefix("round-"))
+            for name in self._files.find("checkpoints")
+            if name.startswith("checkpoints/round-")
+        }
+        committed = sorted(
             number
-            for number in sorted(by_round)
-            if number <= manifest.round and _manifest_name(number) in by_round[number]
-        ]
-        kept = {number: self._manifest(number) for number in committed[-keep:]}
-        self._manifests = kept
-        needed: set[str] = set().union(*(m.files() for m in kept.values()))
-        spare = sorted(_spare(by_round, manifest, needed))
-        manifests = [name for name in spare if name.endswith("/state.json")]
+            for name, number in found.items()
+            if name.endswith("/state.json") and number <= manifest.round
+        )
+        self._manifests = {number: self._manifest(number) for number in committed[-keep:]}
+        needed = {name for kept in self._manifests.values() for name in kept.files()}
+        spare = [n for n in found if n not in needed and manifest.supersedes(n, found[n])]
         # Manifests go first: a round must not look completed when its files are gone.
-        self._files.remove(manifests)
-        self._files.remove(sorted(set(spare) - set(manifests)))
+        self._files.remove(name for name in spare if name.endswith("/state.json"))
+        self._files.remove(name for name in spare if not name.endswith("/state.json"))
 
     def _manifest(self, number: int) -> Manifest:
         if number not in self._manifests:
@@ -284,28 +270,6 @@ class RunDirectory:
     def free_bytes(self) -> int | None:
         """Return the free space of the disk, None on a bucket."""
         return self._files.free_bytes()
-
-
-def _local_path(root: str) -> Path | None:
-    """Return the local path that a root means, None for another file system's URL."""
-    protocol, separator, _ = root.partition("://")
-    if separator and protocol not in ("file", "local"):
-        return None
-    return Path(fsspec.core.url_to_fs(root)[1])
-
-
-def _spare(by_round: Mapping[int, set[str]], manifest: Manifest, needed: set[str]) -> Iterator[str]:
-    """Yield the files (also unfinished ones) that may go."""
-    for number, names in by_round.items():
-        clients = f"{round_name(number)}/clients/"
-        for name in names - needed:
-            if name.startswith(clients):
-                client = name.removeprefix(clients).split(".safetensors")[0]
-                superseded = number <= manifest.private_rounds.get(client, manifest.round)
-            else:
-                superseded = number < manifest.round
-            if superseded:
-                yield name
 
 
 def _manifest_name(number: int) -> str:
