@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.generate import Generate
 from physfed_ray.methods.registry import METHODS
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -73,6 +74,7 @@ def test_template_shows_every_key_of_the_schema():
     expected = {path for path, _ in keys_of(Experiment)}
     expected |= {f"method.{key}" for key in METHODS["scan_physfed"].Settings.model_fields}
     expected |= {f"clients.protocol.{key}" for key in Protocol.__dataclass_fields__}
+    expected |= {f"clients.generate.{key}" for key in Generate.model_fields}
     expected -= {path for path in expected if path.startswith("unseen.")}  # the keys of `clients`
     assert expected - shown == set()
 
@@ -88,7 +90,8 @@ def test_template_shows_the_defaults(tmp_path: Path):
 
 
 def test_every_key_is_described():
-    undocumented = [path for path, description in keys_of(Experiment) if not description]
+    keys = (*keys_of(Experiment), *keys_of(Generate, "clients.generate."))
+    undocumented = [path for path, description in keys if not description]
     for name, method in METHODS.items():
         fields = method.Settings.model_fields
         undocumented += [f"{name}.{key}" for key, field in fields.items() if not field.description]
@@ -101,8 +104,9 @@ def test_a_pattern_becomes_clients_named_by_their_protocols(file: Path):
 
 
 def test_a_resolved_experiment_reads_back_equal(file: Path, tmp_path: Path):
-    for source in (file, *EXPERIMENTS.glob("*.yaml")):
-        experiment = load_experiment(source, ["unseen=unseen-*", "method.name=scan_physfed"])
+    generated = "clients={generate: {clients: 11, patients_per_client: 2, speed_spread: 0.4}}"
+    for source, *more in ((file, generated), *((path,) for path in EXPERIMENTS.glob("*.yaml"))):
+        experiment = load_experiment(source, ["unseen=unseen-*", "method.name=scan_physfed", *more])
         resolved = tmp_path / "resolved.yaml"
         resolved.write_text(experiment.to_yaml())
         assert load_experiment(resolved) == experiment
@@ -154,14 +158,28 @@ def test_overrides_reach_lists_and_new_groups(file: Path):
         ("method=fedavg", ("method", "{name: fedavg}")),
         ("backbone.name=unet", ("backbone.name", "red_cnn")),
         ("clients=papier-*", ("clients", "paper-1")),
-        ("clients={generate: 3}", ("clients", "do not exist yet")),
+        ("clients={generate: 3}", ("clients", "{generate: {clients: 512}}")),
+        ("clients={generate: {clients: 3}, id: a}", ("clients", "{generate: {clients: 512}}")),
+        ("clients={generate: {}}", ("clients.generate.clients", "required")),
+        ("clients={generate: {client: 3}}", ("clients.generate.client", "mean 'clients'")),
+        ("clients={generate: {clients: 0}}", ("clients.generate.clients", "equal to 1")),
+        (
+            "clients={generate: {clients: 2, protocols: papr-*}}",
+            ("clients.generate.protocols", "'papr-*'", "paper-1"),
+        ),
+        (
+            "unseen={generate: {clients: 2, speed_spread: 0.5}}",
+            ("unseen", "neither patients", "take", "speed_spread"),
+        ),
+        ("data.source={phantom: {patients: many}}", ("phantom.patients", "'auto'", "'many'")),
+        ("clients=[{id: a, protocol: paper-1, patients: 0}]", ("clients.0.patients", "from 1")),
         ("clients=[]", ("clients", "at least 1")),
         ("clients=[{id: a, protocol: paper-11}]", ("clients.0.protocol", "did you mean 'paper-1'")),
         ("clients=[{id: a, protocol: {views: 8}}]", ("clients.0.protocol", "missing", "photons")),
         ("clients=[{id: a, protocol: {veiws: 8}}]", ("clients.0.protocol", "'views'")),
         ("clients=[{id: server, protocol: paper-1}]", ("server",)),
         ("clients=[{id: a/b, protocol: paper-1}]", ("clients.0.id", "a/b")),
-        ("clients=[{id: a, protocol: paper-1, patients: [7]}]", ("clients.0.patients.0", "quotes")),
+        ("clients=[{id: a, protocol: paper-1, patients: [7]}]", ("clients.0.patients", "quotes")),
         ("unseen=paper-1", ("paper-1", "twice")),
         ("unseen=[{id: u, protocol: paper-1, patients: [A]}]", ("unseen", "test_patients")),
         ("data.source={}", ("data.source", "dicom", "phantom")),
@@ -196,8 +214,16 @@ def test_an_impossible_protocol_is_refused_with_its_numbers(file: Path):
 @pytest.mark.parametrize("other", ["data.test_patients=[B, A]", "data.validation_patients=[A]"])
 def test_patients_must_not_overlap(file: Path, other: str):
     overrides = ["clients=[{id: a, protocol: paper-1, patients: [A]}]", other]
-    with pytest.raises(PhysFedError, match=r"patient 'A' is also in clients\.0\.patients"):
-        load_experiment(file, overrides)
+    for reuse in ("false", "true"):
+        with pytest.raises(PhysFedError, match=r"patient 'A' is also in clients\.0\.patients"):
+            load_experiment(file, [*overrides, f"data.reuse_patients={reuse}"])
+
+
+def test_clients_may_list_the_same_patient_where_patients_are_reused(file: Path):
+    a, b = (f"{{id: {name}, protocol: paper-1, patients: [A]}}" for name in "ab")
+    with pytest.raises(PhysFedError, match="also in"):
+        load_experiment(file, [f"clients=[{a}, {b}]"])
+    assert load_experiment(file, [f"clients=[{a}, {b}]", "data.reuse_patients=true"]).clients
 
 
 @pytest.mark.parametrize(

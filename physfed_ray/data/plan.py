@@ -96,6 +96,7 @@ def plan(experiment: Experiment) -> PreparePlan:
         data.test_patients,
         data.validation_patients,
         experiment.seed,
+        reuse=data.reuse_patients,
     )
     files = _files(experiment, source, settings, split, slice_counts)
     cache = _cache_folder(data.cache)
@@ -151,7 +152,9 @@ def make_source(experiment: Experiment) -> PatientSource:
     """Return where the experiment's full-dose images come from."""
     settings = experiment.data.source
     if settings.phantom is not None:
-        return PhantomSource(settings.phantom.patients, settings.phantom.slices, experiment.seed)
+        patients = settings.phantom.patients
+        count = experiment.needed_patients() if patients == "auto" else patients
+        return PhantomSource(count, settings.phantom.slices, experiment.seed)
     if settings.dicom is None:
         raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
     return DicomSource(settings.dicom, settings.min_slices)

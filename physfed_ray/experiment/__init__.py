@@ -32,7 +32,8 @@ class Experiment(Settings):
     seed: int = Field(1, ge=0, description="every random stream derives from it")
     data: Data = Field(description="the images")
     clients: Clients = Field(
-        min_length=1, description="a list, or a pattern over protocol names: 'paper-*'"
+        min_length=1,
+        description="a list, a pattern over protocol names ('paper-*'), or {generate: ...}",
     )
     unseen: Clients = Field(
         (), description="protocols that no client trains on, only tested; as `clients`"
@@ -62,7 +63,7 @@ class Experiment(Settings):
 
     def _disjoint_patients(self) -> None:
         groups: list[tuple[str, Sequence[str]]] = [
-            (f"clients.{i}.patients", client.patients or ())
+            (f"clients.{i}.patients", client.listed_patients)
             for i, client in enumerate(self.clients)
         ]
         for key in ("test_patients", "validation_patients"):
@@ -74,9 +75,20 @@ class Experiment(Settings):
         owner: dict[str, str] = {}
         for key, patients in groups:
             for patient in patients:
-                if owner.setdefault(patient, key) != key:
-                    raise ValueError(f"{key}: patient '{patient}' is also in {owner[patient]}; "
+                other = owner.setdefault(patient, key)
+                train = key.startswith("clients.") and other.startswith("clients.")
+                if other != key and not (train and self.data.reuse_patients):
+                    raise ValueError(f"{key}: patient '{patient}' is also in {other}; "
                                      "patients must not overlap")  # fmt: skip
+
+    def needed_patients(self) -> int:
+        """Return how many patients clients, validation and test need, each used once."""
+        data = self.data
+        counted = [
+            ids if isinstance(ids, int) else len(ids)
+            for ids in (data.test_patients, data.validation_patients)
+        ]
+        return sum(counted) + sum(client.needed_patients for client in self.clients)
 
     def run_name(self) -> str:
         """Return the default name of the run directory."""
@@ -89,9 +101,11 @@ class Experiment(Settings):
 
 
 def _unique_ids(ids: Sequence[str]) -> None:
-    for position, client_id in enumerate(ids):
-        if client_id in ids[:position]:
+    seen: set[str] = set()
+    for client_id in ids:
+        if client_id in seen:
             raise ValueError(f"the client id '{client_id}' is used twice; ids must differ")
+        seen.add(client_id)
         if client_id == "server":
             raise ValueError("the client id 'server' is taken by the parameter server")
 

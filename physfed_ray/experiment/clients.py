@@ -1,15 +1,19 @@
 """Keys under ``clients`` and ``unseen``: who takes part, and under which protocol."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo
 
 from physfed_ray.ct.protocol import PRESETS, Protocol, select_presets
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.file import did_you_mean
+from physfed_ray.experiment.file import did_you_mean, explain
+from physfed_ray.experiment.generate import Generate, draw_protocols, draw_speeds
 from physfed_ray.experiment.settings import Settings
 
 PROTOCOL_KEYS = tuple(Protocol.__dataclass_fields__)
+ID_PREFIX = {"clients": "g", "unseen": "u"}
+"""Begins the ids of generated clients and unseen protocols."""
 
 
 def _protocol(value: Any) -> Any:
@@ -31,6 +35,17 @@ def _protocol(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _patients(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or (whole and value >= 1):
+        return value
+    raise ValueError(
+        f"must be a list of patient ids (text, in quotes) or a number from 1, not {value!r}"
+    )
+
+
 class ClientSpec(Settings):
     """A client, or an unseen protocol that is only tested."""
 
@@ -40,8 +55,10 @@ class ClientSpec(Settings):
     protocol: Annotated[Protocol, BeforeValidator(_protocol)] = Field(
         description="name of a preset (`physfed protocols`) or the seven numbers"
     )
-    patients: tuple[str, ...] | None = Field(
-        None, min_length=1, description="ids of its patients; null: dealt out"
+    patients: Annotated[int | tuple[str, ...] | None, BeforeValidator(_patients)] = Field(
+        None,
+        description="ids of its patients, or how many it is dealt; null: a share of those that "
+        "remain",
     )
     speed: float = Field(
         1.0,
@@ -49,9 +66,19 @@ class ClientSpec(Settings):
         description="simulated local steps in the time in which a client of speed 1 makes one",
     )
 
+    @property
+    def listed_patients(self) -> tuple[str, ...]:
+        """The patients that it lists by their ids."""
+        return self.patients if isinstance(self.patients, tuple) else ()
 
-def _expand(value: Any) -> Any:
-    """Return a list of clients for a pattern over protocol names."""
+    @property
+    def needed_patients(self) -> int:
+        """How many patients it cannot do without."""
+        return self.patients if isinstance(self.patients, int) else len(self.listed_patients) or 1
+
+
+def _expand(value: Any, info: ValidationInfo) -> Any:
+    """Return a list of clients for a pattern over protocol names, or for ``generate``."""
     if isinstance(value, str):
         try:
             presets = select_presets(value)
@@ -59,13 +86,34 @@ def _expand(value: Any) -> Any:
             raise ValueError(str(error)) from None
         return [{"id": name, "protocol": name} for name in presets]
     if isinstance(value, dict):
-        if "generate" in value:
-            raise ValueError(
-                "generated clients do not exist yet; list the clients or give a pattern "
-                "over protocol names such as 'paper-*'"
-            )
-        raise ValueError("must be a list of clients or a pattern such as 'paper-*'")
+        return list(_generated(value, str(info.field_name)))
     return value
+
+
+def _generated(value: dict[Any, Any], key: str) -> Iterator[ClientSpec]:
+    """Yield the clients that ``{generate: ...}`` describes."""
+    if set(value) != {"generate"} or not isinstance(value["generate"], dict):
+        raise ValueError(
+            "must be a list of clients, a pattern such as 'paper-*', or {generate: {clients: 512}}"
+        )
+    try:
+        chosen = Generate.model_validate(value["generate"])
+        if key == "unseen" and chosen.model_fields_set & {"patients_per_client", "speed_spread"}:
+            raise ValueError(
+                "an unseen protocol has neither patients of its own nor a speed; take "
+                "'patients_per_client' and 'speed_spread' out of 'generate'"
+            )
+        protocols = list(draw_protocols(chosen, key))
+    except ValidationError as error:
+        raise PhysFedError(explain(error, Generate, f"{key}.generate.")) from None
+    except PhysFedError as error:
+        raise PhysFedError(f"{key}.generate.protocols: {error}") from None
+    patients = chosen.patients_per_client if key == "clients" else None
+    digits = len(str(chosen.clients))
+    pairs = zip(protocols, draw_speeds(chosen, key), strict=True)
+    for number, (protocol, speed) in enumerate(pairs, 1):
+        name = f"{ID_PREFIX[key]}{number:0{digits}d}"
+        yield ClientSpec(id=name, protocol=protocol, patients=patients, speed=speed)
 
 
 Clients = Annotated[tuple[ClientSpec, ...], BeforeValidator(_expand)]

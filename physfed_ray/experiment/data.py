@@ -25,11 +25,19 @@ Patients = Annotated[int | tuple[str, ...], BeforeValidator(_patients)]
 Window = tuple[float, float]
 
 
+def _phantoms(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value == "auto" or (whole and value >= 1):
+        return value
+    raise ValueError(f"must be 'auto' or a number of patients from 1, not {value!r}")
+
+
 class Phantom(Settings):
     """Procedural patients."""
 
-    patients: int = Field(
-        ge=1, description="number of patients, dealt over the clients and the test set"
+    patients: Annotated[int | Literal["auto"], BeforeValidator(_phantoms)] = Field(
+        description="number of patients, dealt over the clients and the test set; auto: as many "
+        "as clients, validation and test need"
     )
     slices: int = Field(12, ge=1, description="slices of each patient")
 
@@ -80,6 +88,11 @@ class Data(Settings):
     )
     validation_patients: Patients = Field(
         0, description="number of validation patients, or their ids; scanned under seen protocols"
+    )
+    reuse_patients: bool = Field(
+        False,
+        description="where there are fewer patients than clients need, let several clients train "
+        "on the same one, each under its own protocol and noise",
     )
     electronic_noise: float = Field(
         ELECTRONIC_NOISE_COUNTS,

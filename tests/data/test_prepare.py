@@ -200,6 +200,20 @@ def test_new_unseen_protocol_adds_only_its_own_shards(prepared: Prepared) -> Non
     assert [shard.client for shard in todo.missing()] == ["v"]
 
 
+def test_clients_that_share_a_patient_have_their_own_noise(tmp_path: Path) -> None:
+    clients = [{"id": id, "protocol": SPARSE} for id in "abc"]
+    tiny = {"data__source": {"phantom": {"patients": 2, "slices": 1}}, "clients": clients}
+    tiny |= {"data__validation_patients": 0, "unseen": []}
+    with pytest.raises(PhysFedError, match=r"2 patients but 4 are needed.*data.reuse_patients"):
+        plan(make_experiment(tmp_path, **tiny))
+    made = prepare(make_experiment(tmp_path, **tiny, data__reuse_patients=True))
+    a, b, c = (read_client_data(client.train) for client in made.clients if client.train)
+    test = read_client_data(made.root / "test/a.arrow")
+    assert a.patient == b.patient == c.patient != test.patient
+    np.testing.assert_array_equal(a.full, c.full)
+    assert not np.array_equal(a.low, b.low)
+
+
 def test_deleted_file_is_joined_again_from_the_shards(prepared: Prepared) -> None:
     before = contents(prepared)
     (prepared.root / "train/a.arrow").unlink()

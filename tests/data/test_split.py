@@ -1,5 +1,6 @@
 """Patients are dealt out fairly, reproducibly, and never twice."""
 
+from collections import Counter
 from itertools import chain
 
 import pytest
@@ -62,6 +63,47 @@ def test_too_few_patients_are_refused_with_the_numbers() -> None:
     deal(COUNTS, CLIENTS, 14, 2, 1)
 
 
+def test_a_number_is_dealt_exactly_and_the_others_share_the_rest() -> None:
+    split = deal(COUNTS, {"a": 3, "b": None, "c": 1, "d": None, "e": ("p05",)}, 3, 2, 1)
+    assert (len(split.train["a"]), len(split.train["c"]), split.unused) == (3, 1, ())
+    assert min(len(split.train[client]) for client in "bd") > 3
+    assert sorted(everyone(split)) == sorted(COUNTS)
+
+
+def test_numbers_leave_the_rest_unused_and_balance_slices() -> None:
+    split = deal(COUNTS, dict.fromkeys("abcd", 2), 3, 2, 1)
+    assert all(len(ids) == 2 for ids in split.train.values())
+    assert len(split.unused) == 20 - 5 - 8
+    assert sorted(everyone(split)) == sorted(COUNTS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patients_are_reused_evenly_and_never_those_of_the_test(seed: int) -> None:
+    clients = {f"c{i}": 3 for i in range(10)} | {"x": None, "y": ("p01",), "z": ("p01",)}
+    split = deal(COUNTS, clients, 4, 2, seed, reuse=True)
+    assert len({*split.test, *split.validation}) == 6
+    assert not {*split.test, *split.validation, "p01"} & {*split.train["x"]}
+    dealt = [split.train[client] for client in clients if client not in "yz"]
+    assert all(len(set(ids)) == len(ids) for ids in split.train.values())
+    uses = Counter(chain(*dealt))
+    assert len(uses) == 13
+    assert max(uses.values()) - min(uses.values()) <= 1
+    assert not {*uses} & {*split.test, *split.validation}
+    assert len({*dealt}) > 5, "clients do not share all of their patients"
+
+
+def test_with_enough_patients_nothing_is_reused() -> None:
+    assert deal(COUNTS, CLIENTS, 3, 2, 1, reuse=True) == deal(COUNTS, CLIENTS, 3, 2, 1)
+
+
+def test_too_few_patients_are_refused_with_the_way_out() -> None:
+    with pytest.raises(PhysFedError, match=r"20 patients but 25 .*20 for 4 .*data.reuse_patients"):
+        deal(COUNTS, dict.fromkeys("abcd", 5), 3, 2, 1)
+    assert len(deal(COUNTS, dict.fromkeys("abcd", 5), 3, 2, 1, reuse=True).train["d"]) == 5
+    with pytest.raises(PhysFedError, match=r"20 patients but 21 .*16 for 4"):
+        deal(COUNTS, dict.fromkeys("abcd", 16), 3, 2, 1, reuse=True)
+
+
 def test_unknown_patient_is_refused_with_a_suggestion() -> None:
     with pytest.raises(PhysFedError, match=r"clients.b.patients lists 'p3'.*did you mean 'p\d3'"):
         deal(COUNTS, CLIENTS | {"b": ("p3",)}, 1, 0, 1)
@@ -75,5 +117,6 @@ def test_unknown_patient_is_refused_with_a_suggestion() -> None:
 def test_doubly_listed_patient_is_refused(
     clients: dict[str, tuple[str, ...]], test: int | list[str]
 ) -> None:
-    with pytest.raises(PhysFedError, match="only once"):
-        deal(COUNTS, CLIENTS | clients, test, 0, 1)
+    for reuse in (False, True):
+        with pytest.raises(PhysFedError, match="only once"):
+            deal(COUNTS, CLIENTS | clients, test, 0, 1, reuse=reuse)
