@@ -36,7 +36,13 @@ from physfed_ray.methods.base import (
     Task,
     mean_squared_error,
 )
-from physfed_ray.models.codes import feature_cosine_loss, orthogonal_loss, pairwise_cosine_max
+from physfed_ray.models.codes import (
+    feature_cosine_loss,
+    gram_matrix,
+    orthogonal_loss,
+    orthogonal_loss_by_gram,
+    pairwise_cosine_max,
+)
 from physfed_ray.models.hypernetworks import AnatomyHypernetwork, ProtocolHypernetwork
 from physfed_ray.models.modulation import (
     by_protocol,
@@ -109,11 +115,15 @@ class RoundState:
     """What a client keeps constant in a round.
 
     Attributes:
-        others: Codes of the other clients, (K - 1, code_dim).
+        others: Codes of the other clients, (K - 1, code_dim), or their Gram matrix
+            (code_dim, code_dim) where that is smaller, so that a step does not cost more with
+            more clients.
+        are_gram: Which of the two it is.
         everyone: Codes of all clients, (K, code_dim).
     """
 
     others: Tensor
+    are_gram: bool
     everyone: Tensor
 
 
@@ -185,8 +195,12 @@ class ScanPhysFed(Method):
             return None
         device = next(network.parameters()).device
         everyone = torch.tensor(round_input.extras["codes"], device=device)
-        own = torch.arange(len(everyone), device=device) == round_input.client.index
-        return RoundState(everyone[~own], everyone)
+        index = round_input.client.index
+        before, after = everyone[:index], everyone[index + 1 :]
+        if len(everyone) - 1 <= self.settings.code_dim:
+            return RoundState(torch.cat([before, after]), False, everyone)
+        gram = gram_matrix(before, after, normalise=self.settings.orth == "cosine")
+        return RoundState(gram, True, everyone)
 
     def loss(
         self, network: nn.Module, batch: Batch, state: Any
@@ -200,7 +214,8 @@ class ScanPhysFed(Method):
         if code is None:
             return mse, {"mse": mse.detach()}
         if self.settings.variant == "paper":
-            orth = orthogonal_loss(code, state.others, normalise=self.settings.orth == "cosine")
+            eq_8 = orthogonal_loss_by_gram if state.are_gram else orthogonal_loss
+            orth = eq_8(code, state.others, normalise=self.settings.orth == "cosine")
         else:
             drawn = torch.randint(len(state.everyone), (len(f),), device=f.device)
             other = self._head(network, f, state.everyone[drawn])

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from physfed_ray.methods.base import Task
+from physfed_ray.methods.base import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
+from physfed_ray.models.codes import orthogonal_loss
 from physfed_ray.models.registry import BackboneSettings, parameter_counts
 
 
@@ -83,6 +85,23 @@ def test_loss_of_the_paper_with_inner_products(scan, make_batch, begin):
     code = network.protocol_hypernetwork.code(batch.g[None])
     expected = (code @ state.everyone[[0, 2]].T).square().sum()
     torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected.detach())
+
+
+@pytest.mark.parametrize("orth", ["cosine", "inner"])
+def test_many_clients_cost_a_step_no_more_and_give_the_same_loss(scan, make_batch, orth):
+    method, network = scan(orth=orth)  # code_dim is 5: from 7 clients on the Gram matrix is smaller
+    batch = make_batch()
+    for clients, shape, are_gram in ((6, (5, 5), False), (40, (5, 5), True)):
+        codes = method.codes(network, torch.rand(clients, 7))
+        given = RoundInput(
+            1, ClientInfo(3, "c", (0.5,) * 7, 1), np.zeros(0), {"codes": codes.numpy()}
+        )
+        state = method.begin(network, given)
+        assert (state.others.shape, state.are_gram) == (shape, are_gram)
+        others = torch.cat([codes[:3], codes[4:]])
+        own = network.protocol_hypernetwork.code(batch.g[None])
+        expected = orthogonal_loss(own, others, normalise=orth == "cosine").detach()
+        torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected)
 
 
 def test_loss_of_the_public_code(scan, make_batch, begin):
