@@ -67,7 +67,7 @@ class LocalFiles:
         """
         target = self._root / name
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             with open(target, "ab") as file:
                 file.write(line)
         except OSError as error:
@@ -77,9 +77,8 @@ class LocalFiles:
         """Do nothing: every line was appended at once."""
 
     def sync_folders(self, names: Iterable[str]) -> None:
-        """Make the names of files last: those of their folders, up to the root, reach the disk."""
-        folders = {parent for name in names for parent in Path(name).parents}
-        for folder in sorted(folders, reverse=True):
+        """Make the names of files last: the folders that hold them reach the disk."""
+        for folder in {Path(name).parent for name in names}:
             if (self._root / folder).is_dir():
                 _sync_folder(self._root / folder)
 
@@ -143,12 +142,20 @@ def _write_synced(path: Path, content: bytes) -> None:
     try:
         file = open(path, "wb")  # noqa: SIM115
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         file = open(path, "wb")  # noqa: SIM115
     with file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -223,12 +223,9 @@ class RunDirectory:
         return None
 
     def commit(self, manifest: Manifest) -> None:
-        """Make a round visible, after all its other files are there."""
+        """Make a round visible, after all its other files are there and every writer synced."""
         self.sync()
-        name = _manifest_name(manifest.round)
-        # The hosts synced their files before they answered; this is for the folders' names.
-        self._files.sync_folders([name, f"{round_name(manifest.round)}/clients/"])
-        self.write_json(name, asdict(manifest))
+        self.write_json(_manifest_name(manifest.round), asdict(manifest))
         self._manifests[manifest.round] = manifest
         self.flush()
 
