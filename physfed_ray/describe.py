@@ -1,7 +1,10 @@
 """What an experiment amounts to, before it runs: clients, sizes, traffic, memory, time."""
 
+import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -9,11 +12,12 @@ from rich.table import Table
 from physfed_ray.catalogue import PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.data.shards import encoder
-from physfed_ray.experiment import Experiment
+from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.methods.base import Method, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import parameter_counts
-from physfed_ray.progress import byte_size, duration
+from physfed_ray.progress import CLIENT_ROWS, byte_size, duration
 from physfed_ray.step_cost import StepCost, measure_step, network_sizes, steps_per_round
 
 HOST_BYTES = 600e6
@@ -29,7 +33,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     console = console or Console()
     todo = plan(experiment)
     method = _method(experiment)
-    cost = measure_step(method, experiment.training, experiment.data.image_size)
+    load = _load(experiment, todo, method)
     console.print(
         f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.name} with "
         f"{experiment.backbone.channels} channels, seed {experiment.seed}"
@@ -39,10 +43,68 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
         console.print("The lower part: unseen protocols, with the test patients. Lengths in mm.")
     for line in (
         *_data_lines(experiment, todo),
-        *_size_lines(experiment, method),
-        *_cost_lines(experiment, todo, method, cost),
+        *_federation_lines(experiment),
+        *_size_lines(experiment, load),
+        *_cost_lines(experiment, load),
     ):
         console.print(line, markup=False, highlight=False)
+    need = _need(experiment, load)
+    console.print("\n[bold]machines[/bold] (an estimate, by the arithmetic below)")
+    console.print(_machine_table(experiment, load, need))
+    for line in _machine_lines(experiment, load, need):
+        console.print(line, markup=False, highlight=False)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The sizes and counts that every estimate starts from.
+
+    Attributes:
+        shared: Shared float32 numbers.
+        private: Private float32 numbers of a client.
+        codes: Float32 numbers of the codebook.
+        children: Parameters of each child of the network.
+        cost: One training step.
+        drawn: Clients whose updates make a round, where none is absent or late.
+        steps: Training steps of all of them in a round, on average.
+        images: Images or patches of all of them in a round, on average.
+    """
+
+    shared: int
+    private: int
+    codes: int
+    children: dict[str, int]
+    cost: StepCost
+    drawn: int
+    steps: int
+    images: int
+
+    @property
+    def parameters(self) -> int:
+        """Float32 numbers of a client's network."""
+        return self.shared + self.private
+
+
+def _load(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
+    training, clients, federation = experiment.training, experiment.clients, experiment.federation
+    sync = federation.schedule == "sync"
+    drawn = _at_work(federation, len(clients)) if sync else min(federation.buffer, len(clients))
+    slices = [_counts(todo, "train", client.id)[1] for client in clients]
+    steps = sum(steps_per_round(training, count) for count in slices)
+    images = sum(slices) * training.local_epochs * training.patches_per_slice
+    return Load(
+        *network_sizes(method),
+        children=parameter_counts(method.build(experiment.seed)),
+        cost=measure_step(method, training, experiment.data.image_size),
+        drawn=drawn,
+        steps=round(steps * drawn / len(clients)),
+        images=round(images * drawn / len(clients)),
+    )
+
+
+def _at_work(federation: Federation, clients: int) -> int:
+    """Return the clients that are drawn for a round, or that train at any time."""
+    return max(1, math.ceil(federation.participation * clients - 1e-9))
 
 
 def _method(experiment: Experiment) -> Method:
@@ -66,9 +128,11 @@ def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
     table = number_table("client", "patients", "slices", *PROTOCOL_HEADINGS)
     groups = (("train", experiment.clients), ("unseen", experiment.unseen))
     for split, clients in groups:
-        for client in clients:
+        for client in clients[:CLIENT_ROWS]:
             patients, slices = _counts(todo, split, client.id)
             table.add_row(client.id, str(patients), str(slices), *numbers(client.protocol))
+        if len(clients) > CLIENT_ROWS:
+            table.add_row(f"and {len(clients) - CLIENT_ROWS} more")
         table.add_section()
     return table
 
@@ -76,9 +140,7 @@ def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
 def _counts(todo: PreparePlan, split: str, client: str) -> tuple[int, int]:
     """Return the patients and slices of a file."""
     shards = todo.files.get((split, client), ())
-    limit = todo.settings.slices_per_patient
-    counts = [todo.source.slice_count(shard.patient) for shard in shards]
-    return len(shards), sum(min(count, limit or count) for count in counts)
+    return len(shards), sum(shard.slices for shard in shards)
 
 
 def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
@@ -89,40 +151,149 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
         patients, slices = _counts(todo, split, first)
         yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
     if todo.unused_patients:
-        yield f"unused: {todo.unused_patients} patients that no client lists"
+        yield f"unused: {todo.unused_patients} patients that no client takes"
     missing, total = len(todo.missing()), len(todo.shards)
     yield f"scans: {total} (patient x protocol), {total - missing} of them in the cache"
 
 
-def _size_lines(experiment: Experiment, method: Method) -> Iterable[str]:
-    shared, private, codes = network_sizes(method)
-    children = parameter_counts(method.build(experiment.seed))
-    listed = ", ".join(f"{name} {count:,}" for name, count in children.items())
-    yield f"parameters: {shared:,} shared, {private:,} private ({listed})"
-    drawn = max(1, round(experiment.federation.participation * len(experiment.clients)))
-    down, up = 4 * drawn * (shared + codes), 4 * drawn * shared
-    yield f"traffic: {byte_size(down)} down and {byte_size(up)} up a round, {drawn} clients"
-
-
-def _cost_lines(
-    experiment: Experiment, todo: PreparePlan, method: Method, cost: StepCost
-) -> Iterable[str]:
-    training, federation = experiment.training, experiment.federation
-    slots = max(1, (os.cpu_count() or 1) // training.threads)
-    wanted = federation.clients_per_host
-    clients = len(experiment.clients)
-    hosts = min(slots, clients) if wanted == "auto" else -(-clients // wanted)
-    steps = sum(
-        steps_per_round(training, _counts(todo, "train", client.id)[1])
-        for client in experiment.clients
-    )
-    shared, private, _ = network_sizes(method)
-    kept = private + (shared if training.optimizer_state == "persist_all" else 0)
-    host = HOST_BYTES + 16 * (shared + private) + cost.activation_bytes
-    host += 12 * kept * clients / hosts
-    yield f"memory: {byte_size(host)} a host, {byte_size(host * hosts)} on {hosts} host(s)"
-    seconds = training.rounds * federation.participation * steps * cost.seconds / min(hosts, slots)
+def _federation_lines(experiment: Experiment) -> Iterable[str]:
+    federation, clients = experiment.federation, len(experiment.clients)
+    yield f"schedule: {_schedule_words(federation, clients)}"
+    speeds = [client.speed for client in experiment.clients]
+    if min(speeds) < max(speeds):
+        yield f"speeds: {min(speeds):g} to {max(speeds):g}, median {median(speeds):.3g}"
+    trace = federation.availability
+    if trace is not None and trace.csv is not None:
+        yield f"availability: by {trace.csv}"
+    elif trace is not None:
+        yield (
+            f"availability: a client can be reached for {trace.on_rounds:g} rounds and not for "
+            f"{trace.off_rounds:g}, on average, in turn"
+        )
+    hang = federation.deadline_s
     yield (
-        f"time: about {duration(seconds)} of training on this machine: {training.rounds} rounds, "
-        f"{steps} steps of {cost.seconds:.3g} s a round on {hosts} host(s)"
+        f"faults: a round stands with {100 * federation.quorum:g}% of its clients; checkpoint "
+        f"every {federation.checkpoint_every} round(s), the last {federation.keep_checkpoints} "
+        "kept; hosts that hang are "
+        + ("waited for" if hang is None else f"left behind after {duration(hang)}")
+    )
+
+
+def _schedule_words(federation: Federation, clients: int) -> str:
+    count = _at_work(federation, clients)
+    by = "uniformly" if federation.sampling == "uniform" else "by their slices"
+    some = f"{count} of {clients} clients ({by} drawn)"
+    some = some if count < clients else f"all {clients} clients"
+    old = f"an update s rounds old weighs (1 + s)^-{federation.staleness_exponent:g}, none above "
+    old += f"{federation.max_staleness}"
+    if federation.schedule == "async":
+        return (
+            f"asynchronous: {some} train at any time, {federation.buffer} updates make a round; "
+            f"{old}"
+        )
+    if federation.deadline_steps is None:
+        return f"rounds of {some}"
+    late = f"late after {federation.deadline_steps:g} steps of a client of speed 1"
+    fate = "left out" if federation.late == "drop" else f"merged when it arrives, where {old}"
+    return f"rounds of {some}; who is {late} is {fate}"
+
+
+def _size_lines(experiment: Experiment, load: Load) -> Iterable[str]:
+    listed = ", ".join(f"{name} {count:,}" for name, count in load.children.items())
+    yield f"parameters: {load.shared:,} shared, {load.private:,} private ({listed})"
+    down, up = 4 * load.drawn * (load.shared + load.codes), 4 * load.drawn * load.shared
+    yield f"traffic: {byte_size(down)} down and {byte_size(up)} up a round, {load.drawn} clients"
+
+
+def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:
+    """Return a host's memory for the private states of its clients."""
+    everything = experiment.training.optimizer_state == "persist_all"
+    kept = load.private + (load.shared if everything else 0)
+    return min(12 * kept * clients, 1e6 * experiment.federation.private_memory_mb)
+
+
+def _slots_here(experiment: Experiment) -> int:
+    return max(1, (os.cpu_count() or 1) // experiment.training.threads)
+
+
+def _hosts_here(experiment: Experiment) -> int:
+    wanted, clients = experiment.federation.clients_per_host, len(experiment.clients)
+    return min(_slots_here(experiment), clients) if wanted == "auto" else -(-clients // wanted)
+
+
+def _seconds_here(experiment: Experiment, load: Load) -> float:
+    work = experiment.training.rounds * load.steps * load.cost.seconds
+    return work / min(_hosts_here(experiment), _slots_here(experiment))
+
+
+def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:
+    hosts = _hosts_here(experiment)
+    host = HOST_BYTES + 16 * load.parameters + load.cost.activation_bytes
+    host += _private_bytes(experiment, load, len(experiment.clients) / hosts)
+    yield f"memory: {byte_size(host)} a host, {byte_size(host * hosts)} on {hosts} host(s)"
+    yield (
+        f"time: about {duration(_seconds_here(experiment, load))} of training on this machine: "
+        f"{experiment.training.rounds} rounds, {load.steps} steps of {load.cost.seconds:.3g} s a "
+        f"round on {hosts} host(s)"
+    )
+
+
+def _need(experiment: Experiment, load: Load) -> Need:
+    training = experiment.training
+    return Need(
+        gpu_bytes=CUDA_CONTEXT_BYTES + 16 * load.parameters + load.cost.activation_bytes,
+        host_bytes=HOST_BYTES + _private_bytes(experiment, load, len(experiment.clients)),
+        threads=training.threads,
+        flops=training.rounds * load.images * load.cost.image_flops,
+        bf16=training.precision != "fp32",
+    )
+
+
+def _machine_table(experiment: Experiment, load: Load, need: Need) -> Table:
+    table = number_table("machine", "GPUs", "hosts a GPU", "clients at once", "hours", "GPU hours")
+    for machine in MACHINES:
+        found = fit(machine, need)
+        gpu_hours = found.gpu_hours if found.hosts else math.nan
+        table.add_row(
+            f"{machine.cloud} {machine.name}",
+            f"{machine.gpus} x {machine.gpu}",
+            str(found.per_gpu),
+            f"{found.hosts} ({found.limit})",
+            _hours(gpu_hours / max(1, min(machine.gpus, found.hosts))),
+            _hours(gpu_hours),
+        )
+    at_once = min(_hosts_here(experiment), _slots_here(experiment))
+    hours = _seconds_here(experiment, load) / 3600
+    table.add_row("this machine", "", "", f"{at_once} (CPUs)", _hours(hours), "")
+    return table
+
+
+def _hours(hours: float) -> str:
+    if math.isnan(hours):
+        return "does not fit"
+    return "below 0.01" if hours < 0.01 else f"{hours:.3g}"
+
+
+def _machine_lines(experiment: Experiment, load: Load, need: Need) -> Iterable[str]:
+    training, cost = experiment.training, load.cost
+    kind = "bfloat16 (float32 on a T4)" if need.bf16 else "float32 (TF32 but on a T4)"
+    yield (
+        f"hosts a GPU: its memory / {byte_size(need.gpu_bytes)} = weights, gradients and Adam's "
+        f"moments {byte_size(16 * load.parameters)} + activations of a batch of "
+        f"{training.batch_size} in float32 {byte_size(cost.activation_bytes)} + CUDA context "
+        f"{byte_size(CUDA_CONTEXT_BYTES)}"
+    )
+    yield (
+        "clients at once: hosts on the machine, and what limits them: GPU memory, "
+        f"CPUs ({need.threads} a host) or memory ({need.host_bytes / GIB:.3g} GiB a host)"
+    )
+    yield (
+        f"GPU hours: {training.rounds} rounds x {load.images} images x "
+        f"{cost.image_flops / 1e9:.4g} GFLOP = {need.flops / 1e15:.3g} PFLOP, at {UTILISATION:g} "
+        f"(assumed) of the peak in {kind}; hours: on one machine, its GPUs busy all the time; "
+        "this machine: from the time of a step"
+    )
+    yield (
+        "not in it: preparation, evaluation, network bandwidth, start-up, kernel launches (which "
+        "bound small steps), prices, and clients that are absent or late"
     )

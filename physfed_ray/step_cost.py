@@ -1,11 +1,14 @@
-"""What a training step costs on this machine, measured on one small patch and scaled up."""
+"""What a training step costs: time and memory of one small patch scaled up, and its FLOPs."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from physfed_ray.batch import Batch
 from physfed_ray.data import dataset
@@ -23,11 +26,14 @@ class StepCost:
 
     Attributes:
         seconds: Time on this machine, with the experiment's threads.
-        activation_bytes: Memory that the backward pass keeps.
+        activation_bytes: Memory that the backward pass keeps, in float32.
+        image_flops: Floating point operations of one image's (or patch's) forward and backward
+            pass; a multiplication and an addition are two.
     """
 
     seconds: float
     activation_bytes: float
+    image_flops: int
 
 
 def steps_per_round(training: Training, slices: int) -> int:
@@ -53,6 +59,8 @@ def network_sizes(method: Method) -> tuple[int, int, int]:
 def measure_step(method: Method, training: Training, image_size: int) -> StepCost:
     """Time the forward and backward pass of one patch, and scale to the experiment's batch.
 
+    The operations are counted at the full size, on tensors without content.
+
     Args:
         method: The method with its task.
         training: Patch, batch size and threads are used.
@@ -64,10 +72,9 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.build(0)
     codes = _codes(method, network)
-    client = ClientInfo(0, "probe", (0.5,) * 7, 1)
     extras = {} if codes is None else {"codes": codes.numpy()}
     network = network.to(device).train()
-    state = method.begin(network, RoundInput(1, client, np.zeros(0, np.float32), extras))
+    state = _begin(method, network, extras)
     batch = _probe_batch(method, probe, device)
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
@@ -76,7 +83,22 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
         seconds, kept = _step(method, network, batch, state)
     finally:
         torch.set_num_threads(before)
-    return StepCost(seconds * scale, kept * scale)
+    return StepCost(seconds * scale, kept * scale, _flops(method, side, extras))
+
+
+def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
+    """Count the operations of one image's forward and backward pass without computing them."""
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        network = method.build(0).train()
+        state = _begin(method, network, extras)
+        loss, _ = method.loss(network, _probe_batch(method, side, "cpu"), state)
+        torch.autograd.backward(loss)
+    return int(counter.get_total_flops())
+
+
+def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray]) -> object:
+    client = ClientInfo(0, "probe", (0.5,) * 7, 1)
+    return method.begin(network, RoundInput(1, client, np.zeros(0, np.float32), extras))
 
 
 def _codes(method: Method, network: nn.Module) -> Tensor | None:
