@@ -8,9 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from physfed_ray.cli import main, make_parser
+from physfed_ray.cli import main
+from physfed_ray.cli_parser import make_parser
 
-COMMANDS = ("run", "prepare", "report", "compare", "protocols", "methods", "describe")
+COMMANDS = (
+    "run",
+    "submit",
+    "jobs",
+    "prepare",
+    "report",
+    "compare",
+    "protocols",
+    "methods",
+    "describe",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,6 +75,8 @@ def test_methods_prints_names_papers_and_settings(capsys):
     "arguments",
     [
         ["run", "nowhere.yaml"],
+        ["submit", "nowhere.yaml"],
+        ["jobs", "--address", "http://127.0.0.1:1"],
         ["prepare", "nowhere.yaml"],
         ["describe", "nowhere.yaml"],
         ["report", "nowhere"],
@@ -78,6 +91,22 @@ def test_a_user_s_mistake_is_one_line_and_status_2(arguments, capsys, tmp_path, 
     assert printed.err.startswith("physfed: error: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("name: [", "this is not valid YAML"),
+        ("name: a\ndata: {source: {dicom: ct}}\nclients: paper-1\nmethod: {name: fedavg}\n",
+         "data.source.dicom is a path relative to the file"),
+    ],
+)  # fmt: skip
+def test_submit_finds_mistakes_before_it_looks_for_the_cluster(content, problem, capsys, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    nowhere = ["--address", "http://127.0.0.1:1"]
+    assert main(["submit", str(path), *nowhere]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def physfed(*arguments: str | Path) -> list[str]:

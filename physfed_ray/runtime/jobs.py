@@ -4,21 +4,24 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 import aiohttp
-import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.runtime.submission import Job
+
+if TYPE_CHECKING:  # it imports the methods and so torch, seconds that `physfed jobs` can spare
+    from physfed_ray.runtime.submission import Job
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
@@ -61,7 +64,7 @@ class Jobs:
         with self._plain_errors():
             self._client = JobSubmissionClient(self.address)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: "Job") -> None:
         """Upload a job's working directory and start the job.
 
         Raises:
@@ -150,7 +153,7 @@ class Jobs:
             yield
         except AuthenticationError as error:
             raise PhysFedError(self._about_token(str(error))) from error
-        except (RuntimeError, ValueError, OSError, requests.RequestException) as error:
+        except (RuntimeError, ValueError) as error:
             text = str(error).strip() or type(error).__name__
             if job_id and "status code 404" in text:
                 raise PhysFedError(
@@ -160,6 +163,11 @@ class Jobs:
                 f"the Ray cluster at {self.address} answers with an error "
                 f"({text.splitlines()[0]}): see its dashboard, and whether its Ray is as new as "
                 "the one here"
+            ) from error
+        except OSError as error:  # also the base of all that the HTTP client raises
+            raise PhysFedError(
+                f"the Ray dashboard at {self.address} does not answer any more ({error}): jobs go "
+                "on without it; open its tunnel again, and see `physfed jobs`"
             ) from error
 
     def _about_token(self, text: str) -> str:
@@ -215,7 +223,16 @@ def outcome(job: JobDetails) -> tuple[int, str]:
         return 1, f"job {job.submission_id} failed: {' '.join(lines)[:500]}"
     if code == NOT_FOUND:
         lines.append("the head has no `physfed` command: install physfed_ray there, on its PATH")
+    if name := _signal(code):
+        lines.append(f"{name} ended it; submit it with --resume to go on from its last round")
     return max(code, 1), f"job {job.submission_id} failed with exit status {code}: {lines[-1]}"
+
+
+def _signal(code: int) -> str:
+    """Name the signal behind an exit status, of a process or of its shell; "" for none."""
+    with suppress(ValueError):
+        return signal.Signals(-code if code < 0 else code - 128).name
+    return ""
 
 
 def jobs_table(jobs: Sequence[JobDetails]) -> str:
