@@ -1,13 +1,14 @@
 """What a running federation shows in Ray's dashboard, Prometheus and Grafana.
 
 Ray's agent on every node exports each metric with ``ray_`` before its name, a counter with
-``_total`` behind it, at most as often as ``metrics_report_interval_ms`` says (10 s). Each label
-value is a series of its own for ever, so a run has series a client only while it is small
-(``NAMED_CLIENTS``); the mean, minimum and maximum over the clients are always there.
+``_total`` behind it, every ``metrics_report_interval_ms`` (10 s). Every label value is a series of
+its own, so a run has series a client only while it is small (``NAMED_CLIENTS``); the mean, minimum
+and maximum over the clients are always there.
 """
 
 import math
 from collections.abc import Mapping
+from threading import Event, Lock, Thread
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -15,7 +16,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from physfed_ray.federation.training import ClientResult
 
 NAMED_CLIENTS = 64
-OTHERS = "others"
+REPEAT_S = 1.0  # Ray's shortest report interval
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -39,6 +40,57 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "physfed_ssim": ("Mean SSIM of a client's images.", ("client", "split")),
     "physfed_ssim_summary": ("SSIM over the clients.", ("statistic", "split")),
 }
+HOST_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "physfed_clients_waiting": ("Clients that wait for their turn on a host.", ()),
+    "physfed_training": ("1 while a client trains.", ("client",)),
+}
+
+
+class Gauges:
+    """Gauges of one process whose last values are set again every second.
+
+    Ray forgets a gauge that was not set for two report intervals, which is shorter than many a
+    round.
+
+    Args:
+        definitions: What each means, and its labels beside those of ``tags``, by name.
+        tags: Labels of all of them.
+    """
+
+    def __init__(
+        self, definitions: Mapping[str, tuple[str, tuple[str, ...]]], tags: dict[str, str]
+    ) -> None:
+        self._gauges = {
+            name: Gauge(name, text, (*tags, *labels)).set_default_tags(tags)
+            for name, (text, labels) in definitions.items()
+        }
+        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._lock, self._closed = Lock(), Event()
+        Thread(target=self._repeat, name="metrics", daemon=True).start()
+
+    def set(self, name: str, value: float, **tags: str) -> None:
+        """Set a gauge, named without ``physfed_``, until it is set again."""
+        key = f"physfed_{name}", frozenset(tags.items())
+        with self._lock:
+            self._values[key] = value
+            self._gauges[key[0]].set(value, tags)
+
+    def set_once(self, name: str, value: float, **tags: str) -> None:
+        """Set a gauge that is soon to vanish."""
+        key = f"physfed_{name}", frozenset(tags.items())
+        with self._lock:
+            self._values.pop(key, None)
+            self._gauges[key[0]].set(value, tags)
+
+    def close(self) -> None:
+        """Let all values vanish."""
+        self._closed.set()
+
+    def _repeat(self) -> None:
+        while not self._closed.wait(REPEAT_S):
+            with self._lock:
+                for (name, tags), value in self._values.items():
+                    self._gauges[name].set(value, dict(tags))
 
 
 class RunMetrics:
@@ -49,10 +101,7 @@ class RunMetrics:
     """
 
     def __init__(self, run: str) -> None:
-        self._gauges = {
-            name: Gauge(name, text, ("run", *labels)).set_default_tags({"run": run})
-            for name, (text, labels) in GAUGES.items()
-        }
+        self._gauges = Gauges(GAUGES, {"run": run})
         self._clients = 0
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -67,7 +116,13 @@ class RunMetrics:
             case "evaluation":
                 for name in ("psnr", "ssim"):
                     values = {client: s[name] for client, s in event["scores"].items()}
-                    self._spread(name, values, {"split": event["split"]})
+                    self._spread(name, values, split=event["split"])
+            case "done":
+                self.close()
+
+    def close(self) -> None:
+        """Let the run vanish from what is exported."""
+        self._gauges.close()
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self._clients = len(event["clients"])
@@ -90,13 +145,13 @@ class RunMetrics:
             bytes_up=event["bytes_up"],
             bytes_down=event["bytes_down"],
         )
-        self._spread("loss", event["loss"], {})
+        self._spread("loss", event["loss"])
 
     def _set(self, **values: float) -> None:
         for name, value in values.items():
-            self._gauges[f"physfed_{name}"].set(value)
+            self._gauges.set(name, value)
 
-    def _spread(self, name: str, values: Mapping[str, float], tags: dict[str, str]) -> None:
+    def _spread(self, name: str, values: Mapping[str, float], **tags: str) -> None:
         """Set a metric's summary over the clients, and each client's where they are few."""
         finite = {client: float(v) for client, v in values.items() if math.isfinite(v)}
         if not finite:
@@ -108,16 +163,14 @@ class RunMetrics:
             "max": max(numbers),
         }
         for statistic, value in summary.items():
-            self._gauges[f"physfed_{name}_summary"].set(value, tags | {"statistic": statistic})
+            self._gauges.set(f"{name}_summary", value, statistic=statistic, **tags)
         if max(self._clients, len(finite)) <= NAMED_CLIENTS:
             for client, value in finite.items():
-                self._gauges[f"physfed_{name}"].set(value, tags | {"client": client})
+                self._gauges.set(name, value, client=client, **tags)
 
 
 class HostMetrics:
     """Shows what a host is at, from inside its process.
-
-    A host names its first ``NAMED_CLIENTS`` clients; further ones share the name ``others``.
 
     Args:
         run: Name of the run.
@@ -126,19 +179,13 @@ class HostMetrics:
 
     def __init__(self, run: str, host: str) -> None:
         tags, keys = {"run": run, "host": host}, ("run", "host")
-        self._waiting = Gauge(
-            "physfed_clients_waiting", "Clients that wait for their turn on a host.", keys
-        ).set_default_tags(tags)
-        self._training = Gauge(
-            "physfed_training", "1 while a client trains, 0 after it.", (*keys, "client")
-        ).set_default_tags(tags)
+        self._gauges = Gauges(HOST_GAUGES, tags)
         self._done = Counter(
             "physfed_clients_done", "Client rounds completed.", keys
         ).set_default_tags(tags)
         self._seconds = Histogram(
             "physfed_client_seconds", "Duration of a client's round.", SECONDS, keys
         ).set_default_tags(tags)
-        self._named: set[str] = set()
 
     def begin(self, client_id: str, waiting: int) -> None:
         """Note that a client begins to train.
@@ -147,17 +194,12 @@ class HostMetrics:
             client_id: Id of the client.
             waiting: Clients of this host whose turn is still to come in this round.
         """
-        self._waiting.set(waiting)
-        self._training.set(1, {"client": self._label(client_id)})
+        self._gauges.set("clients_waiting", waiting)
+        self._gauges.set("training", 1, client=client_id)
 
     def done(self, result: ClientResult) -> None:
         """Note that a client ended its round; one that is missing does not count as done."""
-        self._training.set(0, {"client": self._label(result.client)})
+        self._gauges.set_once("training", 0, client=result.client)
         if not result.missing:
             self._done.inc()
             self._seconds.observe(result.seconds)
-
-    def _label(self, client_id: str) -> str:
-        if len(self._named) < NAMED_CLIENTS:
-            self._named.add(client_id)
-        return client_id if client_id in self._named else OTHERS
