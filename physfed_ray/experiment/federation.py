@@ -97,6 +97,12 @@ class Federation(Settings):
     wait_s: float = Field(
         1800.0, gt=0, description="seconds to wait for machines that the hosts need"
     )
+    replace_s: float = Field(
+        120.0,
+        ge=0,
+        description="seconds to wait for a machine in the place of a lost one, before its clients "
+        "move to the other hosts",
+    )
     private_memory_mb: float = Field(
         2048.0,
         ge=0,

@@ -4,11 +4,12 @@ Plain Python. A Ray actor holds one of these, and the inline runtime holds one i
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData, read_client_data
+from physfed_ray.device import device_words
 from physfed_ray.evaluation.metrics import score_slices
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.private import PrivateStates
+from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.run_directory import RunDirectory, client_file
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import (
@@ -43,10 +45,51 @@ class Job:
     Attributes:
         client: Index of the client.
         private_round: Round after which its private state is to be taken (0: the initial one).
+        base: In training, the round after which the shared vector stood that it starts from.
+        factor: In training, the weight of its update for being stale.
     """
 
     client: int
     private_round: int
+    base: int = 0
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a host is to do in a round.
+
+    Attributes:
+        round: Number of the round.
+        learning_rate: Of this round.
+        clients: Clients that the host's sum accounts for, ascending; those without a job count
+            as absent.
+        jobs: Clients to train.
+        bases: Rounds of the shared vectors that go with the order, in their order.
+        difference: Send what changed since the base instead of the parameters themselves, so that
+            updates of different bases can be added.
+        save: Write the private states into the run directory.
+        deadline_s: Seconds after which clients give up; None for never.
+    """
+
+    round: int
+    learning_rate: float
+    clients: tuple[int, ...]
+    jobs: tuple[Job, ...]
+    bases: tuple[int, ...]
+    difference: bool = False
+    save: bool = True
+    deadline_s: float | None = None
+
+
+class Watch(Protocol):
+    """Is told which client is in training."""
+
+    def begin(self, client: str, waiting: int) -> None:
+        """A client starts, and so many wait behind it."""
+
+    def done(self, result: ClientResult) -> None:
+        """A client has ended."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +116,19 @@ class Host:
 
     Args:
         spec: The federation.
-        clients: Indices of the clients that live here.
+        watch: Is told about each client's training.
+        locate: Where this machine keeps a file of ``spec.files``.
     """
 
-    def __init__(self, spec: Spec, clients: Sequence[int]) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        watch: Watch | None = None,
+        locate: Callable[[Path], Path] = lambda path: path,
+    ) -> None:
         torch.set_num_threads(spec.training.threads)
         self._spec = spec
-        self._clients = tuple(clients)
+        self._watch, self._locate = watch, locate
         self._network = spec.method.build(spec.seed).to(spec.device)
         children = [name for name, _ in self._network.named_children()]
         shared = spec.method.shared
@@ -89,63 +138,77 @@ class Host:
             spec, (self._shared, self._private), spec.method.learning_rate_scale
         )
         self._states = PrivateStates(
-            self._shared, self._private, self._optimizer, spec.training.optimizer_state
+            self._shared,
+            self._private,
+            self._optimizer,
+            spec.training.optimizer_state,
+            spec.private_memory_mb * 1e6,
         )
-
-        self._tree = TreeSum()
+        self._unsaved: dict[int, int] = {}
+        self._tree, self._merged = TreeSum(), TreeSum()
 
     @cached_property
     def _directory(self) -> RunDirectory | None:
         return RunDirectory(self._spec.run_root) if self._spec.run_root else None
 
     def train(
-        self,
-        number: int,
-        learning_rate: float,
-        vector: np.ndarray,
-        extras: Mapping[str, np.ndarray],
-        jobs: Sequence[Job],
-        deadline_s: float | None,
+        self, order: Order, *given: Any
     ) -> tuple[list[ClientResult], dict[Node, np.ndarray | None]]:
-        """Train the clients of ``jobs`` in turn for round ``number``.
+        """Train the clients of an order in turn.
+
+        Args:
+            order: What to do.
+            given: For each base of the order the shared vector, (shared size,) float32, and the
+                small arrays that go with it.
 
         Returns:
-            A result for each job, and the pieces of the aggregation tree over all clients of this
-            host (float32 vectors, (shared size,)).
+            A result for each job, and the pieces of the aggregation tree over the order's clients
+            (float32 vectors, (shared size,)).
         """
-        deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        deadline = None if order.deadline_s is None else time.monotonic() + order.deadline_s
+        broadcast = dict(zip(order.bases, zip(given[::2], given[1::2], strict=True), strict=True))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate * group["lr_scale"]
+            group["lr"] = order.learning_rate * group["lr_scale"]
         self._tree.release()
-        tree, results = self._tree, []
-        waiting = {job.client: job for job in jobs}
-        for client in self._clients:
-            if client not in waiting:
-                tree.add(client, None)
+        results: dict[int, ClientResult] = {}
+        jobs = {job.client: job for job in order.jobs}
+        for client in order.clients:
+            if client not in jobs:
+                self._tree.add(client, None)
                 continue
-            self._load(vector, waiting[client])
-            result = self._train(number, vector, extras, client, deadline)
-            results.append(result)
-            if result.missing:
-                tree.add(client, None)
-                continue
-            weight = self._spec.method.weight(self._spec.clients[client])
-            if weight != 1.0:
-                self._shared.vector.mul_(weight)
-            self._keep_or_go_on(tree.add(client, self._shared.vector))
-        pieces = {n: None if v is None else v.cpu().numpy() for n, v in tree.pieces().items()}
-        return results, pieces
+            vector, extras = broadcast[jobs[client].base]
+            if self._watch is not None:
+                self._watch.begin(self._spec.clients[client].id, len(jobs) - len(results) - 1)
+            self._load(vector, jobs[client])
+            results[client] = self._train(order, client, vector, extras, deadline)
+            self._add(order, jobs[client], vector, results[client])
+            if self._watch is not None:
+                self._watch.done(results[client])
+        if self._directory is not None:
+            self._directory.sync()
+        pieces = {n: None if v is None else v.cpu().numpy() for n, v in self._tree.pieces().items()}
+        return [results[job.client] for job in order.jobs], pieces
 
-    def _keep_or_go_on(self, buffer: Tensor | None) -> None:
+    def _add(self, order: Order, job: Job, vector: np.ndarray, result: ClientResult) -> None:
+        """Add a client's update to the tree."""
+        if result.missing:
+            self._tree.add(job.client, None)
+            return
+        if order.difference:
+            self._shared.vector.sub_(from_dlpack(vector).to(self._spec.device))
+        weight = self._spec.method.weight(self._spec.clients[job.client]) * job.factor
+        if weight != 1.0:
+            self._shared.vector.mul_(weight)
+        buffer = self._tree.add(job.client, self._shared.vector)
         if buffer is not None and buffer is not self._shared.vector:
             self._shared.rebind(buffer)
 
     def _train(
         self,
-        number: int,
+        order: Order,
+        client: int,
         vector: np.ndarray,
         extras: Mapping[str, np.ndarray],
-        client: int,
         deadline: float | None,
     ) -> ClientResult:
         spec = self._spec
@@ -157,16 +220,43 @@ class Host:
             (self._shared, self._private),
             self._optimizer,
             self._data(spec.files[client].train),
-            RoundInput(number, info, vector, extras),
+            RoundInput(order.round, info, vector, extras),
             deadline,
         )
-        if result.missing:
-            self._states.held.pop(client, None)
+        if result.missing or not self._states.swap_out(client, order.round):
             return result
-        state = self._states.swap_out(client, number)
-        if self._directory is not None and state:
-            self._directory.write_tensors(client_file(number, info.id), state)
-        return result
+        self._unsaved[client] = order.round
+        if order.save:
+            self._save(client)
+        return replace(result, kept=True)
+
+    def save(self, clients: Sequence[int]) -> None:
+        """Write those private states of these clients that no checkpoint has yet."""
+        for client in clients:
+            self._save(client)
+        if self._directory is not None:
+            self._directory.sync()
+
+    def _save(self, client: int) -> None:
+        number = self._unsaved.pop(client, None)
+        if number is None or self._directory is None:
+            return
+        state = self._states.get(client, number)
+        if state is None:
+            raise ValueError(f"the state of client {client} after round {number} is gone")
+        name = client_file(number, self._spec.clients[client].id)
+        self._directory.write_tensors(name, state, later=True)
+
+    def merge(self, *parts: Mapping[Node, np.ndarray | None]) -> dict[Node, np.ndarray | None]:
+        """Add up the pieces of several hosts of one node, so that one node sends once."""
+        self._merged.release()
+        for part in parts:
+            self._merged.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
+        return {n: None if v is None else v.numpy() for n, v in self._merged.pieces().items()}
+
+    def device_words(self) -> str:
+        """Name the device that this host computes on."""
+        return device_words(self._spec.device)
 
     def evaluate(
         self,
@@ -293,18 +383,19 @@ class Host:
 
     def _load(self, vector: np.ndarray, job: Job) -> None:
         self._load_shared(vector)
-        held = self._states.held.get(job.client)
-        if job.private_round == 0:
-            state: Mapping[str, Tensor] | None = None
-        elif held is not None and held[0] == job.private_round:
-            state = held[1]
-        elif self._directory is not None and self._private.entries:
-            name = self._spec.clients[job.client].id
-            state = self._directory.read_tensors(client_file(job.private_round, name))
-            self._states.held[job.client] = job.private_round, dict(state)
-        else:
-            state = {}
-        self._states.swap_in(job.client, state)
+        state: State | None = None
+        if job.private_round > 0:
+            state = self._states.get(job.client, job.private_round)
+            if state is None:
+                state = self._read_state(job)
+                self._states.keep(job.client, job.private_round, state)
+        self._states.swap_in(state)
+
+    def _read_state(self, job: Job) -> State:
+        name = self._spec.clients[job.client].id
+        if self._directory is None:
+            raise ValueError(f"the private state of {name} is gone, and no run directory has it")
+        return self._directory.read_tensors(client_file(job.private_round, name))
 
     def _load_shared(self, vector: np.ndarray) -> None:
         self._shared.vector.copy_(from_dlpack(vector))
@@ -332,7 +423,7 @@ class Host:
     def _data(self, path: Path | None) -> ClientData:
         if path is None:
             raise ValueError("this client has no images of the split asked for")
-        return _read(path)
+        return _read(self._locate(path))
 
 
 @lru_cache(maxsize=64)

@@ -1,22 +1,35 @@
 """A client's private state between rounds: its private parameters and optimiser moments."""
 
+import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import IO, Literal
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState
 
 Persistence = Literal["persist_private", "persist_all", "fresh"]
+State = Mapping[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class PrivateStates:
     """Swaps the private state of clients in and out of one network and its optimiser.
 
-    Attributes:
-        held: For every client held in memory, the round after which it stood so, and its state.
+    What is held in memory stays below a budget; beyond it the states that were used least
+    recently lie in a file on the host's disk, so that memory does not grow with the clients.
+
+    Args:
+        shared: The shared part of the network.
+        private: The private part.
+        optimizer: Over both.
+        persistence: Which of the optimiser's moments belong to the state.
+        budget_bytes: Memory for states; the one in use does not count.
     """
 
     def __init__(
@@ -25,6 +38,7 @@ class PrivateStates:
         private: FlatState,
         optimizer: torch.optim.Optimizer,
         persistence: Persistence,
+        budget_bytes: float,
     ) -> None:
         self._private = private
         self._optimizer = optimizer
@@ -35,9 +49,35 @@ class PrivateStates:
         if persistence == "persist_all":
             kept.update(shared.parameters)
         self._kept = kept
-        self.held: dict[int, tuple[int, dict[str, Tensor]]] = {}
+        self._budget = budget_bytes
+        self._held: OrderedDict[int, tuple[int, State]] = OrderedDict()
+        self._held_bytes = 0
+        self._file = _StateFile()
 
-    def swap_in(self, client: int, state: Mapping[str, Tensor] | None) -> None:
+    def get(self, client: int, number: int) -> State | None:
+        """Return a client's state after round ``number``, None when it is not at hand."""
+        if client in self._held:
+            self._held.move_to_end(client)
+            held, state = self._held[client]
+            return state if held == number else None
+        state_on_disk = self._file.get(client, number)
+        if state_on_disk is not None:
+            self.keep(client, number, state_on_disk)
+        return state_on_disk
+
+    def keep(self, client: int, number: int, state: State) -> None:
+        """Keep a state as the client's after round ``number``, in memory or in the file."""
+        if client in self._held:
+            self._held_bytes -= _size(self._held.pop(client)[1])
+        self._held[client] = number, state
+        self._held_bytes += _size(state)
+        while self._held_bytes > self._budget:
+            oldest, (when, old) = self._held.popitem(last=False)
+            self._held_bytes -= _size(old)
+            if self._file.round_of(oldest) != when:
+                self._file.put(oldest, when, old)
+
+    def swap_in(self, state: State | None) -> None:
         """Load a client's state (None: the initial one) into the network and the optimiser."""
         self._optimizer.state.clear()
         if state is None:
@@ -53,13 +93,74 @@ class PrivateStates:
                 step = state[f"optimizer.{child}.step"].clone().to(parameter.device)
                 self._optimizer.state[parameter] = {"step": step, **moments}
 
-    def swap_out(self, client: int, number: int) -> dict[str, Tensor]:
-        """Keep the current state as the client's after round ``number`` and return it."""
+    def swap_out(self, client: int, number: int) -> State:
+        """Keep a copy of the current state as the client's after round ``number``."""
         state = self._private.named(self._private.vector.clone())
         for child, parameter in self._kept.items():
             values = self._optimizer.state.get(parameter)
             if values:
                 for name in ("step", *MOMENTS):
                     state[f"optimizer.{child}.{name}"] = values[name].detach().clone()
-        self.held[client] = (number, state)
+        self.keep(client, number, state)
         return state
+
+
+class _StateFile:
+    """States on this machine's disk, in one file without a name: it vanishes with the process."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._places: dict[int, _Place] = {}
+
+    def round_of(self, client: int) -> int | None:
+        """Return the round after which the client's state stood that lies here."""
+        return self._places[client].round if client in self._places else None
+
+    def put(self, client: int, number: int, state: State) -> None:
+        """Write a state over the client's former one.
+
+        Raises:
+            PhysFedError: The disk is full, or refuses.
+        """
+        content = safetensors.torch.save({name: v.cpu() for name, v in state.items()})
+        place = self._places.pop(client, _Place(0, self._end, 0, 0))
+        if place.room < len(content):
+            place = _Place(0, self._end, 0, len(content))
+            self._end += len(content)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115, closed with self
+            self._file.seek(place.offset)
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
+        except OSError as error:
+            raise PhysFedError(
+                f"private states do not fit on the disk under {tempfile.gettempdir()} "
+                f"({error.strerror}): free space there or set TMPDIR, or raise "
+                "federation.private_memory_mb; then run again with --resume"
+            ) from error
+        self._places[client] = replace(place, round=number, length=len(content))
+
+    def get(self, client: int, number: int) -> State | None:
+        """Read a client's state, None when there is none of that round."""
+        if self._file is None or self.round_of(client) != number:
+            return None
+        place = self._places[client]
+        self._file.seek(place.offset)
+        return safetensors.torch.load(self._file.read(place.length))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a state lies in the file, bytes, and the round after which it stood so."""
+
+    round: int
+    offset: int
+    length: int
+    room: int
+
+
+def _size(state: State) -> int:
+    return sum(value.numel() * value.element_size() for value in state.values())

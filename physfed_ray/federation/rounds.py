@@ -3,32 +3,41 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from physfed_ray.data import dataset
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Evaluation, Job
-from physfed_ray.federation.run_directory import METRICS_SCHEMA, Manifest, RunDirectory
-from physfed_ray.federation.runtime import Lost, Runtime
+from physfed_ray.federation.host import Evaluation, Job, Order
+from physfed_ray.federation.metrics_table import Metrics, Row
+from physfed_ray.federation.run_directory import Manifest, RunDirectory
+from physfed_ray.federation.runtime import ActorLostError, Lost, Runtime
+from physfed_ray.federation.schedule import Plan, Schedule, Turn
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import ClientResult, learning_rate
-from physfed_ray.seeds import generator
 
-Row = tuple[int, str, str, str, float]
 Event = dict[str, Any]
-RETRIES = 3
+T = TypeVar("T")
+RETRIES = 5
+"""Times that a round, or a host in it, may be lost before the run stops."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RoundOutcome:
-    """Who took part in a round, who did not and why, and the parts of the sum."""
+    """Who took part in a round, who did not and why, and the parts of the sum.
 
-    results: dict[int, ClientResult]
+    Attributes:
+        pieces: Hosts and handles on what they added up.
+        covered: Clients that those pieces account for.
+    """
+
     missing: dict[int, str]
-    pieces: dict[int, Any]
+    results: dict[int, ClientResult] = field(default_factory=dict)
+    pieces: list[tuple[int, Any]] = field(default_factory=list)
+    covered: set[int] = field(default_factory=set)
 
 
 class Rounds:
@@ -36,11 +45,15 @@ class Rounds:
 
     Args:
         spec: The federation.
-        settings: Participation, quorum, deadline.
+        settings: Participation, schedule, quorum, deadline, checkpoints.
         runtime: Where the hosts live.
         directory: The run directory, None when nothing is to be written.
         on_event: Receives progress events.
-        on_rows: Receives the metrics of each round, for example TensorBoard.
+        on_rows: Receives the metrics of each checkpoint, for example TensorBoard.
+
+    Attributes:
+        manifest: Where the federation stands: the last round, whether saved or not yet.
+        metrics: The metrics of all saved rounds.
     """
 
     def __init__(
@@ -54,51 +67,98 @@ class Rounds:
     ) -> None:
         self.spec, self._settings, self.runtime = spec, settings, runtime
         self.directory, self._on_event, self._on_rows = directory, on_event, on_rows
-        self.manifest = Manifest(0, {client.id: 0 for client in spec.clients})
-        self.rows: list[Row] = []
+        self.metrics = Metrics()
+        self._schedule = make_schedule(spec, settings)
+        self._losses = 0
+        self._sizes: tuple[int, int] = runtime.server("sizes")
+        runtime.notice = self._say
+        self._stand_at(Manifest(0, {client.id: 0 for client in spec.clients}))
+
+    def _stand_at(self, manifest: Manifest) -> None:
+        """Forget everything that no checkpoint has."""
+        self.manifest = manifest
+        self._on_disk = {0, manifest.round, *manifest.bases}
+        self._vectors: dict[int, tuple[Any, Any]] = {}
+        self._unsaved: set[int] = set()
+        self._pending: list[Row] = []
+
+    def _say(self, text: str) -> None:
+        self._on_event({"event": "message", "text": text})
 
     def resume(self) -> None:
         """Go to the last completed round of the run directory, if there is one."""
         manifest = self.directory.last_manifest() if self.directory else None
-        if manifest is None or self.directory is None:
-            return
-        self.manifest = manifest
-        self.rows = [
-            row for row in self.directory.read_table("metrics.parquet") if row[0] <= manifest.round
-        ]
-        self.runtime.server("restore", manifest.round)
+        if self.directory is not None and manifest is not None:
+            self.metrics = Metrics.read(self.directory)
+            self.metrics.truncate(manifest.round)
+        self._stand_at(manifest or Manifest(0, {client.id: 0 for client in self.spec.clients}))
+        self.runtime.server("restore", self.manifest.round)
 
     def run(self) -> None:
         """Run all rounds that are left.
 
         Raises:
-            PhysFedError: If fewer clients than the quorum completed a round.
+            PhysFedError: If fewer clients than the quorum completed a round, or hosts die faster
+                than rounds complete.
         """
-        for number in range(self.manifest.round + 1, self.spec.training.rounds + 1):
-            self.run_round(number)
+        self.surviving(self._run_left)
+
+    def _run_left(self) -> None:
+        while self.manifest.round < self.spec.training.rounds:
+            self.run_round(self.manifest.round + 1)
+
+    def surviving(self, step: Callable[[], T]) -> T:
+        """Do a step; when something dies in it, go back to the last checkpoint and do it again."""
+        lost: ActorLostError | None = None
+        while True:
+            try:
+                if lost is not None:
+                    self._recover(lost)
+                return step()
+            except ActorLostError as error:
+                lost = error
+
+    def _recover(self, lost: ActorLostError) -> None:
+        self._losses += 1
+        if self.directory is None or self._losses > RETRIES:
+            raise PhysFedError(
+                f"{lost}, {self._losses} times since the last completed round: look into its "
+                "cause (memory, disk, a machine that goes away), and run again with --resume"
+            ) from lost
+        self.runtime.repair()
+        self.resume()
+        self._say(f"{lost}; replaced, going on after round {self.manifest.round}")
 
     def run_round(self, number: int) -> None:
-        """Run one round and commit it."""
+        """Run one round, and commit it where a checkpoint is due."""
         began = time.monotonic()
-        vector, extras = self.runtime.publish()
-        sampled = self._sample(number)
-        outcome = self._train(number, vector, extras, sampled)
-        self._check_quorum(number, sampled, outcome)
-        self._aggregate(number, outcome)
+        plan = self._schedule.plan(number)
+        outcome = self._train(number, plan)
+        self._check_quorum(number, plan, outcome)
+        if outcome.results:
+            self._aggregate(number, outcome)
         seconds = time.monotonic() - began
-        rows = self._training_rows(number, outcome, seconds)
-        touched = {self.spec.clients[c].id: number for c in outcome.results}
-        self.manifest = Manifest(number, self.manifest.private_rounds | touched)
+        kept = {c for c, result in outcome.results.items() if result.kept}
+        touched = {self.spec.clients[c].id: number for c in kept}
+        private = self.manifest.private_rounds | touched
+        self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
+        self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
+        self._pending += self._training_rows(number, plan, outcome, seconds)
         self._on_event(self._round_event(number, outcome, seconds))
         if number % self.spec.training.evaluate_every == 0:
-            rows += self._curve_rows(number)
-        self._commit(rows)
+            self._pending += self._curve_rows(number)
+        self._unsaved |= kept
+        if self._saves(number):
+            self._commit(saved=kept)
+
+    def _saves(self, number: int) -> bool:
+        return number % self._settings.checkpoint_every == 0 or number == self.spec.training.rounds
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the rows of the last evaluation."""
-        self.rows = list({row[:4]: row for row in [*self.rows, *rows]}.values())
+        self.metrics.replace(rows)
         if self.directory is not None:
-            self.directory.write_table("metrics.parquet", self.rows, METRICS_SCHEMA)
+            self.metrics.write(self.directory)
 
     def jobs(self, clients: Sequence[int]) -> list[Job]:
         """Return the clients' jobs, with the private state of the last completed round."""
@@ -112,7 +172,7 @@ class Rounds:
         clients = [
             c for c, files in enumerate(self.spec.files) if getattr(files, split) is not None
         ]
-        vector, _ = self.runtime.publish()
+        vector, _ = self.broadcast(self.manifest.round)
         calls = [
             (self.runtime.host_of[job.client], "evaluate", (vector, job, split, None, detail))
             for job in self.jobs(clients)
@@ -133,80 +193,124 @@ class Rounds:
         }
         self._on_event({"event": "evaluation", "round": number, "split": split, "scores": scores})
 
-    def _sample(self, number: int) -> list[int]:
-        clients = len(self.spec.clients)
-        count = max(1, math.ceil(self._settings.participation * clients - 1e-9))
-        if count >= clients:
-            return list(range(clients))
-        rng = generator(self.spec.seed, number, "participants")
-        return sorted(int(c) for c in rng.choice(clients, count, replace=False))
+    def broadcast(self, base: int) -> tuple[Any, Any]:
+        """Return handles on the shared vector after a round and on what goes with it."""
+        if base not in self._vectors:
+            now = base == self.manifest.round
+            self._vectors[base] = self.runtime.publish() if now else self.runtime.recall(base)
+        return self._vectors[base]
 
-    def _train(self, number: int, vector: Any, extras: Any, sampled: Sequence[int]) -> RoundOutcome:
-        outcome = RoundOutcome({}, {}, {})
-        rate = learning_rate(self.spec.training, number)
-        deadline = self._settings.deadline_s
+    def _train(self, number: int, plan: Plan) -> RoundOutcome:
+        outcome = RoundOutcome(dict(plan.missing))
         waiting = {
-            host: self.jobs([c for c in clients if c in set(sampled)])
-            for host, clients in enumerate(self.runtime.assignment)
+            job.client: replace(job, base=turn.base, factor=self._factor(number, turn))
+            for job, turn in zip(
+                self.jobs([turn.client for turn in plan.turns]), plan.turns, strict=True
+            )
         }
-        waiting = {host: jobs for host, jobs in waiting.items() if jobs}
         for attempt in range(1 + RETRIES):
-            calls = {
-                host: (number, rate, vector, extras, jobs, deadline)
-                for host, jobs in waiting.items()
-            }
-            again = {}
-            for host, answer in self.runtime.train(calls, deadline).items():
-                if isinstance(answer, Lost):
-                    self.runtime.restart(host)
-                    if answer.dead and attempt < RETRIES:
-                        text = (
-                            f"round {number}: {answer.reason}; restarted, its clients train again"
-                        )
-                        self._on_event({"event": "message", "text": text})
-                        again[host] = waiting[host]
-                    else:
-                        outcome.missing.update({j.client: answer.reason for j in waiting[host]})
+            orders = self._orders(number, waiting, outcome)
+            for host, answer in self.runtime.train(orders, self._settings.deadline_s).items():
+                order = orders[host][0]
+                if not isinstance(answer, Lost):
+                    self._sort_results(order, answer, host, outcome)
+                elif self._replaced(host, answer, number, attempt):
+                    continue
                 else:
-                    self._sort_results(waiting[host], answer, host, outcome)
-            waiting = again
+                    outcome.missing.update({job.client: answer.reason for job in order.jobs})
+            done = {*outcome.results, *outcome.missing}
+            waiting = {client: job for client, job in waiting.items() if client not in done}
             if not waiting:
                 break
         return outcome
 
+    def _factor(self, number: int, turn: Turn) -> float:
+        return self._schedule.factor(number, turn) if self._schedule.stale else 1.0
+
+    def _orders(
+        self, number: int, waiting: Mapping[int, Job], outcome: RoundOutcome
+    ) -> dict[int, tuple[Order, list[Any]]]:
+        """Return what each host that has clients waiting is to do, and with which vectors."""
+        orders = {}
+        for host in self.runtime.hosts:
+            clients = [c for c in self.runtime.assignment[host] if c not in outcome.covered]
+            jobs = tuple(waiting[c] for c in clients if c in waiting)
+            if not jobs:
+                continue
+            bases = tuple(sorted({job.base for job in jobs}))
+            order = Order(
+                round=number,
+                learning_rate=learning_rate(self.spec.training, number),
+                clients=tuple(clients),
+                jobs=jobs,
+                bases=bases,
+                difference=self._schedule.stale,
+                save=self._saves(number),
+                deadline_s=self._settings.deadline_s,
+            )
+            orders[host] = order, [part for base in bases for part in self.broadcast(base)]
+        return orders
+
+    def _replaced(self, host: int, lost: Lost, number: int, attempt: int) -> bool:
+        """Replace a host; say whether its clients train again in this round.
+
+        Raises:
+            ActorLostError: Private states were lost with it that only an earlier checkpoint has.
+        """
+        clients = self.runtime.assignment[host]
+        stateful = any(self.manifest.private_rounds[self.spec.clients[c].id] for c in clients)
+        if self._unsaved & set(clients) or (self.directory is None and stateful):
+            raise ActorLostError(lost.reason)
+        self.runtime.restart(host)
+        again = lost.dead and attempt < RETRIES
+        if again:
+            self._say(f"round {number}: {lost.reason}; replaced, its clients train again")
+        return again
+
     def _sort_results(
-        self, jobs: Sequence[Job], answer: tuple[Any, Any], host: int, outcome: RoundOutcome
+        self, order: Order, answer: tuple[Any, Any], host: int, outcome: RoundOutcome
     ) -> None:
-        results, outcome.pieces[host] = answer
-        for job, result in zip(jobs, results, strict=True):
+        results, pieces = answer
+        outcome.pieces.append((host, pieces))
+        outcome.covered.update(order.clients)
+        for job, result in zip(order.jobs, results, strict=True):
             if result.missing:
                 outcome.missing[job.client] = result.missing
             else:
                 outcome.results[job.client] = result
 
-    def _check_quorum(self, number: int, sampled: Sequence[int], outcome: RoundOutcome) -> None:
-        needed = math.ceil(self._settings.quorum * len(sampled) - 1e-9)
-        if len(outcome.results) >= max(1, needed):
+    def _check_quorum(self, number: int, plan: Plan, outcome: RoundOutcome) -> None:
+        drawn = len(plan.turns) + len(plan.missing)
+        if not drawn:
+            self._say(f"round {number}: no client can be reached; nothing is changed")
             return
-        why = "; ".join(f"{self.spec.clients[c].id}: {r}" for c, r in outcome.missing.items())
+        needed = max(1, math.ceil(self._settings.quorum * drawn - 1e-9))
+        if len(outcome.results) >= needed:
+            return
+        reasons = [f"{self.spec.clients[c].id}: {r}" for c, r in outcome.missing.items()]
+        more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
         raise PhysFedError(
-            f"round {number} has {len(outcome.results)} of {len(sampled)} clients, fewer than the "
-            f"quorum of {needed} ({why}); nothing of it was kept: mend the cause and run again "
-            "with --resume, or lower federation.quorum"
+            f"round {number} has {len(outcome.results)} of {drawn} clients, fewer than the "
+            f"quorum of {needed} ({'; '.join(reasons[:4])}{more}); nothing of it was kept: mend "
+            "the cause and run again with --resume, or lower federation.quorum"
         )
 
     def _aggregate(self, number: int, outcome: RoundOutcome) -> None:
-        absent = [
-            client
-            for host, clients in enumerate(self.runtime.assignment)
-            if host not in outcome.pieces
-            for client in clients
-        ]
+        absent = [c for c in range(len(self.spec.clients)) if c not in outcome.covered]
         uploads = {self.spec.clients[c].id: r.uploads for c, r in sorted(outcome.results.items())}
-        pieces = [handle for _, handle in sorted(outcome.pieces.items())]
-        self.runtime.server("aggregate", number, sorted(outcome.results), uploads, absent, *pieces)
+        self.runtime.server(
+            "aggregate",
+            number,
+            sorted(outcome.results),
+            uploads,
+            absent,
+            self._schedule.stale,
+            *self.runtime.combine(outcome.pieces),
+        )
 
-    def _training_rows(self, number: int, outcome: RoundOutcome, seconds: float) -> list[Row]:
+    def _training_rows(
+        self, number: int, plan: Plan, outcome: RoundOutcome, seconds: float
+    ) -> list[Row]:
         rows: list[Row] = []
         for client, result in sorted(outcome.results.items()):
             values = result.losses | {"steps": float(result.steps), "seconds": result.seconds}
@@ -221,13 +325,16 @@ class Rounds:
             "bytes_up": float(up),
             "participants": float(len(outcome.results)),
             "missing": float(len(outcome.missing)),
+            "simulated_steps": plan.time,
         }
+        if self._schedule.stale and plan.turns:
+            system["staleness"] = float(np.mean([number - 1 - t.base for t in plan.turns]))
         rows += [(number, "server", "system", name, value) for name, value in system.items()]
         return rows
 
     def _bytes(self, outcome: RoundOutcome) -> tuple[int, int]:
         """Bytes that the participants would receive and send in a federation over a network."""
-        shared, extras = self.runtime.server("sizes")
+        shared, extras = self._sizes
         uploads = sum(a.nbytes for r in outcome.results.values() for a in r.uploads.values())
         count = len(outcome.results)
         return count * (shared + extras), count * shared + uploads
@@ -269,14 +376,49 @@ class Rounds:
         apart = self.runtime.server("inspect_codes")
         return rows + [(number, "server", "modulation", n, value) for n, value in apart.items()]
 
-    def _commit(self, rows: Sequence[Row]) -> None:
-        self.rows += rows
+    def _commit(self, saved: set[int]) -> None:
+        """Make everything since the last checkpoint visible under one manifest.
+
+        Args:
+            saved: Clients whose hosts have written their private state already.
+        """
+        number, rows = self.manifest.round, self._pending
+        if self.directory is not None:
+            left = self._unsaved - saved
+            calls = [
+                (host, "save", (sorted(left & set(self.runtime.assignment[host])),))
+                for host in self.runtime.hosts
+                if left & set(self.runtime.assignment[host])
+            ]
+            self.runtime.fetch(self.runtime.start(calls))
+            self.runtime.server("save", number)
+            for base in set(self.manifest.bases) - self._on_disk:
+                self.runtime.server("save_base", base, *self._vectors[base])
+            self._on_disk = {0, number, *self.manifest.bases}
+            self.metrics.add(rows)
+            self.metrics.write(self.directory)
+            self.directory.commit(self.manifest)
+            self.directory.prune(self.manifest, self._settings.keep_checkpoints)
+        else:
+            self.metrics.add(rows)
+        self._pending, self._losses = [], 0
+        self._unsaved.clear()
         self._on_rows(rows)
-        if self.directory is None:
-            return
-        self.directory.write_table("metrics.parquet", self.rows, METRICS_SCHEMA)
-        self.directory.commit(self.manifest)
-        self.directory.prune(self.manifest, self._settings.keep_checkpoints)
+
+
+def make_schedule(spec: Spec, settings: Federation) -> Schedule:
+    """Return who trains when in this federation."""
+    training = spec.training
+    steps = [
+        dataset.steps_per_round(
+            client.slices,
+            batch_size=training.batch_size,
+            patches_per_slice=training.patches_per_slice,
+            epochs=training.local_epochs,
+        )
+        for client in spec.clients
+    ]
+    return Schedule(settings, spec.seed, spec.clients, steps)
 
 
 def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:

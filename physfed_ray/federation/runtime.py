@@ -1,10 +1,12 @@
 """What every runtime offers to the rounds: the same few calls, wherever the hosts live."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.host import Order
 from physfed_ray.federation.spec import Spec, assign
 
 Call = tuple[int, str, Sequence[Any]]  # host, method, arguments
@@ -23,34 +25,79 @@ class Lost:
     dead: bool
 
 
+class ActorLostError(Exception):
+    """A host, the parameter server or a value of theirs is gone; what was begun must be redone."""
+
+
 class Runtime(ABC):
     """Hosts and a parameter server, reached through calls.
 
     A handle is whatever the runtime uses to name a value that stays where it is (an object
     reference on Ray, the value itself in one process).
 
+    Args:
+        spec: The federation.
+        groups: Hosts of each node.
+
     Attributes:
-        assignment: The client indices of each host.
+        assignment: The client indices of each host, ascending; none for a host lost for good.
+        notice: Receives one line of text when something happens that the user should know.
     """
 
-    def __init__(self, spec: Spec, hosts: int) -> None:
+    def __init__(self, spec: Spec, groups: Sequence[int]) -> None:
         self.spec = spec
-        self.assignment = assign([client.slices for client in spec.clients], hosts)
+        nodes = assign([client.slices for client in spec.clients], groups)
+        self.assignment: list[Sequence[int]] = [clients for node in nodes for clients in node]
+        self.notice: Callable[[str], None] = lambda text: None
+        self._index()
+
+    def _index(self) -> None:
         self.host_of = {c: h for h, clients in enumerate(self.assignment) for c in clients}
+
+    @property
+    def hosts(self) -> list[int]:
+        """Hosts that have clients."""
+        return [host for host, clients in enumerate(self.assignment) if clients]
+
+    def hand_over(self, host: int) -> None:
+        """Give the clients of a host that is lost for good to the others, the idlest first.
+
+        Raises:
+            PhysFedError: There is no other host.
+        """
+        orphans, self.assignment[host] = self.assignment[host], ()
+        if not self.hosts:
+            raise PhysFedError(
+                "all hosts are lost and no machine took their place: add machines, and run again "
+                "with --resume"
+            )
+        slices = [client.slices for client in self.spec.clients]
+        for client in orphans:
+            idlest = min(self.hosts, key=lambda h: sum(slices[c] for c in self.assignment[h]))
+            self.assignment[idlest] = sorted([*self.assignment[idlest], client])
+        self._index()
 
     @abstractmethod
     def publish(self) -> tuple[Any, Any]:
         """Make the shared vector reachable by every host; return handles (vector, extras)."""
 
     @abstractmethod
+    def recall(self, number: int) -> tuple[Any, Any]:
+        """Do the same with the vector of an earlier round, from its checkpoint."""
+
+    @abstractmethod
     def train(
-        self, calls: Mapping[int, Sequence[Any]], timeout_s: float | None
+        self, orders: Mapping[int, tuple[Order, Sequence[Any]]], timeout_s: float | None
     ) -> dict[int, tuple[Any, Any] | Lost]:
-        """Call ``Host.train`` with the given arguments on each host.
+        """Call ``Host.train`` on each host with its order and the handles that go with it.
 
         Returns:
             Per host the results and a handle on its pieces, or why there are none.
         """
+
+    @abstractmethod
+    def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
+        """Add up the pieces of hosts that share a node; return one handle a node."""
 
     @abstractmethod
     def start(self, calls: Sequence[Call]) -> list[Any]:
@@ -61,15 +108,27 @@ class Runtime(ABC):
 
     @abstractmethod
     def fetch(self, handles: Sequence[Any]) -> list[Any]:
-        """Wait for values."""
+        """Wait for values.
+
+        Raises:
+            ActorLostError: A host or a value is gone.
+        """
 
     @abstractmethod
     def server(self, name: str, *arguments: Any) -> Any:
-        """Call the parameter server and return the value."""
+        """Call the parameter server and return the value.
+
+        Raises:
+            ActorLostError: The server or an argument is gone.
+        """
 
     @abstractmethod
     def restart(self, host: int) -> None:
-        """Replace a dead host by a fresh one with the same clients."""
+        """Replace a host by a fresh one with the same clients, or hand its clients over."""
+
+    @abstractmethod
+    def repair(self) -> None:
+        """Replace whatever died, hosts and server; the server then stands at its beginning."""
 
     @abstractmethod
     def close(self) -> None:

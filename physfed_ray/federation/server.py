@@ -1,12 +1,13 @@
 """The parameter server: the shared parameters, their aggregation, and the codebook."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.run_directory import RunDirectory, round_name
 from physfed_ray.federation.spec import Spec
@@ -50,25 +51,49 @@ class ParameterServer:
         extras = {} if self._codes is None else {"codes": self._codes}
         return self._shared.vector.numpy(), extras
 
+    def recall(self, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return what was broadcast after an earlier round, from its checkpoint."""
+        if number == 0:
+            first = ParameterServer(replace(self._spec, run_root=None))
+            return first.broadcast()
+        folder, directory = round_name(number), RunDirectory(str(self._spec.run_root))
+        vector, extras = self._shared.vector, {}
+        if self._shared.entries:
+            vector = self._shared.pack(directory.read_tensors(f"{folder}/server.safetensors"))
+        if self._codes is not None:
+            codes = directory.read_tensors(f"{folder}/codebook.safetensors")
+            extras = {name: value.numpy() for name, value in codes.items()}
+        return vector.numpy(), extras
+
     def aggregate(
         self,
         number: int,
         participants: Sequence[int],
         uploads: Mapping[str, Mapping[str, np.ndarray]],
         absent: Sequence[int],
+        difference: bool,
         *pieces: Mapping[Node, np.ndarray | None],
     ) -> None:
-        """Aggregate a round and write the server's part of its checkpoint.
+        """Aggregate a round.
 
         Args:
             number: The round.
             participants: Indices of the clients whose updates are in the sum.
             uploads: Each participant's small arrays.
             absent: Clients of hosts that sent no pieces.
-            pieces: Pieces of the aggregation tree, one mapping a host.
+            difference: The sum is of differences from the clients' bases, already weighted for
+                staleness; the mean is then the present vector plus the sum over the clients'
+                weights (Nguyen et al. 2022, alg. 1).
+            pieces: Pieces of the aggregation tree, one mapping a node.
+
+        Raises:
+            PhysFedError: An update has the wrong size, or the result is not finite; the server is
+                as it was before.
         """
         tree = TreeSum(self._spare)
         for part in pieces:
+            for node, vector in part.items():
+                self._check_size(node, vector)
             tree.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
         for client in absent:
             tree.add(client, None)
@@ -77,12 +102,54 @@ class ParameterServer:
             method = self._spec.method
             weight = sum(method.weight(self._spec.clients[i]) for i in participants)
             mean = torch.div(total, weight, out=self._mean)
-            new = method.aggregate(self._shared.vector.numpy(), mean.numpy(), uploads)
-            self._shared.vector.copy_(torch.from_numpy(new))
+            if difference:
+                mean.add_(self._shared.vector)
+            new = torch.from_numpy(
+                method.aggregate(self._shared.vector.numpy(), mean.numpy(), uploads)
+            )
+            if not torch.isfinite(new.sum()):
+                raise PhysFedError(
+                    f"round {number}: the aggregated parameters are not finite; nothing of the "
+                    "round was kept: lower training.lr, or look at the losses in metrics.parquet"
+                )
+            self._shared.vector.copy_(new)
         tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
-        if self._spec.run_root is not None:
-            self._save(RunDirectory(self._spec.run_root), number)
+
+    def _check_size(self, node: Node, vector: np.ndarray | None) -> None:
+        expected = self._shared.vector.numel()
+        if vector is None or vector.size == expected:
+            return
+        level, position = node
+        clients = self._spec.clients[position << level : (position + 1) << level]
+        raise PhysFedError(
+            f"the update of {', '.join(client.id for client in clients[:4])} has {vector.size:,} "
+            f"numbers where the shared parameters have {expected:,}; nothing of the round was "
+            "kept: every node must run the same version of physfed_ray and of the method, and a "
+            "method must build the same network for every client"
+        )
+
+    def save(self, number: int) -> None:
+        """Write the server's part of a round's checkpoint."""
+        self.save_base(number, *self.broadcast())
+
+    def save_base(self, number: int, vector: np.ndarray, extras: Mapping[str, np.ndarray]) -> None:
+        """Write what was broadcast after a round, which clients may still be training on.
+
+        Args:
+            number: The round.
+            vector: Shared parameters, (shared size,) float32.
+            extras: The small arrays that went with them.
+        """
+        if self._spec.run_root is None:
+            return
+        directory = RunDirectory(self._spec.run_root)
+        if self._shared.entries:
+            named = self._shared.named(from_dlpack(vector))
+            directory.write_tensors(f"{round_name(number)}/server.safetensors", named)
+        if extras:
+            tensors = {name: torch.tensor(array) for name, array in extras.items()}
+            directory.write_tensors(f"{round_name(number)}/codebook.safetensors", tensors)
 
     def restore(self, number: int) -> None:
         """Go back to the state after a completed round; 0 is the initial state."""
@@ -131,14 +198,3 @@ class ParameterServer:
         with torch.inference_mode():
             codes = self._spec.method.codes(self._network, torch.tensor(protocols))
         return None if codes is None else codes.numpy()
-
-    def _save(self, directory: RunDirectory, number: int) -> None:
-        if self._shared.entries:
-            directory.write_tensors(
-                f"{round_name(number)}/server.safetensors", self._shared.named()
-            )
-        if self._codes is not None:
-            directory.write_tensors(
-                f"{round_name(number)}/codebook.safetensors",
-                {"codes": torch.from_numpy(self._codes)},
-            )

@@ -19,7 +19,8 @@ import numpy as np
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.federation.host import EVALUATION_BATCH, Evaluation, Scores
-from physfed_ray.federation.rounds import Rounds, Row, score_rows
+from physfed_ray.federation.metrics_table import Row
+from physfed_ray.federation.rounds import Rounds, score_rows
 from physfed_ray.federation.runtime import Call
 from physfed_ray.federation.server import Route
 from physfed_ray.federation.tree import TreeSum
@@ -87,7 +88,7 @@ def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
         return []
     unit = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
     farthest = np.argmin(unit @ unit.T, axis=1)
-    vector, _ = rounds.runtime.publish()
+    vector, _ = rounds.broadcast(number)
     calls = []
     for job in rounds.jobs(clients):
         host = rounds.runtime.host_of[job.client]
@@ -109,11 +110,11 @@ def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
 
 def _evaluate_unseen(rounds: Rounds, number: int, results: FinalResults) -> None:
     spec, runtime = rounds.spec, rounds.runtime
-    vector, _ = runtime.publish()
+    vector, _ = rounds.broadcast(number)
     images = _policy_images(rounds, vector, results)
     local = _local_models(rounds, vector) if _has_private(rounds) else []
     for unseen, info in enumerate(spec.unseen):
-        host = unseen % len(runtime.assignment)
+        host = _host_for(rounds, unseen)
         named = {f"unseen/{policy}": denoised for policy, denoised in images[unseen].items()}
         if local:
             named["unseen/ensemble"] = local[unseen][1]
@@ -140,9 +141,10 @@ def _policy_images(
 ) -> list[dict[str, np.ndarray]]:
     """Denoised images of each unseen protocol by the policies that run one model."""
     spec, runtime = rounds.spec, rounds.runtime
-    hosts = len(runtime.assignment)
     if not _has_private(rounds):
-        calls = [(u % hosts, "denoise_unseen", (vector, u)) for u in range(len(spec.unseen))]
+        calls = [
+            (_host_for(rounds, u), "denoise_unseen", (vector, u)) for u in range(len(spec.unseen))
+        ]
         return [{"shared": image} for image in runtime.fetch(runtime.start(calls))]
     routes = [runtime.server("route", info.g) for info in spec.unseen]
     images: list[dict[str, np.ndarray]] = []
@@ -155,10 +157,16 @@ def _policy_images(
     return images
 
 
+def _host_for(rounds: Rounds, unseen: int) -> int:
+    """Return the host that stands for an unseen scanner."""
+    hosts = rounds.runtime.hosts
+    return hosts[unseen % len(hosts)]
+
+
 def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -> np.ndarray:
     """Send features, batch by batch, to the host that owns the decoder of the nearest code."""
     runtime = rounds.runtime
-    here, owner = unseen % len(runtime.assignment), runtime.host_of[route.client]
+    here, owner = _host_for(rounds, unseen), runtime.host_of[route.client]
     (job,) = rounds.jobs([route.client])
     batches = []
     for start in range(0, rounds.spec.unseen[unseen].slices, EVALUATION_BATCH):
@@ -170,7 +178,7 @@ def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -
 def _local_models(rounds: Rounds, vector: Any) -> list[tuple[dict[int, Scores], np.ndarray]]:
     """Per unseen protocol: every client's scores, and the mean of all clients' images."""
     runtime, clients = rounds.runtime, len(rounds.spec.clients)
-    hosts = list(enumerate(runtime.assignment))
+    hosts = [(host, runtime.assignment[host]) for host in runtime.hosts]
     calls = [
         (host, "serve", (vector, rounds.jobs(owned), unseen))
         for unseen in range(len(rounds.spec.unseen))

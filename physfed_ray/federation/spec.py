@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,8 @@ class Spec:
     Attributes:
         precision: Already resolved, so that a resumed run computes as the first one did.
         run_root: Run directory, None when nothing is to be written (benchmarks).
+        device: Where hosts compute, ``cpu`` or ``cuda``; the parameter server is always on a CPU.
+        private_memory_mb: Memory of a host for private states.
     """
 
     seed: int
@@ -48,22 +51,42 @@ class Spec:
     clinical_windows: dict[str, tuple[float, float]]
     run_root: str | None
     device: str = "cpu"
+    private_memory_mb: float = 2048.0
 
 
-def assign(slices: Sequence[int], hosts: int) -> list[range]:
-    """Deal clients to hosts as contiguous ranges of nearly equal load.
+def assign(slices: Sequence[int], groups: Sequence[int]) -> list[list[range]]:
+    """Deal clients to hosts as contiguous ranges of nearly equal load, node by node.
 
-    Contiguous ranges keep the subtrees of the aggregation tree whole on one host (fewer pieces
-    travel); with them the largest load is the smallest that any contiguous dealing allows.
+    Contiguous ranges keep subtrees of the aggregation tree whole on one host and one node, so
+    that few pieces travel. Between nodes a boundary may move by a sixteenth of a node's load to
+    the client index with the most trailing zero bits, where the fewest subtrees are cut; within
+    a node the largest load is the smallest that any contiguous dealing allows.
 
     Args:
         slices: Training slices of each client.
-        hosts: Number of hosts, at most the number of clients.
+        groups: Hosts of each node; not more hosts than clients in all.
 
     Returns:
-        One non-empty range of client indices a host.
+        For each node, one non-empty range of client indices a host.
     """
     loads = [max(1, s) for s in slices]
+    cuts = [0]
+    reached = [0, *accumulate(loads)]
+    for node in range(1, len(groups)):
+        ideal = reached[-1] * sum(groups[:node]) / sum(groups)
+        slack = reached[-1] / len(groups) / 16
+        low, high = cuts[-1] + groups[node - 1], len(loads) - sum(groups[node:])
+        nearest = min(range(low, high + 1), key=lambda cut: abs(reached[cut] - ideal))
+        near = [c for c in range(low, high + 1) if abs(reached[c] - ideal) <= slack] or [nearest]
+        cuts.append(max(near, key=lambda cut: (cut & -cut, -abs(reached[cut] - ideal))))
+    cuts.append(len(loads))
+    return [
+        [range(start + r.start, start + r.stop) for r in _balance(loads[start:stop], hosts)]
+        for start, stop, hosts in zip(cuts, cuts[1:], groups, strict=False)
+    ]
+
+
+def _balance(loads: Sequence[int], hosts: int) -> list[range]:
     low, high = max(loads), sum(loads)
     while low < high:
         middle = (low + high) // 2

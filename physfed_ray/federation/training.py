@@ -27,6 +27,7 @@ class ClientResult:
         missing: Why the client did not take part after all, empty when it did.
         losses: Mean over the steps of the loss and its parts.
         uploads: The method's small named arrays for the server.
+        kept: Whether the client has a private state now.
     """
 
     client: str
@@ -36,6 +37,7 @@ class ClientResult:
     images: int = 0
     seconds: float = 0.0
     uploads: dict[str, np.ndarray] = field(default_factory=dict)
+    kept: bool = False
 
 
 def learning_rate(training: Training, round_number: int) -> float:

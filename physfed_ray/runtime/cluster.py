@@ -3,29 +3,36 @@
 import math
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Federation
 
 CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Slots:
-    """How the clients are placed.
+    """How the hosts are placed.
 
     Attributes:
-        hosts: Number of hosts.
-        num_cpus: CPUs of each.
+        groups: Hosts of each group; the hosts of one group share a node, and several groups may.
+        num_cpus: CPUs of each host.
         num_gpus: GPUs of each, may be a fraction.
     """
 
-    hosts: int
-    num_cpus: float
-    num_gpus: float
+    groups: tuple[int, ...]
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+    @property
+    def hosts(self) -> int:
+        """Number of hosts."""
+        return sum(self.groups)
 
 
 def connect(address: str | None) -> None:
@@ -73,39 +80,91 @@ def check_reachable(address: str | None) -> None:
         ) from error
 
 
-def choose_slots(clients: int, clients_per_host: int | Literal["auto"], threads: int) -> Slots:
-    """Decide the number of hosts from the cluster's resources.
+def choose_slots(clients: int, federation: Federation, threads: int) -> Slots:
+    """Decide the number of hosts and their slices from the cluster's resources.
 
     With GPUs every host has a slice of one, without them ``threads`` CPUs. ``auto`` takes one
-    client a host while there are slots for that, and packs clients otherwise.
+    client a host while there are slots for that, and packs clients otherwise. Where
+    ``gpus_per_host`` and ``clients_per_host`` are both named, the machines need not be there yet:
+    an autoscaler brings them.
 
     Args:
         clients: Number of clients.
-        clients_per_host: The experiment's ``federation.clients_per_host``.
+        federation: Its ``clients_per_host`` and ``gpus_per_host``.
         threads: CPU threads of a client.
 
     Raises:
         PhysFedError: If the cluster cannot carry the number of hosts asked for.
     """
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    room = int(cpus // threads)
-    if room < 1:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in found if node["Alive"]]
+    per_host, share = federation.clients_per_host, federation.gpus_per_host
+    wanted = None if per_host == "auto" else math.ceil(clients / per_host)
+    gpus = [node.get("GPU", 0.0) for node in nodes]
+    if share != "auto" and share > 0 and wanted is not None:
+        return Slots(_groups_of_gpu(wanted, share), threads, share)
+    if share != "auto" and share > sum(gpus):
         raise PhysFedError(
-            f"the Ray cluster has {cpus:g} CPUs but a client uses training.threads = {threads}: "
-            "lower it or add CPUs"
+            f"federation.gpus_per_host = {share:g}, but the Ray cluster has {sum(gpus):g} GPUs: "
+            "add GPU machines, or name federation.clients_per_host as well, so that an autoscaler "
+            "knows how many to start"
         )
-    if clients_per_host == "auto":
-        hosts = min(clients, room)
-    else:
-        hosts = math.ceil(clients / clients_per_host)
-        if hosts > room:
-            raise PhysFedError(
-                f"federation.clients_per_host = {clients_per_host} asks for {hosts} hosts of "
-                f"{threads} CPU(s), but the Ray cluster has {cpus:g}: set it to at least "
-                f"{math.ceil(clients / room)}, or to auto"
-            )
-    share = math.floor(gpus / hosts * 10_000) / 10_000 if gpus else 0.0
-    if share > 1:
-        share = math.floor(share)
-    return Slots(hosts, threads, share)
+    on_gpu = any(gpus) if share == "auto" else share > 0
+    rooms = [_room(node, threads, on_gpu, share) for node in nodes]
+    if sum(rooms) < 1:
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        raise PhysFedError(
+            f"the Ray cluster has {cpus:g} CPUs on {len(nodes)} node(s) but a client uses "
+            f"training.threads = {threads}: lower it or add CPUs"
+        )
+    hosts = min(clients, sum(rooms)) if wanted is None else wanted
+    if hosts > sum(rooms):
+        raise PhysFedError(
+            f"federation.clients_per_host = {per_host} asks for {hosts} hosts of {threads} CPU(s), "
+            f"but the Ray cluster has room for {sum(rooms)}: set it to at least "
+            f"{math.ceil(clients / sum(rooms))}, or to auto"
+        )
+    groups = _spread(hosts, rooms)
+    if not on_gpu:
+        return Slots(tuple(sorted(filter(None, groups), reverse=True)), threads)
+    each = (
+        min(_slice(g, group) for g, group in zip(gpus, groups, strict=True) if group)
+        if share == "auto"
+        else share
+    )
+    return Slots(_groups_of_gpu(hosts, each), threads, each)
+
+
+def _room(node: Mapping[str, float], threads: int, on_gpu: bool, share: float | str) -> int:
+    """Return how many hosts a node can carry."""
+    room = int(node.get("CPU", 0.0) // threads)
+    if not on_gpu:
+        return room
+    gpus = int(node.get("GPU", 0.0))
+    if share == "auto":
+        return room if gpus else 0
+    per_gpu = int(1 / float(share) + 1e-9)
+    return min(room, gpus * per_gpu if per_gpu else int(gpus // float(share)))
+
+
+def _spread(hosts: int, rooms: Sequence[int]) -> list[int]:
+    """Deal hosts to nodes one by one, each to the node that has the most room left."""
+    groups = [0] * len(rooms)
+    for _ in range(hosts):
+        node = max(range(len(rooms)), key=lambda n: (rooms[n] - groups[n], -n))
+        groups[node] += 1
+    return groups
+
+
+def _slice(gpus: float, hosts: int) -> float:
+    """Return the GPUs of each of a node's hosts; a share never spans two GPUs."""
+    if hosts <= gpus:
+        return float(gpus // hosts)
+    return math.floor(10_000 / math.ceil(hosts / gpus)) / 10_000
+
+
+def _groups_of_gpu(hosts: int, share: float) -> tuple[int, ...]:
+    """Return groups of the hosts that share one GPU, so that any GPU machine can take one."""
+    size = max(1, int(1 / share + 1e-9))
+    full, rest = divmod(hosts, size)
+    return (size,) * full + ((rest,) if rest else ())

@@ -2,114 +2,206 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.host import Host
-from physfed_ray.federation.runtime import Call, Lost, Runtime
-from physfed_ray.federation.server import ParameterServer
+from physfed_ray.experiment import Federation
+from physfed_ray.federation.host import Order
+from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.spec import Spec
+from physfed_ray.runtime.actors import ServerActor, remote_host
+from physfed_ray.runtime.cluster import Slots
+from physfed_ray.runtime.files import ship, without_run_directory
 
 GRACE_S = 5.0
+ALIVE_S = 30.0
+"""A live actor answers a ping within this time, however busy it is."""
+FIRST_WORD_S = 300.0
+"""After this time without an answer the user is told whom the round waits for."""
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-
-
-class HostActor:
-    """A thin shell around ``Host``; forwards calls."""
-
-    def __init__(self, spec: Spec, clients: Sequence[int], gpu_fraction: float) -> None:
-        if gpu_fraction:
-            import torch
-
-            torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_fraction))
-        self._host = Host(spec, clients)
-
-    @ray.method(num_returns=2)
-    def train(self, *arguments: Any) -> tuple[Any, Any]:
-        """Forward to ``Host.train``; the pieces become an object of their own."""
-        return self._host.train(*arguments)
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Forward any other call."""
-        return getattr(self._host, name)(*arguments)
-
-
-class ServerActor:
-    """A thin shell around ``ParameterServer``; forwards calls."""
-
-    def __init__(self, spec: Spec) -> None:
-        self._server = ParameterServer(spec)
-
-    @ray.method(num_returns=2)
-    def publish(self) -> tuple[Any, Any]:
-        """Put the shared vector in the object store, once for all hosts."""
-        return self._server.broadcast()
-
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Forward a call."""
-        return getattr(self._server, name)(*arguments)
 
 
 class RayRuntime(Runtime):
     """Hosts as actors; vectors travel through the object store and never through the driver.
 
+    Every group of hosts is a placement group on one node. The groups are placed first and then
+    numbered by node, so that the hosts of a node have neighbouring clients and their sums join.
+
     Args:
         spec: The federation.
-        hosts: Number of hosts.
-        num_cpus: CPUs of each host.
-        num_gpus: GPUs of each host, may be a fraction.
+        slots: How many hosts, and what each gets.
+        settings: How long to wait for machines.
+        run: Name of the run, in the names of the actors.
     """
 
-    def __init__(self, spec: Spec, hosts: int, *, num_cpus: float = 1, num_gpus: float = 0) -> None:
-        super().__init__(spec, hosts)
-        self._num_cpus, self._num_gpus = num_cpus, num_gpus
+    def __init__(
+        self, spec: Spec, slots: Slots, settings: Federation | None = None, run: str = "run"
+    ) -> None:
+        self._settings = settings or Federation()
+        self._slots, self._run = slots, run
+        self._placed = _place(slots, self._settings.wait_s)
+        by_node: dict[str, list[tuple[PlacementGroup, int]]] = {}
+        for group, size in zip(self._placed, slots.groups, strict=True):
+            by_node.setdefault(_node_of(group), []).extend((group, i) for i in range(size))
+        self._bundles = [bundle for bundles in by_node.values() for bundle in bundles]
+        super().__init__(spec, [len(bundles) for bundles in by_node.values()])
         self._spec_handle = ray.put(spec)
-        environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
-        self._environment = environment
-        self._server: Any = (
+        self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
+        self._lives = [0] * slots.hosts
+        self._server: Any = self._start_server()
+        self._hosts: list[Any] = [self._start(host) for host in range(slots.hosts)]
+        self._nodes = ray.get([actor.node.remote() for actor in self._hosts])
+        for host in range(slots.hosts):
+            self._bring_files(host)
+        self._check_run_directory()
+
+    def _start_server(self) -> Any:
+        """Start the parameter server where the driver is: a machine that is not to go away."""
+        here = ray.get_runtime_context().get_node_id()
+        return (
             ray.remote(ServerActor)
-            .options(num_cpus=0, runtime_env=environment)
-            .remote(self._spec_handle)
+            .options(
+                num_cpus=0,
+                runtime_env=self._environment,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote(self._spec_handle, self._run)
         )
-        self._hosts = [self._start(host) for host in range(hosts)]
 
     def _start(self, host: int) -> Any:
+        group, bundle = self._bundles[host]
+        self._lives[host] += 1
         return (
-            ray.remote(HostActor)
+            remote_host()
             .options(
-                num_cpus=self._num_cpus,
-                num_gpus=self._num_gpus,
+                num_cpus=self._slots.num_cpus,
+                num_gpus=self._slots.num_gpus,
                 runtime_env=self._environment,
-                scheduling_strategy="SPREAD",
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle),
             )
-            .remote(self._spec_handle, self.assignment[host], self._num_gpus)
+            .remote(self._spec_handle, self._run, self._name(host), self._slots.num_gpus)
         )
+
+    def _name(self, host: int) -> str:
+        """Return a name that says which clients live there."""
+        clients = [self.spec.clients[c].id for c in self.assignment[host]]
+        span = clients[0] if len(clients) == 1 else f"{clients[0]}..{clients[-1]}"
+        return f"host-{host}:{span}"
+
+    def _bring_files(self, host: int) -> None:
+        """Send a host the prepared files that its node does not have."""
+        files = [self.spec.files[c] for c in self.assignment[host]]
+        wanted = [path for f in files for path in (f.train, f.validation, f.test)]
+        wanted += [unseen.test for unseen in self.spec.unseen]
+        paths: list[Path] = [path for path in wanted if path is not None]
+        sent = ship(self._hosts[host], paths)
+        if sent:
+            self.notice(f"{self._name(host)}: sent {sent / 1e6:.0f} MB of prepared data")
+
+    def _check_run_directory(self) -> None:
+        if self.spec.run_root is None:
+            return
+        root = RunDirectory(self.spec.run_root).local_path
+        blind = [] if root is None else without_run_directory(root, self._hosts)
+        if blind:
+            raise PhysFedError(
+                f"the run directory {self.spec.run_root} is not the same folder on all machines "
+                f"({len(blind)} of {len(self._hosts)} hosts do not see it): choose --out on a "
+                "folder that they share, or a bucket such as s3://NAME/runs"
+            )
 
     def publish(self) -> tuple[Any, Any]:
         """See ``Runtime.publish``."""
-        handles: tuple[Any, Any] = tuple(self._server.publish.remote())
-        return handles
+        vector, extras = self._server.publish.remote(None)
+        _get(extras, "the parameter server")
+        return vector, extras
+
+    def recall(self, number: int) -> tuple[Any, Any]:
+        """See ``Runtime.recall``."""
+        vector, extras = self._server.publish.remote(number)
+        _get(extras, "the parameter server")
+        return vector, extras
 
     def train(
-        self, calls: Mapping[int, Sequence[Any]], timeout_s: float | None
+        self, orders: Mapping[int, tuple[Order, Sequence[Any]]], timeout_s: float | None
     ) -> dict[int, tuple[Any, Any] | Lost]:
         """See ``Runtime.train``."""
-        handles = {h: self._hosts[h].train.remote(*arguments) for h, arguments in calls.items()}
-        ends = None if timeout_s is None else time.monotonic() + timeout_s + GRACE_S
+        handles = {
+            host: self._hosts[host].train.remote(order, *given)
+            for host, (order, given) in orders.items()
+        }
+        began = time.monotonic()
+        ends = None if timeout_s is None else began + timeout_s + GRACE_S
+        self._wait([results for results, _ in handles.values()], list(handles), ends)
         outcome: dict[int, tuple[Any, Any] | Lost] = {}
         for host, (results, pieces) in handles.items():
             left = None if ends is None else max(0.0, ends - time.monotonic())
             try:
                 outcome[host] = ray.get(results, timeout=left), pieces
-            except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
             except ray.exceptions.GetTimeoutError:
-                outcome[host] = Lost(f"host {host} gave no answer before the deadline", dead=False)
-            except ray.exceptions.RayActorError:
-                outcome[host] = Lost(f"the process of host {host} died", dead=True)
+                outcome[host] = Lost(f"{self._doing(host)} gave no answer", dead=False)
+            except ray.exceptions.RayError as error:
+                reason = _reason(error, self._name(host))
+                if not self._alive(self._hosts[host]):
+                    outcome[host] = Lost(reason, dead=True)
+                else:
+                    raise ActorLostError(reason) from error
         return outcome
+
+    def _wait(self, handles: list[Any], hosts: list[int], ends: float | None) -> None:
+        """Wait for hosts, and say from time to time for which ones."""
+        patience = FIRST_WORD_S
+        left = dict(zip(handles, hosts, strict=True))
+        while left:
+            timeout = patience if ends is None else min(patience, ends - time.monotonic())
+            ready, _ = ray.wait(
+                list(left), num_returns=len(left), timeout=max(0.0, timeout), fetch_local=False
+            )
+            for handle in ready:
+                del left[handle]
+            if ends is not None and time.monotonic() >= ends:
+                return
+            if left:
+                busy = "; ".join(self._doing(host) for host in list(left.values())[:4])
+                self.notice(
+                    f"still waiting for {len(left)} of {len(hosts)} hosts ({busy}); "
+                    "federation.deadline_s would go on without them"
+                )
+                patience *= 2
+
+    def _doing(self, host: int) -> str:
+        """Say which client a host is training."""
+        try:
+            client = ray.get(self._hosts[host].doing.remote(), timeout=GRACE_S)
+        except ray.exceptions.RayError:
+            client = None
+        return f"{self._name(host)}" + (f", training {client}," if client else "")
+
+    def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
+        """See ``Runtime.combine``; the first host of a node adds up for all of them."""
+        by_node: dict[str, list[tuple[int, Any]]] = {}
+        for host, handle in pieces:
+            by_node.setdefault(self._nodes[host], []).append((host, handle))
+        return [
+            parts[0][1]
+            if len(parts) == 1
+            else self._hosts[parts[0][0]].merge.remote(*[handle for _, handle in parts])
+            for parts in by_node.values()
+        ]
 
     def start(self, calls: Sequence[Call]) -> list[Any]:
         """See ``Runtime.start``."""
@@ -126,23 +218,102 @@ class RayRuntime(Runtime):
     def restart(self, host: int) -> None:
         """See ``Runtime.restart``."""
         ray.kill(self._hosts[host])
-        self._hosts[host] = self._start(host)
+        group, _ = self._bundles[host]
+        if _ready(group, self._settings.replace_s):
+            self._hosts[host] = self._start(host)
+            ready, _ = ray.wait(
+                [self._hosts[host].node.remote()], timeout=self._settings.replace_s + ALIVE_S
+            )
+            if ready and self._alive(self._hosts[host]):
+                self._nodes[host] = ray.get(ready[0])
+                self._bring_files(host)
+                return
+            ray.kill(self._hosts[host])
+        name = self._name(host)
+        self.hand_over(host)
+        self.notice(f"no machine took the place of {name}: its clients moved to other hosts")
+        for other in self.hosts:
+            self._bring_files(other)
+
+    def repair(self) -> None:
+        """See ``Runtime.repair``."""
+        for host in self.hosts:
+            if not self._alive(self._hosts[host]):
+                self.restart(host)
+        if not self._alive(self._server):
+            self._server = self._start_server()
+
+    def _alive(self, actor: Any) -> bool:
+        try:
+            ray.get(actor.ping.remote(), timeout=ALIVE_S)
+        except ray.exceptions.GetTimeoutError:
+            return True
+        except ray.exceptions.RayError:
+            return False
+        return True
 
     def close(self) -> None:
-        """Kill the actors."""
+        """Kill the actors and give their places back."""
         for actor in [*self._hosts, self._server]:
             ray.kill(actor)
+        for group in self._placed:
+            remove_placement_group(group)
 
 
-def _get(handle: Any, who: str) -> Any:
+def _place(slots: Slots, wait_s: float) -> list[PlacementGroup]:
+    """Reserve each group's place on a node, the largest groups first.
+
+    Raises:
+        PhysFedError: If there is no room for them in time.
+    """
+    bundle = {"CPU": float(slots.num_cpus)}
+    if slots.num_gpus:
+        bundle["GPU"] = slots.num_gpus
+    groups = [placement_group([dict(bundle)] * size, "STRICT_PACK") for size in slots.groups]
+    ends = time.monotonic() + wait_s
+    if all(_ready(group, ends - time.monotonic()) for group in groups):
+        return groups
+    for group in groups:
+        remove_placement_group(group)
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    raise PhysFedError(
+        f"no room for {slots.hosts} hosts of {slots.num_cpus:g} CPU(s) and {slots.num_gpus:g} "
+        f"GPU(s), {max(slots.groups)} on a machine, within {wait_s:g} s: the Ray cluster has "
+        f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, part of which another job "
+        "may hold; add machines, raise federation.clients_per_host, or wait longer "
+        "(federation.wait_s)"
+    )
+
+
+def _ready(group: PlacementGroup, timeout_s: float) -> bool:
+    return bool(group.wait(max(0.0, timeout_s)))
+
+
+def _node_of(group: PlacementGroup) -> str:
+    table: dict[str, Any] = placement_group_table(group)
+    return str(next(iter(table["bundles_to_node_id"].values())))
+
+
+def _get(handles: Any, who: str) -> Any:
     try:
-        return ray.get(handle)
-    except ray.exceptions.RayActorError as error:
-        raise PhysFedError(f"{who} died: run again with --resume") from error
-    except ray.exceptions.RayTaskError as error:
-        raise _cause(error) from None
+        return ray.get(handles)
+    except ray.exceptions.RayError as error:
+        raise ActorLostError(_reason(error, who)) from error
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> Exception:
-    """Return a user's mistake as it was raised, anything else with the remote traceback."""
-    return error.cause if isinstance(error.cause, PhysFedError) else error
+def _reason(error: Exception, who: str) -> str:
+    """Return why a call failed; an error of our own is raised as it was, with its traceback.
+
+    Raises:
+        Exception: The user's mistake, or the remote exception.
+    """
+    if isinstance(error, ray.exceptions.RayTaskError):
+        if isinstance(error.cause, PhysFedError):
+            raise error.cause from None
+        if not isinstance(error.cause, ray.exceptions.RayError):
+            raise error
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return f"{who} was ended because its machine ran out of memory"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return f"the process of {who} died"
+    return f"{who} lost a value that it needed ({type(error).__name__})"

@@ -17,11 +17,13 @@ import torch
 import yaml
 
 from physfed_ray.data.prepare import Prepared
+from physfed_ray.device import resolve_precision
 from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.rounds import Event, Rounds, Row
+from physfed_ray.federation.metrics_table import Row
+from physfed_ray.federation.rounds import Event, Rounds
 from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import FinalResults, evaluate_all
@@ -63,17 +65,19 @@ def run_experiment(
     _check_directory(directory, experiment, resume)
     on_event = _logged(directory, on_event)
     prepared = _prepare(experiment, runtime, address, on_event)
-    spec = make_spec(experiment, prepared, directory.root)
+    slots = _slots(experiment, runtime)
+    device = "cuda" if (slots.num_gpus if slots else torch.cuda.is_available()) else "cpu"
+    spec = make_spec(experiment, prepared, directory.root, device)
     directory.write("experiment.yaml", _with_provenance(experiment).encode())
     with ExitStack() as stack:
-        place = _start_runtime(experiment, spec, runtime, address)
+        place = _start_runtime(experiment, spec, slots)
         stack.callback(place.close)
         board = stack.enter_context(_TensorBoard(directory.root))
         rounds = Rounds(spec, experiment.federation, place, directory, on_event, board.add)
         rounds.resume()
         on_event(_start_event(spec, place, rounds, runtime))
         rounds.run()
-        results = evaluate_all(rounds)
+        results = rounds.surviving(lambda: evaluate_all(rounds))
         _write_results(directory, rounds, results, experiment, prepared, command)
         board.add(results.rows)
     _report(directory)
@@ -81,11 +85,15 @@ def run_experiment(
     return directory.root
 
 
-def make_spec(experiment: Experiment, prepared: Prepared, run_root: str | None) -> Spec:
+def make_spec(
+    experiment: Experiment, prepared: Prepared, run_root: str | None, device: str
+) -> Spec:
     """Return what hosts and server need, from the experiment and its prepared data."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
-        ClientInfo(i, c.id, tuple(float(v) for v in c.protocol.normalised()), c.slices)
+        ClientInfo(
+            i, c.id, tuple(float(v) for v in c.protocol.normalised()), c.slices, speeds[c.id]
+        )
         for i, c in enumerate(prepared.clients)
     )
     unseen = tuple(
@@ -97,7 +105,7 @@ def make_spec(experiment: Experiment, prepared: Prepared, run_root: str | None) 
         seed=experiment.seed,
         method=make_method(experiment, prepared),
         training=experiment.training,
-        precision=_precision(experiment, device),
+        precision=resolve_precision(experiment.training.precision, device),
         clients=clients,
         files=tuple(ClientFiles(c.train, c.validation, c.test) for c in prepared.clients),
         unseen=unseen,
@@ -105,6 +113,7 @@ def make_spec(experiment: Experiment, prepared: Prepared, run_root: str | None) 
         clinical_windows=dict(experiment.data.clinical_windows),
         run_root=run_root,
         device=device,
+        private_memory_mb=experiment.federation.private_memory_mb,
     )
 
 
@@ -123,19 +132,6 @@ def make_method(experiment: Experiment, prepared: Prepared) -> Method:
         backbone=experiment.backbone,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
-
-
-def _precision(experiment: Experiment, device: str) -> Literal["fp32", "bf16"]:
-    wanted = experiment.training.precision
-    if wanted != "auto":
-        return wanted
-    made_for_it = device == "cuda" or "bf16" in _cpu_flags()
-    return "bf16" if made_for_it else "fp32"
-
-
-def _cpu_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
 
 
 def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
@@ -193,21 +189,23 @@ def _prepare(
     return prepare_on_ray(experiment, on_event)
 
 
-def _start_runtime(
-    experiment: Experiment, spec: Spec, runtime: str, address: str | None
-) -> Runtime:
+def _slots(experiment: Experiment, runtime: str) -> Any:
+    """Return how the hosts are placed on the Ray cluster, None in one process."""
     if runtime == "inline":
+        return None
+    from physfed_ray.runtime.cluster import choose_slots
+
+    return choose_slots(len(experiment.clients), experiment.federation, experiment.training.threads)
+
+
+def _start_runtime(experiment: Experiment, spec: Spec, slots: Any) -> Runtime:
+    if slots is None:
         from physfed_ray.runtime.inline import InlineRuntime
 
         return InlineRuntime(spec)
-    from physfed_ray.runtime.cluster import choose_slots, connect
     from physfed_ray.runtime.on_ray import RayRuntime
 
-    connect(address)
-    slots = choose_slots(
-        len(spec.clients), experiment.federation.clients_per_host, spec.training.threads
-    )
-    return RayRuntime(spec, slots.hosts, num_cpus=slots.num_cpus, num_gpus=slots.num_gpus)
+    return RayRuntime(spec, slots, experiment.federation, experiment.run_name())
 
 
 def _start_event(spec: Spec, place: Runtime, rounds: Rounds, runtime: str) -> Event:
@@ -250,13 +248,10 @@ def _summary(
     command: str,
 ) -> dict[str, Any]:
     spec = rounds.spec
-    system = {
-        metric: value
-        for number, _, split, metric, value in rounds.rows
-        if split == "system" and number == rounds.manifest.round
-    }
-    wall = sum(
-        value for _, _, split, m, value in rounds.rows if (split, m) == ("system", "seconds")
+    last = rounds.metrics.rows(number=rounds.manifest.round, split="system")
+    system = {metric: value for _, _, _, metric, value in last}
+    (device,) = rounds.runtime.fetch(
+        rounds.runtime.start([(rounds.runtime.hosts[0], "device_words", ())])
     )
     return {
         "method": spec.method.name,
@@ -264,8 +259,8 @@ def _summary(
         "group": spec.method.group,
         "seed": experiment.seed,
         "rounds": rounds.manifest.round,
-        "wall_s": wall,
-        "device": device_words(spec.device),
+        "wall_s": float(rounds.metrics.values("system", "seconds").sum()),
+        "device": device,
         "precision": spec.precision,
         "parameters": parameter_counts(spec.method, spec.seed),
         "bytes_per_round": {"down": system["bytes_down"], "up": system["bytes_up"]},
@@ -305,15 +300,6 @@ def parameter_counts(method: Method, seed: int) -> dict[str, Any]:
     shared = FlatState(network, method.shared).vector.numel()
     private = sum(count for name, count in by_module.items() if name not in method.shared)
     return {"shared": shared, "private": private, "by_module": by_module}
-
-
-def device_words(device: str) -> str:
-    """Name the device in words."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name())
-    names = [line for line in _cpu_flags().splitlines() if line.startswith("model name")]
-    model = names[0].split(":", 1)[1].strip() if names else platform.machine()
-    return f"CPU, {len(names) or 'unknown'} cores ({model})"
 
 
 def _with_provenance(experiment: Experiment) -> str:

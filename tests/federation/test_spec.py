@@ -1,22 +1,42 @@
-"""Dealing clients to hosts."""
+"""Every client has one host, nodes carry their share, and few subtrees are cut between nodes."""
 
 import pytest
 
 from physfed_ray.federation.spec import assign
+from physfed_ray.federation.tree import TreeSum
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 3, 7, 20])
-def test_every_client_has_one_host_and_no_host_is_idle(hosts: int) -> None:
-    slices = [(i * 37) % 11 + 1 for i in range(20)]
-    ranges = assign(slices, hosts)
-    assert [c for r in ranges for c in r] == list(range(20))
-    assert all(len(r) for r in ranges)
-    assert len(ranges) == hosts
+def pieces_of(clients: range) -> int:
+    """Return how many vectors a node sends that owns these clients."""
+    tree = TreeSum()
+    for client in clients:
+        tree.add(client, None)
+    return len(tree.pieces())
+
+
+@pytest.mark.parametrize("groups", [(1,), (2,), (7,), (20,), (3, 3), (1, 5, 2), (4, 4, 4, 8)])
+def test_every_client_has_one_host_and_no_host_is_idle(groups: tuple[int, ...]) -> None:
+    slices = [5, 1, 9, 0, 3, 3, 3, 30, 2, 2, 8, 1, 1, 1, 4, 4, 7, 2, 6, 5]
+    nodes = assign(slices, groups)
+    assert [len(node) for node in nodes] == list(groups)
+    assert all(len(host) for node in nodes for host in node)
+    assert [c for node in nodes for host in node for c in host] == list(range(20))
 
 
 def test_equal_clients_are_dealt_equally() -> None:
-    assert assign([5] * 64, 2) == [range(32), range(32, 64)]
+    assert [len(r) for r in assign([4] * 8, (4,))[0]] == [2, 2, 2, 2]
+    assert [sum(map(len, node)) for node in assign([4] * 8, (2, 2))] == [4, 4]
 
 
 def test_a_heavy_client_gets_its_own_host() -> None:
-    assert assign([1, 1, 1, 30], 2) == [range(3), range(3, 4)]
+    assert [list(r) for r in assign([10, 1, 1, 1, 1], (2,))[0]] == [[0], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 5, 6, 8])
+def test_nodes_carry_their_share_and_send_few_pieces(nodes: int) -> None:
+    dealt = [range(node[0].start, node[-1].stop) for node in assign([7] * 512, (4,) * nodes)]
+    share = 512 / nodes
+    assert all(abs(len(clients) - share) <= share / 8 + 1 for clients in dealt)
+    assert max(pieces_of(clients) for clients in dealt) <= 5
+    if nodes in (2, 8):
+        assert all(pieces_of(clients) == 1 for clients in dealt)

@@ -1,6 +1,6 @@
 """Inline and Ray give the same bits, whatever the number of hosts; nothing private leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import ray
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Host, Job
+from physfed_ray.federation.host import Host, Job, Order
 from physfed_ray.federation.rounds import Event, Rounds
 from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import Runtime
@@ -19,6 +19,7 @@ from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.registry import METHODS
+from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
 
@@ -40,8 +41,14 @@ def run(
     return rounds, results, vector
 
 
+def order(clients: Iterable[int]) -> Order:
+    """Return the order of a first round."""
+    jobs = tuple(Job(client, 0) for client in clients)
+    return Order(1, 1e-3, tuple(job.client for job in jobs), jobs, (0,))
+
+
 def numbers(rounds: Rounds, results: FinalResults) -> dict[tuple[object, ...], float]:
-    rows = [*rounds.rows, *results.rows]
+    rows = [*rounds.metrics.rows(), *results.rows]
     return {r[:4]: r[4] for r in rows if r[2] != "system" and r[3] != "seconds"}
 
 
@@ -52,7 +59,7 @@ def test_ray_equals_inline_bit_for_bit(
     spec = make_spec(method, clients=5, unseen=2)
     alone = run(spec, InlineRuntime(spec))
     for hosts in (2, 4):
-        packed = run(spec, RayRuntime(spec, hosts))
+        packed = run(spec, RayRuntime(spec, Slots((hosts,))))
         assert np.array_equal(alone[2], packed[2])
         assert numbers(*alone[:2]) == numbers(*packed[:2])
         assert alone[1].slices == packed[1].slices
@@ -69,7 +76,7 @@ def test_three_rounds_reduce_the_loss(make_spec: MakeSpec, method: str) -> None:
     spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4)
     rounds, _, _ = run(spec, InlineRuntime(spec))
     losses = [
-        np.mean([r[4] for r in rounds.rows if r[0] == n and r[2:4] == ("train", "mse")])
+        np.mean([r[4] for r in rounds.metrics.rows() if r[0] == n and r[2:4] == ("train", "mse")])
         for n in (1, 6)
     ]
     assert losses[1] < losses[0]
@@ -78,13 +85,13 @@ def test_three_rounds_reduce_the_loss(make_spec: MakeSpec, method: str) -> None:
 @pytest.mark.parametrize("method", list(METHODS))
 def test_only_the_declared_children_leave_a_host(make_spec: MakeSpec, method: str) -> None:
     spec = make_spec(method)
-    host = Host(spec, range(3))
+    host = Host(spec)
     vector, extras = ParameterServer(spec).broadcast()
     network = spec.method.build(spec.seed)
     shared = sum(
         p.numel() for name in spec.method.shared for p in network.get_submodule(name).parameters()
     )
-    results, pieces = host.train(1, 1e-3, vector, extras, [Job(c, 0) for c in range(3)], None)
+    results, pieces = host.train(order(range(3)), vector, extras)
     assert vector.size == shared
     assert all(piece is not None and piece.size == shared for piece in pieces.values())
     assert all(sum(a.size for a in result.uploads.values()) < 100 for result in results)
@@ -97,7 +104,7 @@ def test_fedavg_average_is_the_mean_of_what_clients_trained_alone(make_spec: Mak
     start = vector.copy()
     alone = []
     for client in range(3):
-        _, pieces = Host(spec, [client]).train(1, 1e-3, start, extras, [Job(client, 0)], None)
+        _, pieces = Host(spec).train(order([client]), start, extras)
         alone.append(np.array(next(iter(pieces.values())), np.float64))
     _, _, together = run(make_spec("fedavg", clients=3, rounds=1, lr=1e-3), InlineRuntime(spec))
     np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-6, atol=1e-8)
@@ -108,7 +115,10 @@ def test_partial_participation_trains_some_and_keeps_the_rest(
 ) -> None:
     spec = make_spec("fedper", clients=6, rounds=4, run_root=tmp_path / "run")
     rounds, _, _ = run(spec, InlineRuntime(spec, 2), participation=0.34)
-    trained = {n: {r[1] for r in rounds.rows if r[0] == n and r[2] == "train"} for n in range(1, 5)}
+    trained = {
+        n: {r[1] for r in rounds.metrics.rows() if r[0] == n and r[2] == "train"}
+        for n in range(1, 5)
+    }
     assert all(len(clients) == 3 for clients in trained.values())
     assert len({frozenset(c) for c in trained.values()}) > 1
     last = {c: max((n for n in trained if c in trained[n]), default=0) for c in
@@ -158,9 +168,9 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:
     calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
-    expected = run(calm, RayRuntime(calm, 2))
+    expected = run(calm, RayRuntime(calm, Slots((2,))))
     spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
-    place = RayRuntime(spec, 2)
+    place = RayRuntime(spec, Slots((2,)))
     events: list[Event] = []
 
     def kill_after_the_first_round(event: Event) -> None:
@@ -177,6 +187,6 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
         lambda rows: None,
     )
     rounds.run()
-    assert any("restarted" in str(e.get("text")) for e in events)
+    assert any("replaced" in str(e.get("text")) for e in events)
     assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
     place.close()

@@ -1,0 +1,31 @@
+"""What this process computes on, in words, and what it is made for."""
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+def device_words(device: str) -> str:
+    """Name the device (``cpu`` or ``cuda``) of this machine in words."""
+    if torch.device(device).type == "cuda":
+        return str(torch.cuda.get_device_name())
+    names = [line for line in _cpu_info().splitlines() if line.startswith("model name")]
+    model = names[0].split(":", 1)[1].strip() if names else platform.machine()
+    return f"CPU, {len(names) or 'unknown'} cores ({model})"
+
+
+def resolve_precision(
+    wanted: Literal["fp32", "bf16", "auto"], device: str
+) -> Literal["fp32", "bf16"]:
+    """Return the precision: ``auto`` is bf16 on GPUs, and on CPUs with instructions for it."""
+    if wanted != "auto":
+        return wanted
+    made_for_it = torch.device(device).type == "cuda" or "bf16" in _cpu_info()
+    return "bf16" if made_for_it else "fp32"
+
+
+def _cpu_info() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
