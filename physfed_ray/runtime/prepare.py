@@ -117,7 +117,7 @@ def nodes_with(folder: Path) -> list[str]:
 def look_at(folder: Path) -> str:
     """Return a hash of a folder's files and sizes, and of the beginnings of a few of them."""
     digest = blake2b(digest_size=16)
-    paths = list_files(folder)
+    paths = list_files(folder.parent if folder.name.upper() == "DICOMDIR" else folder)
     sampled = set(evenly_spaced(len(paths), PROBED_FILES))
     for index, path in enumerate(paths):
         try:

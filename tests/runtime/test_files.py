@@ -131,7 +131,7 @@ def use_two_nodes(folder: Path) -> dict[str, Any]:
             "contents": ray.get(far.contents.remote(data)),
             "refused": str(refused.value),
             "left": ray.get(far.contents.remote(tight)),
-            "store": memory_summary(second.cluster, stats_only=True),
+            "store": memory_summary(second.cluster.address, stats_only=True),
             "own": files.without_run_directory(data / "run", [near, far, near]),
             "shared": files.without_run_directory(folder / "run", [near, far, near]),
             "tokens": list(folder.rglob(".seen*")),

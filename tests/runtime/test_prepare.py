@@ -1,20 +1,26 @@
 """Preparation on Ray gives the same bytes, and its failures say what failed."""
 
 import os
+import shutil
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
 
 from physfed_ray.data.plan import plan
-from physfed_ray.data.prepare import prepare
+from physfed_ray.data.prepare import prepare, run_inline
 from physfed_ray.data.shards import Shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
-from physfed_ray.runtime.prepare import prepare_on_ray, run_shards
+from physfed_ray.runtime.prepare import look_at, nodes_with, prepare_on_ray, run_shards
+from tests.runtime.two_nodes import SecondNode, in_new_process, require_private_mounts, two_nodes
 
 SPARSE = {
     "views": 24,
@@ -34,13 +40,15 @@ def _salt() -> Iterator[None]:
         yield
 
 
-def make_experiment(cache: Path) -> Experiment:
+def make_experiment(
+    cache: Path, source: dict[str, Any] | None = None, size: int = 48
+) -> Experiment:
     return Experiment.model_validate(
         {
             "name": "tiny",
             "data": {
-                "source": {"phantom": {"patients": 4, "slices": 2}},
-                "image_size": 48,
+                "source": source or {"phantom": {"patients": 4, "slices": 2}},
+                "image_size": size,
                 "test_patients": 1,
                 "cache": str(cache),
             },
@@ -49,6 +57,20 @@ def make_experiment(cache: Path) -> Experiment:
             "method": {"name": "fedavg"},
         }
     )
+
+
+def write_dicom(folder: Path) -> Path:
+    """Write four patients of two slices each."""
+    folder.mkdir(parents=True)
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    for number in range(8):
+        dataset.PatientID = f"secret-{number // 2}"
+        dataset.StudyInstanceUID = generate_uid(entropy_srcs=[dataset.PatientID])
+        dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[dataset.PatientID, "series"])
+        dataset.SOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
+        dataset.ImagePositionPatient = [0, 0, 5 * number]
+        dataset.save_as(folder / f"{number}.dcm")
+    return folder
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -99,3 +121,105 @@ def test_dying_worker_is_an_error_after_its_retries(tmp_path: Path) -> None:
     with pytest.raises(PhysFedError, match=rf"patient {shard.pseudonym} for b .* 3 times"):
         list(run_shards(todo, [shard]))
     assert (tmp_path / "deaths").read_text() == "xxx"
+
+
+def test_a_folder_looks_the_same_only_with_the_same_files(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "ct")
+    before = look_at(folder)
+    assert look_at(folder) == before
+    files = sorted(folder.iterdir())
+    original = files[5].read_bytes()
+    files[5].write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    assert look_at(folder) != before
+    files[5].write_bytes(original)
+    assert look_at(folder) == before
+    files[0].unlink()
+    assert look_at(folder) != before
+    assert look_at(tmp_path / "absent") != before
+
+
+def shards(cache: Path) -> dict[str, bytes]:
+    return contents(cache / "shards")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of DICOM: the second node sees one, another with a change, and nothing of a third."""
+    require_private_mounts()
+    root = tmp_path_factory.mktemp("two_nodes")
+    for name in ("shared", "hidden", "other", "changed"):
+        write_dicom(root / name)
+    file = root / "changed" / "3.dcm"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    return root
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict[str, Any]:
+    """What happened on a node without CPUs and one with other files, which died in the middle."""
+    return dict(in_new_process(prepare_on_two_nodes, folder))
+
+
+def prepare_on_two_nodes(folder: Path) -> dict[str, Any]:
+    caches = {name: folder / name for name in ("cache", "sealed", "of its own")}
+    for path in caches.values():
+        path.mkdir()
+    hidden = [*caches.values(), folder / "hidden", folder / "other"]
+    then = (
+        f"mount -o remount,ro '{caches['sealed']}'"
+        f" && cp '{folder / 'changed'}'/* '{folder / 'other'}'"
+    )
+    environment = {"PHYSFED_CACHE": str(caches["of its own"])}
+    with two_nodes(0, 2, hidden, then, environment) as second:
+        seen: dict[str, Any] = {
+            name: [id == second.id for id in nodes_with(folder / name)]
+            for name in ("shared", "hidden", "other")
+        }
+        for name, cache in (("shared", "sealed"), ("hidden", "cache")):
+            experiment = make_experiment(caches[cache], {"dicom": str(folder / name)})
+            seen[f"made {name}"] = contents(prepare_on_ray(experiment).root)
+        seen["kept"] = {name: len(second.call(shards, path)) for name, path in caches.items()}
+        shutil.rmtree(caches["cache"] / "shards")
+        seen |= lose_a_node(caches["cache"], second)
+    return seen
+
+
+def lose_a_node(cache: Path, second: SecondNode) -> dict[str, Any]:
+    todo = plan(make_experiment(cache, size=128))
+    outcomes = run_shards(todo, todo.shards)
+    next(outcomes)
+    give_up = time.monotonic() + 60
+    while not (unfetched := second.call(shards, cache).keys() - shards(cache).keys()):
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+    second.kill()
+    third = second.replace(cpus=1)
+    list(outcomes)
+    same = nodes_with(cache.parent / "hidden") == [third]
+    return {"unfetched": unfetched, "made phantoms": shards(cache), "third": same}
+
+
+def test_dicom_goes_to_the_nodes_that_hold_the_same_files(seen: dict[str, Any]) -> None:
+    assert (seen["shared"], seen["hidden"], seen["other"]) == ([True], [], [])
+    assert seen["third"]
+
+
+@pytest.mark.parametrize("name", ["shared", "hidden"])
+def test_dicom_of_a_far_node_or_of_the_driver_alone_gives_the_same_bytes(
+    seen: dict[str, Any], folder: Path, name: str
+) -> None:
+    experiment = make_experiment(folder / "inline", {"dicom": str(folder / name)})
+    assert seen[f"made {name}"] == contents(prepare(experiment).root)
+
+
+def test_a_node_that_cannot_write_the_drivers_cache_uses_its_own(seen: dict[str, Any]) -> None:
+    assert seen["kept"] == {"cache": 0, "sealed": 0, "of its own": 6}
+
+
+def test_what_a_dead_node_made_and_had_not_sent_is_made_again(
+    seen: dict[str, Any], tmp_path: Path
+) -> None:
+    assert seen["unfetched"], "the node died with files that the driver had not fetched"
+    todo = plan(make_experiment(tmp_path, size=128))
+    list(run_inline(todo, todo.shards))
+    assert seen["made phantoms"] == shards(tmp_path)

@@ -30,7 +30,7 @@ JOIN_S = 60.0
 class SecondNode:
     """The second node: its cluster, its id, and its processes, which are one group."""
 
-    cluster: str
+    cluster: Cluster
     id: str
     process: subprocess.Popen[bytes]
 
@@ -44,6 +44,10 @@ class SecondNode:
         """Kill the whole node, as a machine that loses its power."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def replace(self, cpus: int) -> str:
+        """Add a node that sees the driver's files, and return its id."""
+        return str(self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES).node_id)
 
 
 def require_private_mounts() -> None:
@@ -102,7 +106,7 @@ def two_nodes(
         start_new_session=True,
     )
     try:
-        yield SecondNode(cluster.address, _joined(first), process)
+        yield SecondNode(cluster, _joined(first), process)
     finally:
         ray.shutdown()
         process.terminate()
