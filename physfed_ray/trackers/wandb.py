@@ -35,27 +35,31 @@ class WandB(Tracker):
             run_id.keep(run)
         folder = os.environ.get("WANDB_DIR") or directory.local_path
         self._curves = Curves()
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=os.environ.get("WANDB_NAME", run_name),
-            id=run,
-            resume="allow",
-            config=settings,
-            dir=folder and str(folder),
-            settings=wandb.Settings(
-                silent=True,
-                init_timeout=TIMEOUT_S,
-                finish_timeout=TIMEOUT_S,
-                host=NOT_SENT,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
-        )
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                name=os.environ.get("WANDB_NAME", run_name),
+                id=run,
+                resume="allow",
+                config=settings,
+                dir=folder and str(folder),
+                settings=wandb.Settings(
+                    silent=True,
+                    init_timeout=TIMEOUT_S,
+                    finish_timeout=TIMEOUT_S,
+                    host=NOT_SENT,
+                    console="off",
+                    disable_git=True,
+                    disable_code=True,
+                    x_disable_meta=True,
+                    x_disable_machine_info=True,
+                    x_disable_stats=True,
+                    x_save_requirements=False,
+                ),
+            )
+        except Exception:
+            wandb.teardown()  # else its service keeps the id, and the next attempt is refused
+            raise
         self._run.define_metric("*", step_metric="round")
 
     def add(self, rows: Sequence[Row]) -> None:
