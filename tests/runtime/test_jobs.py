@@ -6,10 +6,12 @@ import pty
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,10 +32,11 @@ clients: "paper-[26]"
 backbone: {channels: 2}
 method: {name: fedavg}
 training: {rounds: 1, batch_size: 2}
+federation: {clients_per_host: 2}
 """
 CLI = "import sys; from physfed_ray.cli import main; sys.exit(main())"
 MARK = "PHYSFED_TEST_CLUSTER"
-WAIT_S = 120.0
+WAIT_S = 240.0
 
 
 @dataclass
@@ -113,7 +116,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
              "metrics-export-port", "dashboard-agent-grpc-port")  # fmt: skip
     ports = free_ports(len(flags))
     # A Unix socket's path has at most 107 characters, too few for pytest's folders.
-    temporary = Path("/tmp", f"physfed-{mark[:8]}")
+    temporary = tempfile.mkdtemp(prefix="ray-")
     start = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=2"),
         *("--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--disable-usage-stats"),
@@ -126,7 +129,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(f"http://127.0.0.1:{ports[1]}", environment)
     finally:
         kill_marked(mark)
-        subprocess.run(["rm", "-rf", str(temporary)], check=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
