@@ -239,10 +239,11 @@ def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:
 
 
 def _need(experiment: Experiment, load: Load) -> Need:
-    training = experiment.training
+    training, wanted = experiment.training, experiment.federation.clients_per_host
+    clients = len(experiment.clients) if wanted == "auto" else wanted
     return Need(
         gpu_bytes=CUDA_CONTEXT_BYTES + 16 * load.parameters + load.cost.activation_bytes,
-        host_bytes=HOST_BYTES + _private_bytes(experiment, load, len(experiment.clients)),
+        host_bytes=HOST_BYTES + _private_bytes(experiment, load, clients),
         threads=training.threads,
         flops=training.rounds * load.images * load.cost.image_flops,
         bf16=training.precision != "fp32",
