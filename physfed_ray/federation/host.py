@@ -5,11 +5,11 @@ Plain Python. A Ray actor holds one of these, and the inline runtime holds one i
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.device import device_words
 from physfed_ray.evaluation.metrics import score_slices
 from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.orders import Evaluation, Job, Order, Scores, Watch
 from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.run_directory import RunDirectory, client_file
 from physfed_ray.federation.spec import Spec
@@ -34,81 +35,7 @@ from physfed_ray.federation.training import (
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.methods.base import RoundInput
 
-Scores = dict[str, np.ndarray]
 EVALUATION_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Job:
-    """One client's turn on its host.
-
-    Attributes:
-        client: Index of the client.
-        private_round: Round after which its private state is to be taken (0: the initial one).
-        base: In training, the round after which the shared vector stood that it starts from.
-        factor: In training, the weight of its update for being stale.
-    """
-
-    client: int
-    private_round: int
-    base: int = 0
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a host is to do in a round.
-
-    Attributes:
-        round: Number of the round.
-        learning_rate: Of this round.
-        clients: Clients that the host's sum accounts for, ascending; those without a job count
-            as absent.
-        jobs: Clients to train.
-        bases: Rounds of the shared vectors that go with the order, in their order.
-        difference: Send what changed since the base instead of the parameters themselves, so that
-            updates of different bases can be added.
-        save: Write the private states into the run directory.
-        deadline_s: Seconds after which clients give up; None for never.
-    """
-
-    round: int
-    learning_rate: float
-    clients: tuple[int, ...]
-    jobs: tuple[Job, ...]
-    bases: tuple[int, ...]
-    difference: bool = False
-    save: bool = True
-    deadline_s: float | None = None
-
-
-class Watch(Protocol):
-    """Is told which client is in training."""
-
-    def begin(self, client: str, waiting: int) -> None:
-        """A client starts, and so many wait behind it."""
-
-    def done(self, result: ClientResult) -> None:
-        """A client has ended."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one set of images.
-
-    Attributes:
-        patients: Pseudonym of each slice's patient.
-        slices: Slice number of each.
-        scores: Each metric, (N,).
-        examples: Images (n, n) of one slice, by name.
-        inspection: State of the method's modulation.
-    """
-
-    patients: list[str]
-    slices: list[int]
-    scores: Scores
-    examples: dict[str, np.ndarray]
-    inspection: dict[str, float]
 
 
 class Host:

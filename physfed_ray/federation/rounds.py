@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,33 +11,18 @@ import numpy as np
 from physfed_ray.data import dataset
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Evaluation, Job, Order
 from physfed_ray.federation.metrics_table import Metrics, Row
+from physfed_ray.federation.orders import Evaluation, Job, Order
+from physfed_ray.federation.record import Event, RoundOutcome, RoundRecord, score_rows
 from physfed_ray.federation.run_directory import Manifest, RunDirectory
 from physfed_ray.federation.runtime import ActorLostError, Lost, Runtime
 from physfed_ray.federation.schedule import Plan, Schedule, Turn
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult, learning_rate
+from physfed_ray.federation.training import learning_rate
 
-Event = dict[str, Any]
 T = TypeVar("T")
 RETRIES = 5
 """Times that a round, or a host in it, may be lost before the run stops."""
-
-
-@dataclass
-class RoundOutcome:
-    """Who took part in a round, who did not and why, and the parts of the sum.
-
-    Attributes:
-        pieces: Hosts and handles on what they added up.
-        covered: Clients that those pieces account for.
-    """
-
-    missing: dict[int, str]
-    results: dict[int, ClientResult] = field(default_factory=dict)
-    pieces: list[tuple[int, Any]] = field(default_factory=list)
-    covered: set[int] = field(default_factory=set)
 
 
 class Rounds:
@@ -133,6 +118,8 @@ class Rounds:
         """Run one round, and commit it where a checkpoint is due."""
         began = time.monotonic()
         plan = self._schedule.plan(number)
+        if self.manifest.round in plan.bases:
+            self.broadcast(self.manifest.round)  # while the server still has it
         outcome = self._train(number, plan)
         self._check_quorum(number, plan, outcome)
         if outcome.results:
@@ -143,8 +130,9 @@ class Rounds:
         private = self.manifest.private_rounds | touched
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
         self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
-        self._pending += self._training_rows(number, plan, outcome, seconds)
-        self._on_event(self._round_event(number, outcome, seconds))
+        record = RoundRecord(self.spec, number, plan, outcome, seconds, self._sizes)
+        self._pending += record.rows()
+        self._on_event(record.event())
         if number % self.spec.training.evaluate_every == 0:
             self._pending += self._curve_rows(number)
         self._unsaved |= kept
@@ -308,58 +296,6 @@ class Rounds:
             *self.runtime.combine(outcome.pieces),
         )
 
-    def _training_rows(
-        self, number: int, plan: Plan, outcome: RoundOutcome, seconds: float
-    ) -> list[Row]:
-        rows: list[Row] = []
-        for client, result in sorted(outcome.results.items()):
-            values = result.losses | {"steps": float(result.steps), "seconds": result.seconds}
-            rows += [
-                (number, self.spec.clients[client].id, "train", name, value)
-                for name, value in values.items()
-            ]
-        down, up = self._bytes(outcome)
-        system = {
-            "seconds": seconds,
-            "bytes_down": float(down),
-            "bytes_up": float(up),
-            "participants": float(len(outcome.results)),
-            "missing": float(len(outcome.missing)),
-            "simulated_steps": plan.time,
-        }
-        if self._schedule.stale and plan.turns:
-            system["staleness"] = float(np.mean([number - 1 - t.base for t in plan.turns]))
-        rows += [(number, "server", "system", name, value) for name, value in system.items()]
-        return rows
-
-    def _bytes(self, outcome: RoundOutcome) -> tuple[int, int]:
-        """Bytes that the participants would receive and send in a federation over a network."""
-        shared, extras = self._sizes
-        uploads = sum(a.nbytes for r in outcome.results.values() for a in r.uploads.values())
-        count = len(outcome.results)
-        return count * (shared + extras), count * shared + uploads
-
-    def _round_event(self, number: int, outcome: RoundOutcome, seconds: float) -> Event:
-        down, up = self._bytes(outcome)
-        images = sum(result.images for result in outcome.results.values())
-        left = self.spec.training.rounds - number
-        return {
-            "event": "round",
-            "round": number,
-            "rounds": self.spec.training.rounds,
-            "seconds": seconds,
-            "loss": {
-                self.spec.clients[c].id: r.losses.get("loss", math.nan)
-                for c, r in sorted(outcome.results.items())
-            },
-            "participants": len(outcome.results),
-            "missing": {self.spec.clients[c].id: r for c, r in sorted(outcome.missing.items())},
-            "slices_per_s": images / max(seconds, 1e-9),
-            "bytes_down": down,
-            "bytes_up": up,
-            "eta_s": seconds * left,
-        }
-
     def _curve_rows(self, number: int) -> list[Row]:
         split = "validation" if any(f.validation for f in self.spec.files) else "test"
         if not any(getattr(files, split) for files in self.spec.files):
@@ -419,13 +355,3 @@ def make_schedule(spec: Spec, settings: Federation) -> Schedule:
         for client in spec.clients
     ]
     return Schedule(settings, spec.seed, spec.clients, steps)
-
-
-def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:
-    """Return the mean of each metric; names with ``input/`` go to the split's input."""
-    rows: list[Row] = []
-    for name, values in scores.items():
-        prefix, _, metric = name.rpartition("/")
-        where = f"{split}/{prefix}" if prefix else split
-        rows.append((number, client, where, metric, float(np.mean(values))))
-    return rows

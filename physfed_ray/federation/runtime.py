@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.host import Order
+from physfed_ray.federation.orders import Order
 from physfed_ray.federation.spec import Spec, assign
 
 Call = tuple[int, str, Sequence[Any]]  # host, method, arguments

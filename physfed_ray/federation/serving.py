@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.federation.host import EVALUATION_BATCH, Evaluation, Scores
+from physfed_ray.federation.host import EVALUATION_BATCH
 from physfed_ray.federation.metrics_table import Row
-from physfed_ray.federation.rounds import Rounds, score_rows
+from physfed_ray.federation.orders import Evaluation, Scores
+from physfed_ray.federation.record import score_rows
+from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Call
 from physfed_ray.federation.server import Route
 from physfed_ray.federation.tree import TreeSum

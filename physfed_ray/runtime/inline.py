@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from physfed_ray.federation.host import Host, Order
+from physfed_ray.federation.host import Host
+from physfed_ray.federation.orders import Order
 from physfed_ray.federation.runtime import Call, Lost, Runtime
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec

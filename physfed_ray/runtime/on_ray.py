@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import (
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Order
+from physfed_ray.federation.orders import Order
 from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.spec import Spec

@@ -23,7 +23,8 @@ from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.metrics_table import Row
-from physfed_ray.federation.rounds import Event, Rounds
+from physfed_ray.federation.record import Event
+from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import FinalResults, evaluate_all

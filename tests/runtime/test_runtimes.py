@@ -11,8 +11,10 @@ import ray
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Host, Job, Order
-from physfed_ray.federation.rounds import Event, Rounds
+from physfed_ray.federation.host import Host
+from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.record import Event
+from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.server import ParameterServer

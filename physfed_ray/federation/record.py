@@ -1,0 +1,105 @@
+"""What is written down of a round: rows of metrics, and the event that shows its progress."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from physfed_ray.federation.metrics_table import Row
+from physfed_ray.federation.schedule import Plan
+from physfed_ray.federation.spec import Spec
+from physfed_ray.federation.training import ClientResult
+
+Event = dict[str, Any]
+
+
+@dataclass
+class RoundOutcome:
+    """Who took part in a round, who did not and why, and the parts of the sum.
+
+    Attributes:
+        pieces: Hosts and handles on what they added up.
+        covered: Clients that those pieces account for.
+    """
+
+    missing: dict[int, str]
+    results: dict[int, ClientResult] = field(default_factory=dict)
+    pieces: list[tuple[int, Any]] = field(default_factory=list)
+    covered: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A round that was completed.
+
+    Attributes:
+        sizes: Bytes of the shared vector, and of the small arrays that go with it.
+    """
+
+    spec: Spec
+    number: int
+    plan: Plan
+    outcome: RoundOutcome
+    seconds: float
+    sizes: tuple[int, int]
+
+    def rows(self) -> list[Row]:
+        """Return each participant's losses, and the round's own figures as ``server``."""
+        rows: list[Row] = []
+        for client, result in sorted(self.outcome.results.items()):
+            values = result.losses | {"steps": float(result.steps), "seconds": result.seconds}
+            rows += [
+                (self.number, self.spec.clients[client].id, "train", name, value)
+                for name, value in values.items()
+            ]
+        down, up = self._bytes()
+        system = {
+            "seconds": self.seconds,
+            "bytes_down": float(down),
+            "bytes_up": float(up),
+            "participants": float(len(self.outcome.results)),
+            "missing": float(len(self.outcome.missing)),
+            "simulated_steps": self.plan.time,
+        }
+        if self.plan.turns:
+            ages = [self.number - 1 - turn.base for turn in self.plan.turns]
+            system["staleness"] = float(np.mean(ages))
+        return rows + [(self.number, "server", "system", n, value) for n, value in system.items()]
+
+    def event(self) -> Event:
+        """Return the ``round`` event."""
+        down, up = self._bytes()
+        results = sorted(self.outcome.results.items())
+        names = [client.id for client in self.spec.clients]
+        return {
+            "event": "round",
+            "round": self.number,
+            "rounds": self.spec.training.rounds,
+            "seconds": self.seconds,
+            "loss": {names[c]: result.losses.get("loss", math.nan) for c, result in results},
+            "participants": len(results),
+            "missing": {names[c]: why for c, why in sorted(self.outcome.missing.items())},
+            "slices_per_s": sum(r.images for _, r in results) / max(self.seconds, 1e-9),
+            "bytes_down": down,
+            "bytes_up": up,
+            "eta_s": self.seconds * (self.spec.training.rounds - self.number),
+        }
+
+    def _bytes(self) -> tuple[int, int]:
+        """Bytes that the participants would receive and send in a federation over a network."""
+        shared, extras = self.sizes
+        results = self.outcome.results.values()
+        uploads = sum(array.nbytes for result in results for array in result.uploads.values())
+        return len(results) * (shared + extras), len(results) * shared + uploads
+
+
+def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:
+    """Return the mean of each metric; names with ``input/`` go to the split's input."""
+    rows: list[Row] = []
+    for name, values in scores.items():
+        prefix, _, metric = name.rpartition("/")
+        where = f"{split}/{prefix}" if prefix else split
+        rows.append((number, client, where, metric, float(np.mean(values))))
+    return rows
