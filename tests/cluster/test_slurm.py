@@ -1,10 +1,12 @@
 """The Slurm script, run by stand-ins for Slurm's two commands with real Ray."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,12 @@ def stand_in(folder: Path, name: str, script: str) -> None:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> dict[str, str]:
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a Slurm job on two nodes that are both this machine."""
     stand_in(tmp_path, "srun", 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
     stand_in(tmp_path, "scontrol", f'echo "$*" >> {tmp_path}/asked\ntr , "\\n" <<< "$3"\n')
     job = 100_000 + os.getpid()
-    return dict(os.environ) | {
+    yield dict(os.environ) | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "USER": "physfed",
         "SLURM_JOB_ID": str(job),
@@ -34,6 +36,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "PHYSFED_RUNS": str(tmp_path / "runs"),
         "PHYSFED_CACHE": str(tmp_path / "cache"),
     }
+    shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)  # logs, which the script leaves
 
 
 TINY = """
