@@ -130,6 +130,14 @@ def test_the_machines_see_no_other_ray_and_no_way_out(site: Site) -> None:
     assert "default" not in site.launcher.check("ip", "route")
 
 
+def test_the_token_is_brought_and_readable_by_its_owner_alone(site: Site) -> None:
+    token = site.launcher.home / ".ray" / "auth_token"
+    brought = site.head.home / ".ray" / "auth_token"
+    assert brought.read_bytes() == token.read_bytes() != b""
+    assert brought.stat().st_mode & 0o077 == 0
+    assert token.read_text() not in Path(site.config).read_text()
+
+
 def test_a_submitted_script_runs_on_every_machine(site: Site, tmp_path: Path) -> None:
     script = site.launcher.home / "where.py"
     script.write_text(SCRIPT)
