@@ -99,7 +99,7 @@ def plan(experiment: Experiment) -> PreparePlan:
         reuse=data.reuse_patients,
     )
     files = _files(experiment, source, settings, split, slice_counts)
-    cache = _cache_folder(data.cache)
+    cache = cache_folder(data.cache)
     return PreparePlan(
         source=source,
         settings=settings,
@@ -165,7 +165,7 @@ def _slice_counts(source: PatientSource, limit: int | None) -> dict[str, int]:
     return {patient: min(n, limit or n) for patient, n in counts.items()}
 
 
-def _cache_folder(configured: Path | None) -> Path:
+def cache_folder(configured: Path | None) -> Path:
     return (
         configured
         or Path(os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray").expanduser().absolute()

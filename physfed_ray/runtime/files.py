@@ -17,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 import ray
 
-from physfed_ray.data.plan import _cache_folder as cache_folder
+from physfed_ray.data.plan import cache_folder
 from physfed_ray.errors import PhysFedError
 
 # Large enough for the network's full speed, small enough that a few fit any object store.

@@ -12,8 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from physfed_ray.data.dicom_files import list_files
 from physfed_ray.data.patient import PatientSource, evenly_spaced
-from physfed_ray.data.plan import PreparePlan
-from physfed_ray.data.plan import _cache_folder as cache_folder
+from physfed_ray.data.plan import PreparePlan, cache_folder
 from physfed_ray.data.prepare import Progress, prepare, run_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.shards import Outcome, Shard, ShardSettings, do_shard, shard_path

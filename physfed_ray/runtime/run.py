@@ -2,11 +2,10 @@
 
 import importlib.metadata
 import json
-import logging
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +20,8 @@ from physfed_ray.device import resolve_precision
 from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
+from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.metrics_table import Row
 from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
@@ -31,6 +30,8 @@ from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo, Method, Task
 from physfed_ray.methods.registry import get_method
+from physfed_ray.trackers import make_tracker
+from physfed_ray.trackers.base import Tracker
 
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
@@ -63,27 +64,70 @@ def run_experiment(
         PhysFedError: For anything a user can mend.
     """
     directory = RunDirectory(out)
-    _check_directory(directory, experiment, resume)
-    on_event = _logged(directory, on_event)
-    prepared = _prepare(experiment, runtime, address, on_event)
-    slots = _slots(experiment, runtime)
-    device = "cuda" if (slots.num_gpus if slots else torch.cuda.is_available()) else "cpu"
-    spec = make_spec(experiment, prepared, directory.root, device)
-    directory.write("experiment.yaml", _with_provenance(experiment).encode())
     with ExitStack() as stack:
+        stack.callback(directory.close)
+        _check_directory(directory, experiment, resume)
+        ids = [client.id for client in experiment.clients]
+        make_availability(experiment.federation.availability, experiment.seed, ids)
+        on_event = _logged(directory, on_event)
+        if runtime == "ray":
+            on_event = _on_cluster(experiment, address, on_event, stack)
+        prepared = _prepare(experiment, runtime, on_event)
+        slots = _slots(experiment, runtime)
+        device = "cuda" if (slots.num_gpus if slots else torch.cuda.is_available()) else "cpu"
+        spec = make_spec(experiment, prepared, directory.root, device)
+        directory.write("experiment.yaml", _with_provenance(experiment).encode())
+        tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, slots)
         stack.callback(place.close)
-        board = stack.enter_context(_TensorBoard(directory.root))
-        rounds = Rounds(spec, experiment.federation, place, directory, on_event, board.add)
+        rounds = Rounds(spec, experiment.federation, place, directory, on_event, tracker.add)
         rounds.resume()
         on_event(_start_event(spec, place, rounds, runtime))
         rounds.run()
         results = rounds.surviving(lambda: evaluate_all(rounds))
         _write_results(directory, rounds, results, experiment, prepared, command)
-        board.add(results.rows)
-    _report(directory)
-    on_event({"event": "done", "run_dir": directory.root})
+        tracker.add(results.rows)
+        _report(directory)
+        tracker.finish("finished")
+        on_event({"event": "done", "run_dir": directory.root})
     return directory.root
+
+
+def _on_cluster(
+    experiment: Experiment,
+    address: str | None,
+    on_event: Callable[[Event], None],
+    stack: ExitStack,
+) -> Callable[[Event], None]:
+    """Join or start Ray, and also show each event as Ray metrics."""
+    from physfed_ray.runtime.cluster import connect
+    from physfed_ray.runtime.metrics import RunMetrics
+
+    connect(address)
+    metrics = RunMetrics(experiment.run_name())
+    stack.callback(metrics.close)
+
+    def both(event: Event) -> None:
+        metrics(event)
+        on_event(event)
+
+    return both
+
+
+def _tracker(
+    experiment: Experiment,
+    directory: RunDirectory,
+    resume: bool,
+    on_event: Callable[[Event], None],
+) -> Tracker:
+    return make_tracker(
+        ("tensorboard", *experiment.tracking),
+        experiment.to_yaml(),
+        experiment.run_name(),
+        directory.root,
+        resume,
+        lambda text: on_event({"event": "message", "text": text}),
+    )
 
 
 def make_spec(
@@ -136,6 +180,7 @@ def make_method(experiment: Experiment, prepared: Prepared) -> Method:
 
 
 def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
+    directory.check()
     if not resume:
         require_empty(directory)
         return
@@ -173,20 +218,13 @@ def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Calla
     return log
 
 
-def _prepare(
-    experiment: Experiment,
-    runtime: str,
-    address: str | None,
-    on_event: Callable[[Event], None],
-) -> Prepared:
+def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], None]) -> Prepared:
     if runtime == "inline":
         from physfed_ray.data.prepare import prepare
 
         return prepare(experiment, progress=on_event)
-    from physfed_ray.runtime.cluster import connect
     from physfed_ray.runtime.prepare import prepare_on_ray
 
-    connect(address)
     return prepare_on_ray(experiment, on_event)
 
 
@@ -326,29 +364,6 @@ def _git_commit() -> str | None:
         ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
-
-
-class _TensorBoard:
-    """Writes metrics as TensorBoard scalars."""
-
-    def __init__(self, root: str) -> None:
-        logging.getLogger("tensorboard").setLevel(logging.ERROR)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(root)
-
-    def __enter__(self) -> "_TensorBoard":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write one scalar a row."""
-        for number, client, split, metric, value in rows:
-            tag = f"{split}/{metric}/{client}"
-            self._writer.add_scalar(tag, value, number)
-        self._writer.flush()
 
 
 def _report(directory: RunDirectory) -> None:
