@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Event = Mapping[str, Any]
 CLIENT_ROWS = 24
+MISSING_SHOWN = 3
 
 
 def duration(seconds: float) -> str:
@@ -43,8 +44,10 @@ def _mean(values: Mapping[str, float]) -> float:
 
 
 def _missing(event: Event) -> str:
-    gone = event.get("missing") or {}
-    return "; ".join(f"{client} missing: {reason}" for client, reason in gone.items())
+    gone = list((event.get("missing") or {}).items())
+    shown = [f"{client} missing: {reason}" for client, reason in gone[:MISSING_SHOWN]]
+    more = [f"and {len(gone) - len(shown)} more"] if len(gone) > len(shown) else []
+    return "; ".join(shown + more)
 
 
 def round_line(event: Event) -> str:

@@ -85,6 +85,12 @@ def test_a_round_says_who_was_missing_and_why():
     assert line.endswith("c missing: missed the deadline")
 
 
+def test_a_round_names_only_the_first_of_many_missing_clients():
+    gone = {f"c{i}": "late" for i in range(400)}
+    line = round_line(ROUND | {"missing": gone})
+    assert line.endswith("c0 missing: late; c1 missing: late; c2 missing: late; and 397 more")
+
+
 def test_an_evaluation_gives_the_mean_and_the_worst_client():
     line = evaluation_line(EVALUATION)
     assert "after round 3, validation: PSNR 35.00 dB, SSIM 0.8500, lowest b 30.00 dB" in line
