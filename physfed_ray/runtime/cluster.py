@@ -80,7 +80,15 @@ def check_reachable(address: str | None) -> None:
         ) from error
 
 
-def choose_slots(clients: int, federation: Federation, threads: int) -> Slots:
+def alive_nodes() -> list[Mapping[str, float]]:
+    """Return the resources of each node of the cluster that this process has joined."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
+def choose_slots(
+    clients: int, federation: Federation, threads: int, nodes: Sequence[Mapping[str, float]]
+) -> Slots:
     """Decide the number of hosts and their slices from the cluster's resources.
 
     With GPUs every host has a slice of one, without them ``threads`` CPUs. ``auto`` takes one
@@ -92,31 +100,24 @@ def choose_slots(clients: int, federation: Federation, threads: int) -> Slots:
         clients: Number of clients.
         federation: Its ``clients_per_host`` and ``gpus_per_host``.
         threads: CPU threads of a client.
+        nodes: Resources of each node, ``CPU`` and ``GPU``.
 
     Raises:
         PhysFedError: If the cluster cannot carry the number of hosts asked for.
     """
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in found if node["Alive"]]
     per_host, share = federation.clients_per_host, federation.gpus_per_host
     wanted = None if per_host == "auto" else math.ceil(clients / per_host)
     gpus = [node.get("GPU", 0.0) for node in nodes]
     if share != "auto" and share > 0 and wanted is not None:
         return Slots(_groups_of_gpu(wanted, share), threads, share)
-    if share != "auto" and share > sum(gpus):
+    if share != "auto" and share > max(gpus, default=0.0):
         raise PhysFedError(
-            f"federation.gpus_per_host = {share:g}, but the Ray cluster has {sum(gpus):g} GPUs: "
-            "add GPU machines, or name federation.clients_per_host as well, so that an autoscaler "
-            "knows how many to start"
+            f"federation.gpus_per_host = {share:g}, but no machine of the Ray cluster has so many "
+            f"({sum(gpus):g} GPUs in all): add GPU machines, or name federation.clients_per_host "
+            "as well, so that an autoscaler knows how many to start"
         )
     on_gpu = any(gpus) if share == "auto" else share > 0
-    rooms = [_room(node, threads, on_gpu, share) for node in nodes]
-    if sum(rooms) < 1:
-        cpus = sum(node.get("CPU", 0.0) for node in nodes)
-        raise PhysFedError(
-            f"the Ray cluster has {cpus:g} CPUs on {len(nodes)} node(s) but a client uses "
-            f"training.threads = {threads}: lower it or add CPUs"
-        )
+    rooms = _rooms(nodes, threads, on_gpu, share)
     hosts = min(clients, sum(rooms)) if wanted is None else wanted
     if hosts > sum(rooms):
         raise PhysFedError(
@@ -124,15 +125,35 @@ def choose_slots(clients: int, federation: Federation, threads: int) -> Slots:
             f"but the Ray cluster has room for {sum(rooms)}: set it to at least "
             f"{math.ceil(clients / sum(rooms))}, or to auto"
         )
-    groups = _spread(hosts, rooms)
     if not on_gpu:
+        groups = _spread(hosts, rooms, rooms)
         return Slots(tuple(sorted(filter(None, groups), reverse=True)), threads)
+    groups = _spread(hosts, rooms, gpus)
     each = (
         min(_slice(g, group) for g, group in zip(gpus, groups, strict=True) if group)
         if share == "auto"
         else share
     )
-    return Slots(_groups_of_gpu(hosts, each), threads, each)
+    parts = [part for group in groups for part in _groups_of_gpu(group, each)]
+    return Slots(tuple(sorted(parts, reverse=True)), threads, each)
+
+
+def _rooms(
+    nodes: Sequence[Mapping[str, float]], threads: int, on_gpu: bool, share: float | str
+) -> list[int]:
+    """Return how many hosts each node can carry.
+
+    Raises:
+        PhysFedError: None can carry any.
+    """
+    rooms = [_room(node, threads, on_gpu, share) for node in nodes]
+    if sum(rooms) < 1:
+        cpus = max(node.get("CPU", 0.0) for node in nodes if node.get("GPU") or not on_gpu)
+        raise PhysFedError(
+            f"no {'GPU ' * on_gpu}machine of the Ray cluster has more than {cpus:g} CPUs, but a "
+            f"client uses training.threads = {threads}: lower it or add CPUs"
+        )
+    return rooms
 
 
 def _room(node: Mapping[str, float], threads: int, on_gpu: bool, share: float | str) -> int:
@@ -147,12 +168,12 @@ def _room(node: Mapping[str, float], threads: int, on_gpu: bool, share: float | 
     return min(room, gpus * per_gpu if per_gpu else int(gpus // float(share)))
 
 
-def _spread(hosts: int, rooms: Sequence[int]) -> list[int]:
-    """Deal hosts to nodes one by one, each to the node that has the most room left."""
+def _spread(hosts: int, rooms: Sequence[int], resource: Sequence[float]) -> list[int]:
+    """Deal hosts to nodes one by one, each where it gets the most of a resource."""
     groups = [0] * len(rooms)
     for _ in range(hosts):
-        node = max(range(len(rooms)), key=lambda n: (rooms[n] - groups[n], -n))
-        groups[node] += 1
+        free = [n for n, room in enumerate(rooms) if groups[n] < room]
+        groups[max(free, key=lambda n: (resource[n] / (groups[n] + 1), -n))] += 1
     return groups
 
 

@@ -232,9 +232,11 @@ def _slots(experiment: Experiment, runtime: str) -> Any:
     """Return how the hosts are placed on the Ray cluster, None in one process."""
     if runtime == "inline":
         return None
-    from physfed_ray.runtime.cluster import choose_slots
+    from physfed_ray.runtime.cluster import alive_nodes, choose_slots
 
-    return choose_slots(len(experiment.clients), experiment.federation, experiment.training.threads)
+    return choose_slots(
+        len(experiment.clients), experiment.federation, experiment.training.threads, alive_nodes()
+    )
 
 
 def _start_runtime(experiment: Experiment, spec: Spec, slots: Any) -> Runtime:
