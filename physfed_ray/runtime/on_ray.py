@@ -30,6 +30,8 @@ from physfed_ray.runtime.files import ship, without_run_directory
 GRACE_S = 5.0
 ALIVE_S = 30.0
 """A live actor answers a ping within this time, however busy it is."""
+AGAIN_S = 1.0
+"""Between two attempts to start a host in the place of a lost one."""
 FIRST_WORD_S = 300.0
 """After this time without an answer the user is told whom the round waits for."""
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -61,7 +63,6 @@ class RayRuntime(Runtime):
         super().__init__(spec, [len(bundles) for bundles in by_node.values()])
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
-        self._lives = [0] * slots.hosts
         self._server: Any = self._start_server()
         self._hosts: list[Any] = [self._start(host) for host in range(slots.hosts)]
         self._nodes = ray.get([actor.node.remote() for actor in self._hosts])
@@ -84,7 +85,6 @@ class RayRuntime(Runtime):
 
     def _start(self, host: int) -> Any:
         group, bundle = self._bundles[host]
-        self._lives[host] += 1
         return (
             remote_host()
             .options(
@@ -108,7 +108,10 @@ class RayRuntime(Runtime):
         wanted = [path for f in files for path in (f.train, f.validation, f.test)]
         wanted += [unseen.test for unseen in self.spec.unseen]
         paths: list[Path] = [path for path in wanted if path is not None]
-        sent = ship(self._hosts[host], paths)
+        try:
+            sent = ship(self._hosts[host], paths)
+        except ray.exceptions.RayActorError as error:
+            raise ActorLostError(_reason(error, self._name(host))) from error
         if sent:
             self.notice(f"{self._name(host)}: sent {sent / 1e6:.0f} MB of prepared data")
 
@@ -192,16 +195,20 @@ class RayRuntime(Runtime):
         return f"{self._name(host)}" + (f", training {client}," if client else "")
 
     def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
-        """See ``Runtime.combine``; the first host of a node adds up for all of them."""
+        """See ``Runtime.combine``; the first host of a node adds up for all of them.
+
+        Not on the parameter server's own node, where it reads every piece from shared memory.
+        """
         by_node: dict[str, list[tuple[int, Any]]] = {}
         for host, handle in pieces:
             by_node.setdefault(self._nodes[host], []).append((host, handle))
-        return [
-            parts[0][1]
-            if len(parts) == 1
-            else self._hosts[parts[0][0]].merge.remote(*[handle for _, handle in parts])
-            for parts in by_node.values()
-        ]
+        sums: list[Any] = []
+        for node, parts in by_node.items():
+            handles = [handle for _, handle in parts]
+            if len(handles) > 1 and node != self._server_node:
+                handles = [self._hosts[parts[0][0]].merge.remote(*handles)]
+            sums += handles
+        return sums
 
     def start(self, calls: Sequence[Call]) -> list[Any]:
         """See ``Runtime.start``."""
@@ -218,22 +225,25 @@ class RayRuntime(Runtime):
     def restart(self, host: int) -> None:
         """See ``Runtime.restart``."""
         ray.kill(self._hosts[host])
+        ends = time.monotonic() + self._settings.replace_s
         group, _ = self._bundles[host]
-        if _ready(group, self._settings.replace_s):
+        while _ready(group, (left := max(0.0, ends - time.monotonic()))):
             self._hosts[host] = self._start(host)
-            ready, _ = ray.wait(
-                [self._hosts[host].node.remote()], timeout=self._settings.replace_s + ALIVE_S
-            )
+            ready, _ = ray.wait([self._hosts[host].node.remote()], timeout=left + ALIVE_S)
             if ready and self._alive(self._hosts[host]):
                 self._nodes[host] = ray.get(ready[0])
                 self._bring_files(host)
                 return
             ray.kill(self._hosts[host])
+            if not left:
+                break
+            time.sleep(AGAIN_S)  # Ray takes a while to learn that the place's node is gone
         name = self._name(host)
         self.hand_over(host)
         self.notice(f"no machine took the place of {name}: its clients moved to other hosts")
         for other in self.hosts:
-            self._bring_files(other)
+            if self._alive(self._hosts[other]):  # another lost one gets its files when replaced
+                self._bring_files(other)
 
     def repair(self) -> None:
         """See ``Runtime.repair``."""
