@@ -15,6 +15,7 @@ from physfed_ray.federation.flat import FlatState
 
 Persistence = Literal["persist_private", "persist_all", "fresh"]
 State = Mapping[str, Tensor]
+OUTDATED = -1
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -62,11 +63,15 @@ class PrivateStates:
             return state if held == number else None
         state_on_disk = self._file.get(client, number)
         if state_on_disk is not None:
-            self.keep(client, number, state_on_disk)
+            self._hold(client, number, state_on_disk)
         return state_on_disk
 
     def keep(self, client: int, number: int, state: State) -> None:
         """Keep a state as the client's after round ``number``, in memory or in the file."""
+        self._file.outdate(client)  # a round that is repeated may end in another state
+        self._hold(client, number, state)
+
+    def _hold(self, client: int, number: int, state: State) -> None:
         if client in self._held:
             self._held_bytes -= _size(self._held.pop(client)[1])
         self._held[client] = number, state
@@ -114,8 +119,13 @@ class _StateFile:
         self._places: dict[int, _Place] = {}
 
     def round_of(self, client: int) -> int | None:
-        """Return the round after which the client's state stood that lies here."""
+        """Return the round after which the client's state stood that lies here, if one does."""
         return self._places[client].round if client in self._places else None
+
+    def outdate(self, client: int) -> None:
+        """Forget what the client's state was, but not its place."""
+        if client in self._places:
+            self._places[client] = replace(self._places[client], round=OUTDATED)
 
     def put(self, client: int, number: int, state: State) -> None:
         """Write a state over the client's former one.
