@@ -46,7 +46,7 @@ def _read(settings: Availability) -> dict[str, list[tuple[int, int]]]:
     spans: dict[str, list[tuple[int, int]]] = {}
     where = settings.csv
     try:
-        with open(str(where), newline="", encoding="utf-8") as file:
+        with open(str(where), newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
             if lines.fieldnames is None or set(lines.fieldnames) != set(COLUMNS):
                 raise PhysFedError(

@@ -270,7 +270,8 @@ class Rounds:
     def _check_quorum(self, number: int, plan: Plan, outcome: RoundOutcome) -> None:
         drawn = len(plan.turns) + len(plan.missing)
         if not drawn:
-            self._say(f"round {number}: no client can be reached; nothing is changed")
+            why = "no late update arrives yet" if plan.bases else "no client can be reached"
+            self._say(f"round {number}: {why}; nothing is changed")
             return
         needed = max(1, math.ceil(self._settings.quorum * drawn - 1e-9))
         if len(outcome.results) >= needed:

@@ -132,7 +132,7 @@ class _Rounds:
         for client in s.draw(s._count, number, busy, number):
             duration, deadline = s._duration[client], settings.deadline_steps or math.inf
             longest = max(longest, min(duration, deadline))
-            late = 0 if duration <= deadline else math.ceil(duration / deadline) - 1
+            late = max(0, math.ceil(duration / deadline - 1e-9) - 1)
             if late == 0:
                 turns.append(Turn(client, number - 1))
             elif settings.late == "drop" or late > settings.max_staleness:
