@@ -164,8 +164,10 @@ class _Buffer:
         settings = self._s._settings
         turns: dict[int, Turn] = {}
         missing: dict[int, str] = {}
-        self._fill(number, set())
-        while self._flying and len(turns) < settings.buffer:
+        while len(turns) < settings.buffer:
+            self._fill(number, {*turns, *missing})
+            if not self._flying:
+                break
             end, client, base = heapq.heappop(self._flying)
             self._time = max(self._time, end)
             staleness = number - 1 - base
@@ -176,7 +178,6 @@ class _Buffer:
                 )
             else:
                 turns[client] = Turn(client, base)
-            self._fill(number, {*turns, *missing})
         bases = frozenset(base for _, _, base in self._flying)
         ordered = tuple(turns[client] for client in sorted(turns))
         return Plan(ordered, missing, self._time, bases)
