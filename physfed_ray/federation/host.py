@@ -3,6 +3,7 @@
 Plain Python. A Ray actor holds one of these, and the inline runtime holds one itself.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.device import device_words
+from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.metrics import score_slices
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.orders import Evaluation, Job, Order, Scores, Watch
@@ -325,6 +327,13 @@ class Host:
         return self._directory.read_tensors(client_file(job.private_round, name))
 
     def _load_shared(self, vector: np.ndarray) -> None:
+        expected = self._shared.vector.numel()
+        if vector.size != expected:
+            raise PhysFedError(
+                f"the method shares {expected:,} numbers on node {os.uname().nodename} and "
+                f"{vector.size:,} on the parameter server's: every node must run the same version "
+                "of physfed_ray and of the method; mend it and run again with --resume"
+            )
         self._shared.vector.copy_(from_dlpack(vector))
 
     def _denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
