@@ -75,7 +75,7 @@ def test_drawn_periods_have_the_means_asked_for() -> None:
     assert there[:, :2].mean() == pytest.approx(0.75, abs=0.15)  # from the first round on
     lengths: dict[bool, list[int]] = {True: [], False: []}
     for client in there:
-        for state, run in list((s, len(list(r))) for s, r in groupby(client))[1:-1]:
+        for state, run in [(s, len(list(r))) for s, r in groupby(client)][1:-1]:
             lengths[bool(state)].append(run)
     assert np.mean(lengths[True]) == pytest.approx(6, rel=0.08)
     assert np.mean(lengths[False]) == pytest.approx(2, rel=0.08)
