@@ -114,6 +114,10 @@ class ServerActor:
         """Forward a call."""
         return getattr(self._server, name)(*arguments)
 
+    def node(self) -> str:
+        """Return the id of the node that the server is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
     def ping(self) -> None:
         """Answer."""
 

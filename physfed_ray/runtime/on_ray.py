@@ -63,9 +63,10 @@ class RayRuntime(Runtime):
         super().__init__(spec, [len(bundles) for bundles in by_node.values()])
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
-        self._server: Any = self._start_server()
+        self._server = self._start_server()
         self._hosts: list[Any] = [self._start(host) for host in range(slots.hosts)]
         self._nodes = ray.get([actor.node.remote() for actor in self._hosts])
+        self._server_node = _get(self._server.node.remote(), "the parameter server")
         for host in range(slots.hosts):
             self._bring_files(host)
         self._check_run_directory()
@@ -252,6 +253,7 @@ class RayRuntime(Runtime):
                 self.restart(host)
         if not self._alive(self._server):
             self._server = self._start_server()
+            self._server_node = _get(self._server.node.remote(), "the parameter server")
 
     def _alive(self, actor: Any) -> bool:
         try:
