@@ -1,0 +1,142 @@
+"""How many hosts, where, and with which slices, over described machines."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Federation
+from physfed_ray.runtime.cluster import Slots, choose_slots
+
+Node = dict[str, float]
+HEAD: Node = {"CPU": 4}
+FOUR: Node = {"CPU": 16, "GPU": 4}
+
+
+def slots(clients: int, nodes: Sequence[Node], threads: int = 1, **settings: object) -> Slots:
+    return choose_slots(clients, Federation(**settings), threads, nodes)
+
+
+def place(groups: Sequence[int], wanted: Slots, nodes: Sequence[Node]) -> bool:
+    """Say whether every group finds a node, by trying all; a share lies on one GPU alone."""
+    if not groups:
+        return True
+    size, *rest = groups
+    for index, node in enumerate(nodes):
+        gpus = -(-size // int(1 / wanted.num_gpus + 1e-9)) if 0 < wanted.num_gpus <= 1 else 0
+        gpus = gpus or int(size * wanted.num_gpus)
+        left = {"CPU": node["CPU"] - size * wanted.num_cpus, "GPU": node.get("GPU", 0) - gpus}
+        if min(left.values()) >= 0 and place(
+            rest, wanted, [left if i == index else n for i, n in enumerate(nodes)]
+        ):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("clients", "nodes", "threads", "groups"),
+    [
+        (3, [{"CPU": 8}], 1, (3,)),
+        (100, [{"CPU": 8}], 1, (8,)),
+        (100, [{"CPU": 8}], 3, (2,)),
+        (8, [{"CPU": 4}] * 4, 1, (2, 2, 2, 2)),
+        (5, [{"CPU": 4}] * 2, 1, (3, 2)),
+        (99, [{"CPU": 8}, {"CPU": 2}, {"CPU": 0}], 1, (8, 2)),
+        (5, [{"CPU": 8}, {"CPU": 2}], 1, (4, 1)),
+        (2, [{"CPU": 2}] * 5, 1, (1, 1)),
+        (9, [{"CPU": 1}, {"CPU": 4}], 2, (2,)),
+        (9, [{"memory": 1.0}, {"CPU": 2}], 1, (2,)),
+    ],
+)
+def test_hosts_on_cpus_are_spread_over_the_nodes(
+    clients: int, nodes: list[Node], threads: int, groups: tuple[int, ...]
+) -> None:
+    assert slots(clients, nodes, threads) == Slots(groups, threads, 0)
+
+
+@pytest.mark.parametrize(
+    ("clients", "nodes", "groups", "share"),
+    [
+        (4, [FOUR], (1, 1, 1, 1), 1),
+        (2, [FOUR], (1, 1), 2),
+        (8, [FOUR], (2, 2, 2, 2), 0.5),
+        (5, [FOUR], (2, 2, 1), 0.5),  # a share never spans two GPUs
+        (100, [FOUR], (4, 4, 4, 4), 0.25),
+        (8, [HEAD, FOUR, FOUR], (1,) * 8, 1),  # none on the head
+        (9, [FOUR, FOUR], (2, 2, 2, 2, 1), 0.5),
+        (3, [{"CPU": 8, "GPU": 1}], (3,), 0.3333),
+        (7, [{"CPU": 2, "GPU": 1}] * 3, (2, 2, 2), 0.5),
+    ],
+)
+def test_hosts_on_gpus_share_them_evenly(
+    clients: int, nodes: list[Node], groups: tuple[int, ...], share: float
+) -> None:
+    found = slots(clients, nodes)
+    assert found == Slots(groups, 1, share)
+    assert place(found.groups, found, nodes)
+
+
+MIXED = [
+    [HEAD, {"CPU": 64, "GPU": 1}, {"CPU": 8, "GPU": 8}],
+    [{"CPU": 3, "GPU": 1}, {"CPU": 4, "GPU": 2}, {"CPU": 2, "GPU": 1}],
+    [{"CPU": 1, "GPU": 4}, {"CPU": 16, "GPU": 2}],
+    [{"CPU": 12, "GPU": 3}, {"CPU": 5, "GPU": 2}, {"CPU": 9, "GPU": 1}],
+]
+
+
+@pytest.mark.parametrize("nodes", MIXED)
+@pytest.mark.parametrize("share", ["auto", 0.5, 0.3, 1])
+def test_groups_fit_mixed_machines(nodes: list[Node], share: float | str) -> None:
+    for clients in (1, 2, 3, 5, 7, 9, 14, 100):
+        for threads in (1, 2):
+            found = slots(clients, nodes, threads, gpus_per_host=share)
+            assert 1 <= found.hosts <= clients
+            assert found.num_gpus > 0
+            assert share in ("auto", found.num_gpus)
+            assert place(found.groups, found, nodes), (clients, threads, found)
+
+
+def test_gpus_are_dealt_by_gpus_and_not_by_cpus() -> None:
+    assert slots(9, MIXED[0]) == Slots((1,) * 9, 1, 1)
+
+
+def test_clients_per_host_packs() -> None:
+    assert slots(10, [{"CPU": 8}], clients_per_host=4).groups == (3,)
+    assert slots(10, [FOUR], clients_per_host=5) == Slots((1, 1), 1, 2)
+    assert slots(10, [FOUR], clients_per_host=2) == Slots((2, 2, 1), 1, 0.5)
+
+
+def test_gpus_can_be_declined() -> None:
+    assert slots(9, [FOUR], gpus_per_host=0) == Slots((9,), 1, 0)
+
+
+@pytest.mark.parametrize("nodes", [[HEAD], [HEAD, FOUR]])
+def test_machines_that_an_autoscaler_is_to_bring_need_not_be_there(nodes: list[Node]) -> None:
+    def named(clients: int, per_host: int, share: float) -> Slots:
+        return slots(clients, nodes, 2, clients_per_host=per_host, gpus_per_host=share)
+
+    assert named(512, 4, 0.25) == Slots((4,) * 32, 2, 0.25)
+    assert named(10, 4, 0.5) == Slots((2, 1), 2, 0.5)
+    assert named(64, 2, 1) == Slots((1,) * 32, 2, 1)
+    assert named(8, 2, 2) == Slots((1,) * 4, 2, 2)
+    assert named(10, 1, 0.3) == Slots((3, 3, 3, 1), 2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "settings", "words"),
+    [
+        ([HEAD] * 2, 1, {"gpus_per_host": 1}, "no machine .* so many \\(0 GPUs in all\\): add GPU "
+         "machines, or name federation.clients_per_host as well"),
+        ([{"CPU": 8, "GPU": 1}] * 2, 1, {"gpus_per_host": 2}, "no machine .* \\(2 GPUs in all\\)"),
+        ([HEAD] * 2, 8, {}, "no machine .* more than 4 CPUs, .* training.threads = 8"),
+        ([{"CPU": 64}, {"CPU": 2, "GPU": 4}], 4, {}, "no GPU machine .* more than 2 CPUs"),
+        ([HEAD] * 2, 1, {"clients_per_host": 1}, "asks for 20 hosts of 1 CPU.* room for 8: set it "
+         "to at least 3, or to auto"),
+        ([{"CPU": 8, "GPU": 4}], 1, {"clients_per_host": 2}, "10 hosts .* room for 8"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_numbers(
+    nodes: list[Node], threads: int, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PhysFedError, match=words):
+        slots(20, nodes, threads, **settings)
