@@ -46,6 +46,8 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # What a failed call also left in values that nobody reads would follow the error's sentence.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     check_reachable(address or os.environ.get("RAY_ADDRESS"))
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:

@@ -230,7 +230,10 @@ class RayRuntime(Runtime):
         group, _ = self._bundles[host]
         while _ready(group, (left := max(0.0, ends - time.monotonic()))):
             self._hosts[host] = self._start(host)
-            ready, _ = ray.wait([self._hosts[host].node.remote()], timeout=left + ALIVE_S)
+            word = self._hosts[host].node.remote()
+            ready, _ = ray.wait([word], timeout=left)
+            if not ready and _ready(group, 0):  # it has a place, and is about to start there
+                ready, _ = ray.wait([word], timeout=ALIVE_S)
             if ready and self._alive(self._hosts[host]):
                 self._nodes[host] = ray.get(ready[0])
                 self._bring_files(host)
