@@ -1,0 +1,221 @@
+"""Hosts on a cluster of two nodes: who lives where, what travels, and what a lost node leaves."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Federation
+from physfed_ray.federation.record import Event
+from physfed_ray.federation.rounds import Rounds
+from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.federation.spec import Spec
+from physfed_ray.runtime.actors import _enough_memory
+from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots
+from physfed_ray.runtime.inline import InlineRuntime
+from physfed_ray.runtime.on_ray import RayRuntime
+from tests.runtime.two_nodes import SecondNode, in_new_process, two_nodes
+
+MakeSpec = Callable[..., Spec]
+CLIENTS = 8
+
+
+class Observed(RayRuntime):
+    """Notes what is sent to the parameter server."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sent: list[list[dict[Any, int]]] = []
+
+    def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
+        """Note the size of each vector that goes to the server, by node."""
+        handles = super().combine(pieces)
+        parts = ray.get(handles)
+        self.sent.append([{n: v.size for n, v in part.items() if v is not None} for part in parts])
+        return handles
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a driver saw of a run on two nodes, the second of which was killed after it.
+
+    Attributes:
+        clients: Clients of each host.
+        nodes: Node of each host.
+        home: Node of the parameter server.
+        sent: Sizes of the vectors that the server got, by round and node.
+        names: How the actors call themselves.
+    """
+
+    slots: Slots
+    clients: list[list[int]]
+    nodes: list[str]
+    home: str
+    sent: list[list[dict[Any, int]]]
+    vector: np.ndarray
+    names: list[str]
+    refused: str
+    said: list[str]
+    survivors: list[list[int]]
+    after_the_loss: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def spec_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[MakeSpec, str], Spec]:
+    """Return a factory of the same federation with a run directory of its own, or none."""
+    folder = tmp_path_factory.mktemp("runs")
+    return lambda make, name: make(
+        "fedper", clients=CLIENTS, run_root=folder / name if name else None, evaluate_every=9
+    )
+
+
+def rounds_on(place: Any, spec: Spec, at: Callable[[Event], None], **settings: Any) -> np.ndarray:
+    """Run all rounds and return the shared parameters."""
+    directory = None if spec.run_root is None else RunDirectory(spec.run_root)
+    Rounds(spec, Federation(**settings), place, directory, at, lambda rows: None).run()
+    return np.array(place.server("broadcast")[0])
+
+
+def drive(spec: Spec, doomed: Spec) -> Seen:
+    with two_nodes(2, 2) as second:
+        federation = Federation(wait_s=60, replace_s=1)
+        slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
+        place = Observed(spec, slots, federation, "tiny")
+        clients, nodes = [list(c) for c in place.assignment], list(place._nodes)
+        vector = rounds_on(place, spec, lambda event: None)
+        actors = [*place._hosts, place._server]
+        names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
+        place.close()
+        with pytest.raises(PhysFedError) as refused:
+            RayRuntime(spec, Slots((2, 3)), Federation(wait_s=2))
+        said, survivors, after = lose_a_node(doomed, slots, federation, second)
+        return Seen(
+            slots,
+            clients,
+            nodes,
+            place._server_node,
+            place.sent,
+            vector,
+            names,
+            str(refused.value),
+            said,
+            survivors,
+            after,
+        )
+
+
+def lose_a_node(
+    spec: Spec, slots: Slots, federation: Federation, second: SecondNode
+) -> tuple[list[str], list[list[int]], np.ndarray]:
+    place = RayRuntime(spec, slots, federation)
+    said: list[str] = []
+    far = [host for host, node in enumerate(place._nodes) if node == second.id]
+    pids = ray.get([place._hosts[h].__ray_call__.remote(lambda actor: os.getpid()) for h in far])
+
+    def lose(event: Event) -> None:
+        if event["event"] == "message":
+            said.append(event["text"])
+        if event["event"] == "round" and event["round"] == 1:
+            second.kill()
+            for pid in pids:  # Ray gives them groups of their own
+                os.kill(pid, signal.SIGKILL)
+
+    vector = rounds_on(place, spec, lose)
+    survivors = [list(clients) for clients in place.assignment]
+    place.close()
+    return said, survivors, vector
+
+
+@pytest.fixture
+def seen(
+    make_spec: MakeSpec,
+    spec_of: Callable[[MakeSpec, str], Spec],
+    request: pytest.FixtureRequest,
+) -> Seen:
+    """Run the driver once for the module, in a process of its own."""
+    done: Seen | None = getattr(request.module, "_seen", None)
+    if done is None:
+        done = in_new_process(drive, spec_of(make_spec, ""), spec_of(make_spec, "doomed"))
+        request.module._seen = done
+    return done
+
+
+def test_hosts_of_a_node_have_neighbouring_clients(seen: Seen) -> None:
+    assert seen.slots == Slots((2, 2), 1, 0)
+    assert seen.clients == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert seen.nodes[0] == seen.nodes[1] != seen.nodes[2] == seen.nodes[3]
+
+
+def test_the_server_gets_one_sum_from_another_node(seen: Seen) -> None:
+    """On its own node it reads every host's sum from shared memory."""
+    size = seen.vector.size
+    sums = {0: [{(1, 0): size}, {(1, 1): size}, {(2, 1): size}],
+            2: [{(2, 0): size}, {(1, 2): size}, {(1, 3): size}]}  # fmt: skip
+    assert seen.sent == [sums[seen.nodes.index(seen.home)]] * 3
+
+
+def test_the_result_is_that_of_one_process(
+    seen: Seen, make_spec: MakeSpec, spec_of: Callable[[MakeSpec, str], Spec]
+) -> None:
+    spec = spec_of(make_spec, "")
+    expected = rounds_on(InlineRuntime(spec), spec, lambda event: None)
+    assert np.array_equal(seen.vector, expected)
+    assert np.array_equal(seen.after_the_loss, expected)
+
+
+def test_actors_are_named_by_run_and_clients(seen: Seen) -> None:
+    assert seen.names == [
+        "tiny/host-0:c1..c2",
+        "tiny/host-1:c3..c4",
+        "tiny/host-2:c5..c6",
+        "tiny/host-3:c7..c8",
+        "tiny/parameter-server",
+    ]
+
+
+def test_hosts_that_find_no_room_are_refused_in_time_and_leave_none_taken(seen: Seen) -> None:
+    assert seen.refused.startswith(
+        "no room for 5 hosts of 1 CPU(s) and 0 GPU(s), 3 on a machine, within 2 s: the Ray cluster "
+        "has 4 CPUs and 0 GPUs"
+    )
+    assert "federation.wait_s" in seen.refused
+
+
+def test_a_lost_node_s_clients_move_to_the_other_node(seen: Seen) -> None:
+    moved = [text for text in seen.said if "its clients moved to other hosts" in text]
+    assert len(moved) == 2, seen.said
+    assert sorted(c for clients in seen.survivors for c in clients) == list(range(CLIENTS))
+    left = [len(clients) for clients in seen.survivors]
+    assert left in ([4, 4, 0, 0], [0, 0, 4, 4])
+
+
+def test_a_gpu_without_room_is_one_sentence() -> None:
+    with (
+        pytest.raises(PhysFedError, match=r"host-0:c1 ran out of its share .*gpus_per_host"),
+        _enough_memory("host-0:c1"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def share_of_a_gpu(spec: Spec) -> float:
+    ray.init(address="local", num_gpus=1, include_dashboard=False, logging_level="ERROR")
+    place = RayRuntime(spec, Slots((1,), 1, 0.25))
+    look = place._hosts[0].__ray_call__.remote(
+        lambda actor: torch.cuda.get_per_process_memory_fraction()
+    )
+    fraction = float(ray.get(look))
+    place.close()
+    ray.shutdown()
+    return fraction
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_a_host_may_not_use_more_than_its_share_of_a_gpu(make_spec: MakeSpec) -> None:
+    assert in_new_process(share_of_a_gpu, make_spec("fedavg", clients=1)) == pytest.approx(0.25)
