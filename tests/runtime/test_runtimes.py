@@ -24,6 +24,7 @@ from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
+from tests.federation.test_rounds import ASYNC, LATE, of_speeds
 
 MakeSpec = Callable[..., Spec]
 
@@ -137,6 +138,25 @@ def test_resume_equals_the_undisturbed_run(make_spec: MakeSpec, tmp_path: Path) 
     resumed = run(rest, InlineRuntime(rest, 3), participation=0.6)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
+
+
+@pytest.mark.parametrize("settings", [LATE, ASYNC], ids=["late", "async"])
+def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
+    make_spec: MakeSpec, ray_session: None, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    make = {"method": "scan_physfed", "clients": 5, "evaluate_every": 3}
+    calm = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "calm"))
+    expected = run(calm, InlineRuntime(calm), **settings)
+    half = of_speeds(make_spec(**make, rounds=3, run_root=tmp_path / "half"))
+    rounds, _, _ = run(half, RayRuntime(half, Slots((2,))), **settings)
+    assert rounds.manifest.bases
+    rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
+    resumed = run(rest, RayRuntime(rest, Slots((2,))), **settings)
+    assert np.array_equal(expected[2], resumed[2])
+    assert numbers(*expected[:2]) == numbers(*resumed[:2])
+    ages = {r[0]: r[4] for r in resumed[0].metrics.rows() if r[3] == "staleness"}
+    assert list(ages) == [1, 2, 3, 4, 5, 6]
+    assert max(ages.values()) >= 0.5
 
 
 def poison(spec: Spec, client: int) -> None:
