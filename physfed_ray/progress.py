@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from physfed_ray.evaluation.runs import ClientEntry
     from physfed_ray.evaluation.tables import ScoreTable
 
 Event = Mapping[str, Any]
@@ -92,12 +93,16 @@ def print_results(run_dir: str, console: Console) -> None:
     """
     from physfed_ray.evaluation.run_tables import seen_table, unseen_table
     from physfed_ray.evaluation.runs import load_run  # torch and pyarrow: only when there is a run
+    from physfed_ray.evaluation.tables import CLIENTS_SHOWN
 
     run = load_run(run_dir)
     tables = [("seen protocols", seen_table(run), run.clients)]
     if (unseen := unseen_table(run)) is not None:
         tables.append(("unseen protocols", unseen, run.unseen))
     for title, scores, entries in tables:
+        if len(entries) > CLIENTS_SHOWN:
+            _print_summary(console, f"{run.title}, {title}", scores, entries)
+            continue
         console.print(Text(f"{run.title}, {title}: PSNR (dB), SSIM (%)", style="italic"))
         table = Table(box=None, padding=(0, 1, 0, 0))
         _fill(table, scores, [*(entry.label for entry in entries), "average"], f"{run.title}, ")
@@ -114,6 +119,38 @@ def _fill(table: Table, scores: "ScoreTable", names: Sequence[str], prefix: str)
         psnr_ssim = [[cell.mean for cell in row[position]] for row in scores.cells]
         cells = [f"{psnr:.2f} {ssim:.1f}" for psnr, ssim in psnr_ssim]
         table.add_row(name, *cells, style="bold" if position == len(names) - 1 else "")
+
+
+def _print_summary(
+    console: Console, title: str, scores: "ScoreTable", entries: Sequence["ClientEntry"]
+) -> None:
+    """Print statistics over many clients, then the clients that gain most and least."""
+    from physfed_ray.evaluation.summaries import extremes, leader, summary
+
+    found = summary(scores)
+    method = title.split(", ")[0]
+    for k, (metric, unit) in enumerate(zip(found.clients, ("dB", "%"), strict=True)):
+        head = ["", *(column.heading for column in found.columns)]
+        rows = [
+            [row.label.removeprefix(f"{method}, "), *(cell.text for cell in cells[k])]
+            for row, cells in zip(found.rows, found.cells, strict=True)
+        ]
+        _print_rows(console, f"{title}: {metric} ({unit}) of {len(entries)}", head, rows)
+    if (grid := extremes(scores, entries)) is not None:
+        label = leader(scores).label
+        _print_rows(console, f"{label}: largest and smallest gain", grid.head, grid.rows)
+
+
+def _print_rows(
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(Text(title, style="italic"))
+    console.print(table)
 
 
 def progress(console: Console | None = None) -> "LogLines | LiveDisplay":

@@ -8,15 +8,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from physfed_ray.evaluation import compare_tables as tables
-from physfed_ray.evaluation import figures, pictures
+from physfed_ray.evaluation import figures
 from physfed_ray.evaluation.classical import CLASSICAL_FILE, add_classical
+from physfed_ray.evaluation.compare_panels import compare_panels
 from physfed_ray.evaluation.compare_tables import Comparison
-from physfed_ray.evaluation.groups import Group, classical_runs, group_runs
-from physfed_ray.evaluation.report import curve_split, shown_policy, two_lines
-from physfed_ray.evaluation.report_page import flatten, splits_grid
-from physfed_ray.evaluation.run_tables import BODY, WHOLE, policy_label
+from physfed_ray.evaluation.gain_figure import GainPanel, gain_figure
+from physfed_ray.evaluation.grids import Grid, first_rows, splits
+from physfed_ray.evaluation.groups import classical_runs, group_runs
+from physfed_ray.evaluation.report import curve_split
+from physfed_ray.evaluation.report_page import flatten
+from physfed_ray.evaluation.run_tables import BODY, WHOLE
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, load_run
-from physfed_ray.evaluation.tables import ScoreTable
+from physfed_ray.evaluation.summaries import EXTREMES, extremes, leader, shown
+from physfed_ray.evaluation.tables import CLIENTS_SHOWN, ScoreTable
 
 READING = re.compile(r"<!-- reading -->(.*?)<!-- /reading -->", re.DOTALL)
 READING_MARK = "<!-- the reading goes here -->"
@@ -84,7 +88,7 @@ def _page(comparison: Comparison, folder: Path) -> Iterable[str]:
     if first.unseen:
         yield from _unseen(comparison, folder)
     yield from _training(comparison, folder)
-    yield from _record(comparison)
+    yield from _record(comparison, folder)
 
 
 def _summary(comparison: Comparison) -> str:
@@ -112,16 +116,17 @@ def _summary(comparison: Comparison) -> str:
 def _seen(comparison: Comparison, folder: Path) -> Iterable[str]:
     yield "## Protocols seen in training\n"
     whole = tables.seen(comparison, WHOLE)
-    yield f"{whole.caption}\n"
+    yield f"{shown(whole).caption}\n"
     for name, heading, table in (
         ("seen", "Whole image", whole),
         ("seen_body", "Body pixels alone", tables.seen(comparison, BODY)),
     ):
         yield from _score_section(folder, name, heading, table)
+    yield from _many_section(folder, "seen_gains", whole, comparison.first.clients)
     windows = tables.averages(tables.seen(comparison, tables.window_columns(comparison.first)))
     yield from _score_section(folder, "seen_windows", "Clinical windows, mean of clients", windows)
     yield from _pairing_section(comparison, of_unseen=False)
-    panels = _panels(comparison, "test", SEEN_PICTURES)
+    panels = compare_panels(comparison, "test", SEEN_PICTURES)
     yield _picture(folder, "seen_examples", panels, "Denoised slices of seen protocols")
 
 
@@ -132,27 +137,52 @@ def _unseen(comparison: Comparison, folder: Path) -> Iterable[str]:
         if policy in served:
             yield f"- {name or 'no suffix'}: {meaning}."
     whole = tables.unseen(comparison, WHOLE)
-    yield f"\n{whole.caption}\n"
+    yield f"\n{shown(whole).caption}\n"
     for name, heading, table in (
         ("unseen", "Whole image", whole),
         ("unseen_body", "Body pixels alone", tables.unseen(comparison, BODY)),
     ):
         yield from _score_section(folder, name, heading, table)
+    yield from _many_section(folder, "unseen_gains", whole, comparison.first.unseen)
     columns = tables.window_columns(comparison.first)
     windows = tables.averages(tables.unseen(comparison, columns))
     heading = "Clinical windows, mean of protocols"
     yield from _score_section(folder, "unseen_windows", heading, windows)
     yield from _pairing_section(comparison, of_unseen=True)
-    yield from _routes(comparison)
-    panels = _panels(comparison, "unseen", UNSEEN_PICTURES)
+    yield from _routes(comparison, folder)
+    panels = compare_panels(comparison, "unseen", UNSEEN_PICTURES)
     yield _picture(folder, "unseen_examples", panels, "Denoised slices of unseen protocols")
 
 
 def _score_section(folder: Path, name: str, heading: str, table: ScoreTable) -> Iterable[str]:
     (folder / f"{name}.csv").write_text(table.to_csv(), encoding="utf-8")
     yield f"### {heading}\n"
-    yield table.to_markdown()
+    yield shown(table).to_markdown()
     yield f"Every number with its spread: [{name}.csv]({folder.name}/{name}.csv).\n"
+
+
+def _many_section(
+    folder: Path, name: str, table: ScoreTable, entries: Sequence[ClientEntry]
+) -> Iterable[str]:
+    """Yield the best and worst of many clients, and a figure of them all."""
+    if len(entries) <= CLIENTS_SHOWN or (grid := extremes(table, entries)) is None:
+        return
+    yield "### Best and worst\n"
+    yield (
+        f"The {EXTREMES} protocols that gain most PSNR over their own input with "
+        f"{leader(table).label}, and the {EXTREMES} that gain least.\n"
+    )
+    yield from _grid(folder, name, grid)
+    figure = gain_figure(table, entries, [GainPanel(r.label, r) for r in table.rows[1:]])
+    yield _picture(folder, name, figure, "PSNR over that of the input, one dot a protocol")
+
+
+def _grid(folder: Path, name: str, grid: Grid) -> Iterable[str]:
+    """Yield a grid, and a link to all of its rows where the page does not show them."""
+    yield tables.markdown(grid.head, grid.rows)
+    if grid.complete:
+        (folder / f"{name}.csv").write_text(grid.to_csv(), encoding="utf-8")
+        yield f"All {len(grid.complete)} rows: [{name}.csv]({folder.name}/{name}.csv).\n"
 
 
 def _pairing_section(comparison: Comparison, *, of_unseen: bool) -> Iterable[str]:
@@ -169,7 +199,7 @@ def _pairing_section(comparison: Comparison, *, of_unseen: bool) -> Iterable[str
     yield tables.markdown(["Against", "difference (dB)", "pairs won", "p"], rows)
 
 
-def _routes(comparison: Comparison) -> Iterable[str]:
+def _routes(comparison: Comparison, folder: Path) -> Iterable[str]:
     """Yield where PVQS sent each unseen protocol, seed by seed."""
     rows = []
     for group in comparison.groups:
@@ -178,12 +208,13 @@ def _routes(comparison: Comparison) -> Iterable[str]:
             if not all(routes):
                 continue
             sent = ", ".join(f"{r[0]} ({r[1]:.3f})" for r in routes if r)
-            rows.append([group.label, entry.label, sent, group.runs[0].unseen[entry_index].nearest])
+            nearest = group.runs[0].unseen[entry_index].nearest or "–"
+            rows.append((group.label, entry.label, sent, nearest))
     if rows:
         yield "### Where PVQS sent each unseen protocol\n"
         yield "Client and cosine of the codes for each seed, beside the client nearest in g.\n"
-        head = ["Method", "unseen protocol", "sent to", "nearest by g"]
-        yield tables.markdown(head, [[cell or "–" for cell in row] for row in rows])
+        head = ("Method", "unseen protocol", "sent to", "nearest by g")
+        yield from _grid(folder, "routes", first_rows(head, rows))
 
 
 def _training(comparison: Comparison, folder: Path) -> Iterable[str]:
@@ -204,7 +235,7 @@ def _training(comparison: Comparison, folder: Path) -> Iterable[str]:
     yield tables.costs(comparison)
 
 
-def _record(comparison: Comparison) -> Iterable[str]:
+def _record(comparison: Comparison, folder: Path) -> Iterable[str]:
     """Yield what is needed to do it again: data, settings, machine, commands."""
     first = comparison.first
     yield "## How it was made\n"
@@ -212,9 +243,9 @@ def _record(comparison: Comparison) -> Iterable[str]:
     yield from _items(flatten(first.experiment["data"]), skip="cache")
     summary = first.summary.get("data", {})
     yield from _items(flatten({k: v for k, v in summary.items() if k != "splits"}))
-    if (splits := splits_grid(first)) is not None:
+    if (patients := splits(first)) is not None:
         yield f"\nPatients / slices of each client, seed {first.seed}:\n"
-        yield tables.markdown(splits.head, splits.rows)
+        yield from _grid(folder, "splits", patients)
     if (chosen := tables.strengths(comparison)) is not None:
         yield "\nStrengths of the classical denoisers, tuned on slices that are not test slices:\n"
         yield chosen
@@ -248,50 +279,3 @@ def _picture(folder: Path, name: str, figure: Figure | None, alt: str) -> str:
         return ""
     (folder / f"{name}.png").write_bytes(figures.png(figure, limit=PICTURE_BYTES))
     return f"![{alt}]({folder.name}/{name}.png)\n"
-
-
-def _panels(comparison: Comparison, split: str, count: int) -> Figure | None:
-    """Draw every method on the same slices of a few clients, of the first seed all have."""
-    common = set.intersection(*(set(group.seeds) for group in comparison.groups))
-    if not common:
-        return None
-    seed = min(common)
-    shown = [(group, next(r for r in group.runs if r.seed == seed)) for group in comparison.groups]
-    first = shown[0][1]
-    headings: list[str] = ["Low dose"]
-    panels = []
-    for entry in _telling(first.clients if split == "test" else first.unseen, count):
-        example = first.example(split, entry.id)
-        if example is None:
-            return None
-        headings, images = ["Low dose"], [example.low]
-        for label, image in _results(shown, split, entry.id, example.full):
-            headings.append(label)
-            images.append(image)
-        full, *rest = (pictures.to_hu(x, first.window_hu) for x in (example.full, *images))
-        panels.append(pictures.Panel(two_lines(entry), full, tuple(rest)))
-    return pictures.stacked_panels(panels, headings) if len(headings) > 1 else None
-
-
-def _results(
-    shown: Sequence[tuple[Group, Run]], split: str, client: str, full: np.ndarray
-) -> Iterable[tuple[str, np.ndarray]]:
-    """Yield label and image of every method whose example is the same slice."""
-    for group, run in shown:
-        policy = shown_policy(run, split)
-        example = run.example(split, client)
-        if example is None or not np.array_equal(example.full, full):
-            continue
-        if policy in example.denoised:
-            label = policy_label(group.label, policy) if policy else group.label
-            yield label, example.denoised[policy]
-
-
-def _telling(entries: Sequence[ClientEntry], count: int) -> list[ClientEntry]:
-    """Choose the protocol with the fewest views, that with the fewest photons, then the others."""
-    chosen = [
-        min(entries, key=lambda e: e.protocol["views"]),
-        min(entries, key=lambda e: e.protocol["photons"]),
-        *entries,
-    ]
-    return list({entry.id: entry for entry in chosen}.values())[:count]

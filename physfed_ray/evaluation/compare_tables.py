@@ -10,9 +10,16 @@ from physfed_ray.evaluation.groups import Group
 from physfed_ray.evaluation.long_table import LongTable
 from physfed_ray.evaluation.pairing import pair
 from physfed_ray.evaluation.report_page import duration
-from physfed_ray.evaluation.run_tables import UNITS, client_key, policy_label, row_of
+from physfed_ray.evaluation.run_tables import UNITS, client_key, headings, policy_label, row_of
 from physfed_ray.evaluation.runs import Run, finite_mean
-from physfed_ray.evaluation.tables import Column, Row, ScoreTable, nan_mean, table_line
+from physfed_ray.evaluation.tables import (
+    CLIENTS_SHOWN,
+    Column,
+    Row,
+    ScoreTable,
+    nan_mean,
+    table_line,
+)
 
 Classical = Mapping[str, Mapping[int, LongTable]]
 
@@ -56,9 +63,8 @@ def seen(comparison: Comparison, columns: Sequence[Column]) -> ScoreTable:
     rows = [row_of("Input", comparison.inputs, "test/input", clients, columns)]
     rows += _classical_rows(comparison, "test", clients, columns)
     rows += [row_of(g.label, g.runs, "test", clients, columns) for g in comparison.groups]
-    caption = f"{UNITS}; {client_key(run, seen=True)}."
-    headings = tuple(f"Client #{k + 1}" for k in range(len(clients)))
-    return ScoreTable(caption, headings, tuple(columns), tuple(rows))
+    caption = f"{UNITS}{client_key(run.clients, '; ')}."
+    return ScoreTable(caption, headings(run.clients, "Client"), tuple(columns), tuple(rows))
 
 
 def unseen(comparison: Comparison, columns: Sequence[Column]) -> ScoreTable:
@@ -70,9 +76,8 @@ def unseen(comparison: Comparison, columns: Sequence[Column]) -> ScoreTable:
     for label, policy, group in comparison.served():
         ranked = policy != "oracle"
         rows.append(row_of(label, group.runs, f"unseen/{policy}", clients, columns, ranked=ranked))
-    caption = f"{UNITS}; {client_key(run, seen=False)}."
-    headings = tuple(f"Unseen #{k + 1}" for k in range(len(clients)))
-    return ScoreTable(caption, headings, tuple(columns), tuple(rows))
+    caption = f"{UNITS}{client_key(run.unseen, '; ')}."
+    return ScoreTable(caption, headings(run.unseen, "Unseen"), tuple(columns), tuple(rows))
 
 
 def averages(table: ScoreTable) -> ScoreTable:
@@ -192,10 +197,19 @@ def settings(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], str | None
 
 
 def strengths(comparison: Comparison) -> str | None:
-    """Return the strengths that the classical denoisers were given, None without any."""
+    """Return the strengths that the classical denoisers were given, None without any.
+
+    One column a client, or the range over the clients where they are many.
+    """
     if not comparison.classical:
         return None
     entries = [*comparison.first.clients, *comparison.first.unseen]
+    if len(entries) > CLIENTS_SHOWN:
+        ranges = []
+        for title, by_seed in comparison.classical.items():
+            found = [v for t in by_seed.values() for v in t.where(split="strength").values]
+            ranges.append([title, _range(found)])
+        return markdown(["Denoiser", "mean strength (range)"], ranges)
     rows = []
     for title, by_seed in comparison.classical.items():
         cells = []
@@ -230,5 +244,5 @@ def _classical_rows(
             for m, column in enumerate(columns):
                 found = by_seed[seed].where(split=split, metric=column.metric).means("client")
                 values[s, :, m] = [found.get(client, np.nan) for client in clients]
-        rows.append(Row(title, values))
+        rows.append(Row(title, values, seeds=tuple(sorted(by_seed))))
     return rows

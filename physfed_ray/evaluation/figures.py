@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from physfed_ray.evaluation.runs import finite_mean
+from physfed_ray.evaluation.tables import CLIENTS_SHOWN
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREY = "#8a8a8a"
@@ -106,7 +107,7 @@ def _reduced(image: Image.Image) -> Image.Image:
 
 @styled
 def learning_curves(loss: Curves, score: Curves, split: str, input_db: float | None) -> Figure:
-    """Draw the training loss and the PSNR over rounds: clients thin, their mean thick.
+    """Draw the training loss and the PSNR over rounds: clients thin or as a band, their mean thick.
 
     Args:
         loss: Rounds and losses by client.
@@ -128,7 +129,12 @@ def learning_curves(loss: Curves, score: Curves, split: str, input_db: float | N
 
 
 def _bundle(ax: Axes, curves: Curves) -> None:
-    for rounds, values in curves.values():
+    if len(curves) > CLIENTS_SHOWN:
+        numbers, found = _by_round(curves)
+        low, high = np.array([np.quantile(values, (0.25, 0.75)) for values in found]).T
+        name = "middle half of clients"
+        ax.fill_between(numbers, low, high, color=PALETTE[0], alpha=0.2, linewidth=0, label=name)
+    for rounds, values in curves.values() if len(curves) <= CLIENTS_SHOWN else ():
         ax.plot(rounds, values, color=GREY, linewidth=0.8, alpha=0.6, zorder=2)
     mean = mean_curve(curves)
     marker = "o" if len(mean[0]) < 3 else None
@@ -140,12 +146,17 @@ def _bundle(ax: Axes, curves: Curves) -> None:
 
 def mean_curve(curves: Curves) -> tuple[list[int], list[float]]:
     """Return the mean over clients for every round that any client has."""
+    numbers, found = _by_round(curves)
+    return numbers, [finite_mean(values) for values in found]
+
+
+def _by_round(curves: Curves) -> tuple[list[int], list[list[float]]]:
+    """Return every round that any client has, and the values of the clients that have it."""
     by_round: dict[int, list[float]] = {}
     for rounds, values in curves.values():
         for number, value in zip(rounds, values, strict=True):
             by_round.setdefault(number, []).append(value)
-    numbers = sorted(by_round)
-    return numbers, [finite_mean(by_round[number]) for number in numbers]
+    return sorted(by_round), [by_round[number] for number in sorted(by_round)]
 
 
 @styled

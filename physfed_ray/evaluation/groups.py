@@ -1,6 +1,7 @@
 """Sort runs into methods and seeds, and refuse to mix what cannot be compared."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -129,9 +130,13 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             if other.get(name) != value:
                 raise PhysFedError(
                     f"{runs[0].directory.root} and {run.directory.root} differ in {name} "
-                    f"({value} and {other.get(name)}); compare runs of the same data, or pass "
-                    "force to compare them all the same"
+                    f"({_short(value)} and {_short(other.get(name))}); compare runs of the same "
+                    "data, or pass force to compare them all the same"
                 )
+
+
+def _short(value: object) -> str:
+    return textwrap.shorten(str(value), 300, placeholder=" ...")
 
 
 def _data_key(run: Run) -> Mapping[str, Any]:

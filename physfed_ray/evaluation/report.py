@@ -1,23 +1,29 @@
 """Write a run's figures, tables and ``report.html``: one file that opens offline."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from physfed_ray.evaluation import figures, pictures
+from physfed_ray.evaluation.gain_figure import GainPanel, gain_figure
+from physfed_ray.evaluation.grids import grids
 from physfed_ray.evaluation.report_page import followed_modulation, page
 from physfed_ray.evaluation.run_tables import write_tables
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean, load_run
+from physfed_ray.evaluation.summaries import gains, leader
+from physfed_ray.evaluation.tables import CLIENTS_SHOWN, ScoreTable
 
-CLIENTS_IN_A_FIGURE = 16
 EXAMPLES = 8
 ROWS = 4
 _WIDTH_PX = 1144
+_BAND = "The thick line is the mean of the clients, the band holds the middle half of them"
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,12 @@ def write_report(run_dir: str | Path) -> Path:
         PhysFedError: There is no run, or no round of it was completed.
     """
     run = load_run(run_dir)
-    tables = write_tables(run)
+    tables, plain = write_tables(run), grids(run)
+    for name, grid in plain.items():
+        if grid.complete:
+            run.directory.write(f"tables/{name}.csv", grid.to_csv().encode())
     embedded = {}
-    for name, (title, sentence, figure) in _figures(run).items():
+    for name, (title, sentence, figure) in _figures(run, tables).items():
         content = figures.png(figure)
         run.directory.write(f"figures/{name}.png", content)
         width = min(_WIDTH_PX, round(figure.get_size_inches()[0] * 106.4))
@@ -53,16 +62,18 @@ def write_report(run_dir: str | Path) -> Path:
         embedded[name] = EmbeddedFigure(title, sentence, coded, width)
     template = (files("physfed_ray.evaluation") / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(template).render(page=page(run, tables), figures=embedded)
+    html = environment.from_string(template).render(page=page(run, tables, plain), figures=embedded)
     run.directory.write("report.html", html.encode())
     return Path(run.directory.path("report.html"))
 
 
-def _figures(run: Run) -> dict[str, tuple[str, str, Figure]]:
+def _figures(run: Run, tables: Mapping[str, ScoreTable]) -> dict[str, tuple[str, str, Figure]]:
     """Draw every figure that the run has data for: name -> title, sentence, figure."""
     made = {
         "learning_curves": _learning_curves(run),
         "boxplots": _boxplots(run),
+        "gains_seen": _gains(tables.get("seen"), run.clients),
+        "gains_unseen": _gains(tables.get("unseen"), run.unseen),
         "codebook": _codebook(run),
         "modulation": _modulation(run),
         "costs": _costs(run),
@@ -91,17 +102,19 @@ def _learning_curves(run: Run) -> tuple[str, str, Figure] | None:
     score = run.curve(split, "psnr")
     before = finite_mean(run.client_means(f"{split}/input", "psnr").values())
     figure = figures.learning_curves(loss, score, split, before)
+    many = len(run.clients) > CLIENTS_SHOWN
+    lines = _BAND if many else "Each thin line is a client, the thick line their mean"
     return (
         "Learning curves",
-        f"Each thin line is a client, the thick line their mean; the PSNR is that of {split} "
-        "patients, and a dashed line shows the undenoised input where it is known.",
+        f"{lines}; the PSNR is that of {split} patients, and a dashed line shows the undenoised "
+        "input where it is known.",
         figure,
     )
 
 
 def _boxplots(run: Run) -> tuple[str, str, Figure] | None:
-    clients = run.clients[:CLIENTS_IN_A_FIGURE]
-    if not len(run.slices.where(split="test", metric="psnr")):
+    clients = run.clients
+    if len(clients) > CLIENTS_SHOWN or not len(run.slices.where(split="test", metric="psnr")):
         return None
     groups: dict[str, dict[str, list[Any]]] = {}
     for heading, metric, scale in (("PSNR (dB)", "psnr", 1), ("SSIM (%)", "ssim", 100)):
@@ -118,9 +131,41 @@ def _boxplots(run: Run) -> tuple[str, str, Figure] | None:
     )
 
 
+def _gains(
+    table: ScoreTable | None, entries: Sequence[ClientEntry]
+) -> tuple[str, str, Figure] | None:
+    """Draw the gain of many clients, where tables and boxes cannot show each of them."""
+    if table is None or len(entries) <= CLIENTS_SHOWN:
+        return None
+    row = leader(table)
+    if not np.isfinite(gains(table, row)).any():
+        return None
+    panels = [GainPanel(f"Coloured by {c}", row, c) for c in ("photons", "views")]
+    return (
+        "Gain over the input",
+        f"Each dot is one protocol: the PSNR of {row.label} minus that of its own input; below "
+        "the line at 0 denoising did harm.",
+        gain_figure(table, entries, panels),
+    )
+
+
 def _entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
+    """Choose who is pictured: all, or a few spread evenly over the ranks of the input's PSNR."""
     entries = run.clients if split == "test" else run.unseen
-    return [e for e in entries if run.example(split, e.id) is not None][:EXAMPLES]
+    found = [e for e in entries if run.example(split, e.id) is not None]
+    if len(found) <= EXAMPLES:
+        return found
+    before = run.client_means(f"{split}/input", "psnr")
+    found.sort(key=lambda entry: before.get(entry.id, 0.0))
+    return [found[round(k * (len(found) - 1) / (EXAMPLES - 1))] for k in range(EXAMPLES)]
+
+
+def _chosen(run: Run, split: str) -> str:
+    """Say who is pictured where not all are."""
+    count = len(run.clients if split == "test" else run.unseen)
+    if count <= EXAMPLES:
+        return ""
+    return f" {EXAMPLES} of {count}, from the lowest to the highest PSNR of the input."
 
 
 def _examples(run: Run, split: str) -> list[tuple[str, str, Figure]]:
@@ -141,6 +186,7 @@ def _examples(run: Run, split: str) -> list[tuple[str, str, Figure]]:
     sentence = (
         f"Shown from {low_hu:g} to {high_hu:g} HU with the PSNR in that window; the errors are the "
         f"image minus the full dose, blue below it and red above, up to {pictures.ERROR_HU:g} HU."
+        + _chosen(run, split)
     )
     return [
         (
@@ -176,7 +222,7 @@ def _samples(run: Run) -> tuple[str, str, Figure] | None:
     return (
         "Example slices of each client",
         "A test slice before and after the scan is simulated with each client's protocol, from "
-        f"{window[0]:g} to {window[1]:g} HU.",
+        f"{window[0]:g} to {window[1]:g} HU." + _chosen(run, "test"),
         pictures.sample_slices(panels),
     )
 
@@ -200,7 +246,8 @@ def _modulation(run: Run) -> tuple[str, str, Figure] | None:
     return (
         "State of the modulation",
         "What the hypernetworks do to the features over the rounds; lines that stay where they "
-        "began show a modulation that does nothing.",
+        "began show a modulation that does nothing."
+        + (f" {_BAND}." if len(run.clients) > CLIENTS_SHOWN else ""),
         figures.modulation(curves),
     )
 

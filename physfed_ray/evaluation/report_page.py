@@ -1,32 +1,31 @@
 """The words, numbers and plain tables of ``report.html``."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from physfed_ray.evaluation.grids import Grid
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean
-from physfed_ray.evaluation.tables import ScoreTable
+from physfed_ray.evaluation.summaries import EXTREMES, extremes, leader, shown
+from physfed_ray.evaluation.tables import CLIENTS_SHOWN, ScoreTable
 
 CLIENTS_PER_BLOCK = 8  # as many pairs of columns as a projector and a landscape page hold
-PROTOCOL_HEAD = (
-    "",
-    "views",
-    "bins",
-    "pixel",
-    "bin",
-    "source to centre",
-    "centre to detector",
-    "photons per ray",
-)
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A score table cut into blocks of columns that fit a page."""
+    """A score table cut into blocks of columns that fit a page.
+
+    Attributes:
+        title: Its heading.
+        table: The table, or its summary.
+        complete: The file that holds every client, where the table is a summary.
+    """
 
     title: str
     table: ScoreTable
+    complete: str = ""
 
     @property
     def chunks(self) -> list[list[int]]:
@@ -36,24 +35,18 @@ class TableView:
             list(range(k, min(k + CLIENTS_PER_BLOCK, count)))
             for k in range(0, count, CLIENTS_PER_BLOCK)
         ]
-        blocks[-1].append(count)
+        if self.table.average:
+            blocks[-1].append(count)
         return blocks
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A plain table of words and numbers."""
-
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-def page(run: Run, tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
+def page(run: Run, tables: Mapping[str, ScoreTable], grids: Mapping[str, Grid]) -> dict[str, Any]:
     """Return what the template prints besides the figures.
 
     Args:
         run: The run.
         tables: The score tables by name, as ``write_tables`` returns them.
+        grids: The plain tables by name.
     """
     return {
         "title": f"{run.title} on {run.experiment.get('name', run.name)}",
@@ -61,18 +54,17 @@ def page(run: Run, tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
         "lead": _lead(run),
         "notice": _notice(run),
         "numbers": _numbers(run),
-        "contents": _contents(run, tables),
+        "contents": _contents(tables, grids),
         "seen_tables": _views(tables, "seen"),
         "unseen_tables": _views(tables, "unseen"),
+        "seen_extremes": _extremes(tables.get("seen"), run.clients),
+        "unseen_extremes": _extremes(tables.get("unseen"), run.unseen),
+        "grids": grids,
         "policies": [(POLICIES[p][0] or run.title, POLICIES[p][1]) for p in run.policies],
-        "routes": _routes(run),
         "routes_sentence": _routes_sentence(run),
         "modulation_sentences": [_last_sentence(run), _swap_sentence(run)],
-        "missing": _missing(run),
         "missing_sentence": _missing_sentence(run),
         "data": flatten({k: v for k, v in run.summary.get("data", {}).items() if k != "splits"}),
-        "splits": splits_grid(run),
-        "protocols": _protocols(run),
         "settings": _settings(run),
         "command": run.summary.get("command", ""),
     }
@@ -156,8 +148,8 @@ def _numbers(run: Run) -> list[dict[str, str]]:
     return [{"value": value, "meaning": meaning} for value, meaning in found]
 
 
-def _contents(run: Run, tables: Mapping[str, ScoreTable]) -> list[tuple[str, str]]:
-    unseen = [("unseen", "Unseen protocols")] if "unseen" in tables or _routes(run) else []
+def _contents(tables: Mapping[str, ScoreTable], grids: Mapping[str, Grid]) -> list[tuple[str, str]]:
+    unseen = [("unseen", "Unseen protocols")] if "unseen" in tables or "routes" in grids else []
     return [
         ("seen", "Seen protocols"),
         *unseen,
@@ -170,16 +162,23 @@ def _contents(run: Run, tables: Mapping[str, ScoreTable]) -> list[tuple[str, str
 
 def _views(tables: Mapping[str, ScoreTable], name: str) -> list[TableView]:
     titles = {name: "Whole image", f"{name}_body": "Body pixels alone"}
-    return [TableView(title, tables[key]) for key, title in titles.items() if key in tables]
+    views = []
+    for key, title in titles.items():
+        if key in tables:
+            table = shown(tables[key])
+            views.append(TableView(title, table, "" if table is tables[key] else f"{key}.csv"))
+    return views
 
 
-def _routes(run: Run) -> Grid | None:
-    rows = [
-        (u.label, u.route[0], f"{u.route[1]:.3f}", u.nearest or "–") for u in run.unseen if u.route
-    ]
-    if not rows:
+def _extremes(table: ScoreTable | None, entries: Sequence[ClientEntry]) -> tuple[str, Grid] | None:
+    """Return a sentence and the clients that gain most and least, None where all are shown."""
+    if table is None or len(entries) <= CLIENTS_SHOWN or (grid := extremes(table, entries)) is None:
         return None
-    return Grid(("Unseen protocol", "sent to", "cosine of codes", "nearest by g"), rows)
+    return (
+        f"The {EXTREMES} that gain most PSNR over their own input with {leader(table).label}, and "
+        f"the {EXTREMES} that gain least, on the whole image.",
+        grid,
+    )
 
 
 def _routes_sentence(run: Run) -> str:
@@ -190,21 +189,6 @@ def _routes_sentence(run: Run) -> str:
         "PVQS sends an unseen protocol to the client whose code has the largest cosine with its "
         f"own; beside it stands the client whose seven numbers are nearest.{agreement}"
     )
-
-
-def splits_grid(run: Run) -> Grid | None:
-    """Return how many patients and slices each client has for each purpose, None where unknown."""
-    splits = run.summary.get("data", {}).get("splits", {})
-    names = [name for name, counts in splits.items() if counts]
-    if not names:
-        return None
-    clients = dict.fromkeys(client for name in names for client in splits[name])
-    rows = [(client, *(_counts(splits[name].get(client)) for name in names)) for client in clients]
-    return Grid(("patients / slices", *names), rows)
-
-
-def _counts(counts: Mapping[str, int] | None) -> str:
-    return f"{counts['patients']} / {counts['slices']}" if counts else "–"
 
 
 def followed_modulation(run: Run) -> list[str]:
@@ -246,35 +230,6 @@ def _missing_sentence(run: Run) -> str:
         return f"No client was missing in any of the {run.rounds} rounds."
     rounds = sum(value > 0 for value in counts[1])
     return f"Clients were missing {total or len(run.missing)} times, in {rounds} rounds."
-
-
-def _missing(run: Run) -> Grid | None:
-    if not run.missing:
-        return None
-    grouped: dict[tuple[str, str], list[int]] = {}
-    for number, client, reason in run.missing:
-        grouped.setdefault((client, reason), []).append(number)
-    rows = [
-        (client, str(len(rounds)), ", ".join(map(str, rounds[:12])), reason)
-        for (client, reason), rounds in sorted(grouped.items())
-    ]
-    return Grid(("Client", "times", "rounds (first 12)", "reason"), rows)
-
-
-def _protocols(run: Run) -> Grid:
-    entries = [*run.clients, *run.unseen]
-    head: Iterable[str] = PROTOCOL_HEAD
-    show_data = any(entry.slices is not None for entry in run.clients)
-    if show_data:
-        head = (*head, "patients", "training slices", "host")
-    return Grid(tuple(head), [_protocol_row(entry, show_data) for entry in entries])
-
-
-def _protocol_row(entry: ClientEntry, show_data: bool) -> tuple[str, ...]:
-    numbers = [f"{value:g}" for value in list(entry.protocol.values())[:6]]
-    photons = f"{entry.protocol['photons']:,.0f}"
-    extra = (_word(entry.patients), _word(entry.slices), _word(entry.host)) if show_data else ()
-    return (entry.label, *numbers, photons, *extra)
 
 
 def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mark = Literal["best", "second", ""]
+CLIENTS_SHOWN = 16  # tables, figures and pages summarise more clients than this
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Column:
         scale: Factor from stored to printed.
         decimals: Digits after the point.
         higher_is_better: Direction of the ranking.
+        compared: Whether the best is marked, and the spread over seeds printed.
     """
 
     metric: str
@@ -36,6 +38,7 @@ class Column:
     scale: float = 1.0
     decimals: int = 2
     higher_is_better: bool = True
+    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Row:
         label: What the table calls it.
         values: (seeds, clients, metrics) float64 as stored, NaN where missing.
         ranked: Whether it competes for best and second; a bound does not.
+        seeds: Those of ``values``, where rows are paired by seed.
     """
 
     label: str
     values: NDArray[np.float64]
     ranked: bool = True
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,10 @@ class ScoreTable:
         if len(row.values) > 1:
             found = _deviation(self._values(row)) * scale
             for k in range(len(self.headings) - 1 if self.average else 0, len(self.headings)):
-                spreads[k] = [None if math.isnan(s) else float(s) for s in found[k]]
+                spreads[k] = [
+                    float(s) if column.compared and not math.isnan(s) else None
+                    for s, column in zip(found[k], self.columns, strict=True)
+                ]
         return spreads
 
     def _marks(self, printed: NDArray[np.float64]) -> list[list[list[Mark]]]:
@@ -138,7 +146,7 @@ class ScoreTable:
                 sign = 1 if column.higher_is_better else -1
                 value = {r: round(sign * float(printed[r, k, m]), column.decimals) for r in ranked}
                 order = sorted({v for v in value.values() if not math.isnan(v)}, reverse=True)
-                for r in ranked:
+                for r in ranked if column.compared else ():
                     if order and value[r] == order[0]:
                         marks[r][k][m] = "best"
                     elif len(ranked) > 2 and len(order) > 1 and value[r] == order[1]:
