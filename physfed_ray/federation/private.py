@@ -147,7 +147,7 @@ class _StateFile:
                 written += self._file.write(content[written:])
         except OSError as error:
             raise PhysFedError(
-                f"private states do not fit on the disk under {tempfile.gettempdir()} "
+                f"private states do not fit on the disk under {tempfile.tempdir or '/tmp'} "
                 f"({error.strerror}): free space there or set TMPDIR, or raise "
                 "federation.private_memory_mb; then run again with --resume"
             ) from error

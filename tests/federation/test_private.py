@@ -187,11 +187,11 @@ def test_a_new_client_starts_at_the_beginning_without_moments() -> None:
 
 
 FULL_DISK = """
-import resource, torch
-from torch import nn
+import resource, sys, tempfile
 from physfed_ray.errors import PhysFedError
 from tests.federation.test_private import Swapped, state
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+tempfile.tempdir = None  # not looked for yet, as in a new process
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 states = Swapped(budget_bytes=0).states
 try:
     for client in range(100):
@@ -201,14 +201,16 @@ except PhysFedError as error:
 """
 
 
-def test_a_disk_that_refuses_is_one_sentence() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize(
+    ("limit", "reason"), [(1000, "File too large"), (0, "No usable temporary directory found in")]
+)
+def test_a_disk_that_refuses_is_one_sentence(limit: int, reason: str) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     client, _, sentence = done.stdout.strip().partition(" ")
-    assert int(client) > 0
+    assert (int(client) > 0) == (limit > 0)
     assert sentence.startswith("private states do not fit on the disk under /")
-    assert "(File too large)" in sentence
+    assert f"({reason}" in sentence
     assert "federation.private_memory_mb" in sentence
 
 
