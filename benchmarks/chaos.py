@@ -1,0 +1,254 @@
+"""A run whose processes are killed at random, and one to which nothing happens: are they equal?
+
+    python benchmarks/chaos.py --minutes 20 [--seed 1] [--every 15]
+
+A Ray cluster of three nodes on this machine, a federation that trains on it, and SIGKILL every
+``--every`` seconds on average (exponential) to one of: a host, the parameter server, a whole node
+(another joins after a while), the driver (which is then resumed). After so many minutes the run is
+left alone; its last checkpoint must equal, bit for bit, that of a run that was never disturbed.
+
+Prints one JSON line: kills by kind, rounds, seconds of both runs, what the user was told, and
+whether the checkpoints are equal. Exit status 1 if they are not.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ray.cluster_utils import Cluster
+from safetensors.numpy import load_file
+
+EXPERIMENT = """
+name: chaos
+seed: 1
+data:
+  source: {{phantom: {{patients: 10, slices: 3}}}}
+  image_size: 48
+  test_patients: 1
+  validation_patients: 1
+clients: "paper-*"
+backbone: {{name: red_cnn, channels: 4}}
+method: {{name: scan_physfed}}
+training: {{rounds: {rounds}, batch_size: 2, patch: 32, patches_per_slice: {patches},
+            evaluate_every: 20}}
+federation: {{replace_s: 30, checkpoint_every: 3}}
+"""
+STORE_BYTES = 80 * 2**20
+FAILURES = 20
+"""Times that the driver may end by itself, with an error, before this gives up."""
+KINDS = ("host", "server", "node", "driver")
+SYSTEM = {"health_check_period_ms": 500, "health_check_failure_threshold": 5}
+
+
+class Chaos:
+    """A cluster, a run on it, and the one who kills.
+
+    Args:
+        folder: Where everything is written.
+        rounds: Rounds of the run.
+        patches: Patches per slice, which sets how long a round takes.
+        seed: Of the kills.
+    """
+
+    def __init__(self, folder: Path, rounds: int, patches: int, seed: int) -> None:
+        self.folder, self.rounds = folder, rounds
+        self.kills: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._random = random.Random(seed)
+        self._file = folder / "chaos.yaml"
+        self._file.write_text(EXPERIMENT.format(rounds=rounds, patches=patches))
+        self._log = (folder / "chaos.txt").open("w")
+        self._cluster = Cluster()
+        self._cluster.add_node(
+            num_cpus=0,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+            _system_config=SYSTEM,
+        )
+        # A driver joins the node that has its own address: always the head.
+        self._addresses = count(2)
+        self._nodes = [self._add_node() for _ in range(2)]
+        self._joins: list[float] = []
+        self.driver = self._start_driver()
+
+    def _add_node(self) -> Any:
+        address = f"127.0.0.{next(self._addresses)}"
+        return self._cluster.add_node(
+            num_cpus=1, object_store_memory=STORE_BYTES, node_ip_address=address
+        )
+
+    def _start_driver(self) -> subprocess.Popen[bytes]:
+        arguments = ["--out", "disturbed", "--address", self._cluster.address, "--resume"]
+        return self._physfed(*arguments)
+
+    def _physfed(self, *arguments: str) -> subprocess.Popen[bytes]:
+        physfed = Path(sys.executable).with_name("physfed")
+        return subprocess.Popen(
+            [physfed, "run", self._file, *arguments],
+            cwd=self.folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PHYSFED_CACHE": str(self.folder / "cache"), "PYTHONUNBUFFERED": "1"},
+        )
+
+    def undisturbed(self) -> float:
+        """Do the run in one process, to which nothing happens; return its seconds."""
+        began = time.monotonic()
+        if self._physfed("--out", "undisturbed", "--runtime", "inline").wait():
+            raise SystemExit(f"the undisturbed run failed: {self.folder}/chaos.txt")
+        return time.monotonic() - began
+
+    def step(self) -> None:
+        """Kill something, chosen at random."""
+        kind = self._random.choice(KINDS)
+        if self._kill(kind):
+            self.kills[kind] += 1
+
+    def tend(self) -> None:
+        """Resume a driver that ended too early, and let nodes join in the place of lost ones."""
+        if self._joins and time.monotonic() > self._joins[0]:
+            self._joins.pop(0)
+            self._nodes.append(self._add_node())
+        status = self.driver.poll()
+        if status:  # 0 and None are well
+            if status != -signal.SIGKILL:
+                self.failures.append((self.folder / "chaos.txt").read_text().splitlines()[-1])
+            if len(self.failures) > FAILURES:
+                raise SystemExit(f"the run ends by itself again and again: {self.failures}")
+            self.driver = self._start_driver()
+
+    def _kill(self, kind: str) -> bool:
+        if kind == "node":
+            if len(self._nodes) < 2:
+                return False
+            node = self._nodes.pop(self._random.randrange(len(self._nodes)))
+            for pid in _descendants(_pids(node)):
+                _kill(pid)
+            self._cluster.remove_node(node, allow_graceful=False)
+            self._joins.append(time.monotonic() + self._random.uniform(0, 40))
+            return True
+        if kind == "driver":
+            _kill(self.driver.pid)
+            self.driver.wait()
+            return True
+        title = b"ray::HostActor" if kind == "host" else b"ray::ServerActor"
+        everyone = [pid for n in [self._cluster.head_node, *self._nodes] for pid in _pids(n)]
+        found = [pid for pid in _descendants(everyone) if title in _title(pid)]
+        if found:
+            _kill(self._random.choice(sorted(found)))
+        return bool(found)
+
+    def close(self) -> None:
+        """End the cluster."""
+        _kill(self.driver.pid)
+        self.driver.wait()
+        self._cluster.shutdown()
+
+
+def last_checkpoint(run: Path) -> dict[str, bytes]:
+    """Return every tensor of a run's last checkpoint as bytes."""
+    last = sorted(run.glob("checkpoints/round-*"))[-1]
+    return {
+        f"{file.relative_to(run)}/{name}": value.tobytes()
+        for file in sorted(last.rglob("*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def kill_times(minutes: float, every: float, seed: int) -> Iterator[float]:
+    """Yield when to kill, in seconds of the monotonic clock, for so many minutes."""
+    rng, now = random.Random(f"times {seed}"), time.monotonic()
+    ends = now + 60 * minutes
+    while (now := now + rng.expovariate(1 / every)) < ends:
+        yield now
+
+
+def _pids(node: Any) -> list[int]:
+    return [p.process.pid for processes in node.all_processes.values() for p in processes]
+
+
+def _descendants(pids: list[int]) -> list[int]:
+    """Return processes and their children's children."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            stat = (entry / "stat").read_text()
+            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found = list(pids)
+    for pid in found:
+        found += parents.get(pid, [])
+    return found
+
+
+def _title(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def main() -> int:
+    """Measure, print a JSON line, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--every", type=float, default=15, help="seconds between kills, mean")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, help="default: enough to outlast the kills")
+    parser.add_argument("--patches", type=int, default=16, help="per slice")
+    options = parser.parse_args()
+    rounds = options.rounds or 3 * max(4, round(20 * options.minutes))
+    with TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        began = time.monotonic()
+        chaos = Chaos(folder, rounds, options.patches, options.seed)
+        try:
+            for moment in kill_times(options.minutes, options.every, options.seed):
+                while time.monotonic() < moment and chaos.driver.poll() != 0:
+                    chaos.tend()
+                    time.sleep(0.2)
+                if chaos.driver.poll() == 0:
+                    break
+                chaos.step()
+            while chaos.driver.poll() != 0:
+                chaos.tend()
+                time.sleep(0.2)
+        finally:
+            chaos.close()
+        disturbed = time.monotonic() - began
+        text = (folder / "chaos.txt").read_text()
+        calm = chaos.undisturbed()
+        equal = last_checkpoint(folder / "disturbed") == last_checkpoint(folder / "undisturbed")
+    result = {
+        "kills": dict(chaos.kills),
+        "rounds": rounds,
+        "repeated": len(re.findall(r"^round \d+/", text, re.M)) - rounds,
+        "replaced": text.count("replaced, "),
+        "moved": text.count("clients moved to other hosts"),
+        "failures": chaos.failures,
+        "disturbed_s": round(disturbed, 1),
+        "undisturbed_inline_s": round(calm, 1),
+        "equal": equal,
+    }
+    print(json.dumps(result))
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
