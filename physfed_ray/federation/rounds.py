@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,9 +56,14 @@ class Rounds:
         self.metrics = Metrics()
         self._schedule = make_schedule(spec, settings)
         self._losses = 0
-        self._sizes: tuple[int, int] = runtime.server("sizes")
         runtime.notice = self._say
         self._stand_at(Manifest(0, {client.id: 0 for client in spec.clients}))
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of the shared vector and of what goes with it."""
+        sizes: tuple[int, int] = self.runtime.server("sizes")
+        return sizes
 
     def _stand_at(self, manifest: Manifest) -> None:
         """Forget everything that no checkpoint has."""

@@ -30,6 +30,8 @@ from physfed_ray.runtime.files import ship, without_run_directory
 GRACE_S = 5.0
 ALIVE_S = 30.0
 """A live actor answers a ping within this time, however busy it is."""
+STARTS = 5
+"""Times that hosts or the server may die while they start."""
 AGAIN_S = 1.0
 """Between two attempts to start a host in the place of a lost one."""
 FIRST_WORD_S = 300.0
@@ -65,11 +67,33 @@ class RayRuntime(Runtime):
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
         self._server = self._start_server()
         self._hosts: list[Any] = [self._start(host) for host in range(slots.hosts)]
-        self._nodes = ray.get([actor.node.remote() for actor in self._hosts])
-        self._server_node = _get(self._server.node.remote(), "the parameter server")
-        for host in range(slots.hosts):
-            self._bring_files(host)
-        self._check_run_directory()
+        self._nodes: dict[int, str] = {}
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait until all are there with their files, and replace what dies meanwhile.
+
+        Raises:
+            PhysFedError: Something dies again and again, or they do not share a run directory.
+        """
+        for attempt in range(STARTS):
+            try:
+                if attempt:
+                    self.repair()
+                for host in self.hosts:
+                    word = self._hosts[host].node.remote()
+                    self._nodes[host] = _get(word, self._name(host))
+                    self._bring_files(host)
+                self._server_node = _get(self._server.node.remote(), "the parameter server")
+                self._check_run_directory()
+                return
+            except ActorLostError as error:
+                lost = error
+        self.close()
+        raise PhysFedError(
+            f"{lost} while the hosts started, for the {STARTS}th time: look into its cause "
+            "(memory, disk, a machine that goes away), and run again with --resume"
+        ) from lost
 
     def _start_server(self) -> Any:
         """Start the parameter server where the driver is: a machine that is not to go away."""
@@ -120,11 +144,15 @@ class RayRuntime(Runtime):
         if self.spec.run_root is None:
             return
         root = RunDirectory(self.spec.run_root).local_path
-        blind = [] if root is None else without_run_directory(root, self._hosts)
+        hosts = [self._hosts[host] for host in self.hosts]
+        try:
+            blind = [] if root is None else without_run_directory(root, hosts)
+        except ray.exceptions.RayActorError as error:
+            raise ActorLostError(_reason(error, "a host")) from error
         if blind:
             raise PhysFedError(
                 f"the run directory {self.spec.run_root} is not the same folder on all machines "
-                f"({len(blind)} of {len(self._hosts)} hosts do not see it): choose --out on a "
+                f"({len(blind)} of {len(hosts)} hosts do not see it): choose --out on a "
                 "folder that they share, or a bucket such as s3://NAME/runs"
             )
 
