@@ -116,6 +116,7 @@ def test_only_due_rounds_and_the_last_are_committed(make_spec: MakeSpec, tmp_pat
     with pytest.raises(InterruptedRunError):
         Run(spec, at=interrupt(5), **settings).go()
     assert manifests(spec.run_root) == [3]
+    assert not list((tmp_path / "stopped").glob("checkpoints/round-000[45]"))  # nor any state
     rest = Run(spec, 2, **settings).go()
     assert rest.done == [4, 5, 6, 7]
     assert manifests(spec.run_root) == [3, 6, 7]
