@@ -230,13 +230,14 @@ def cosine_matrix(codes: NDArray[np.float32], labels: Sequence[str]) -> Figure:
     unit = codes / np.maximum(norms, 1e-12)
     cosines = unit @ unit.T
     figure = new_figure(6.4, 5.2)
+    figure.set_layout_engine("compressed")  # a square in a constrained layout cuts long names off
     ax = figure.subplots()
     image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     ax.grid(visible=False)
     few = len(labels) <= 12
     ticks = range(0, len(labels), 1 if few else math.ceil(len(labels) / 20))
     names = [labels[t] for t in ticks]
-    if max(map(len, names)) > 4:
+    if max(map(len, names)) > (4 if few else 3):
         ax.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
     else:
         ax.set_xticks(ticks, names)

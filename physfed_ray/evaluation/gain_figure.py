@@ -52,10 +52,12 @@ def gain_figure(
         colour: NDArray[np.float64] = np.array([e.protocol[panel.colour] for e in entries])
         norm = LogNorm(colour.min(), colour.max())
         gain = gains(table, panel.row)
-        dots = ax.scatter(before, gain, c=colour, norm=norm, cmap="viridis", s=22, zorder=3)
+        dots = ax.scatter(before, gain, c=colour, norm=norm, cmap="viridis", s=16, zorder=3)
         ax.axhline(0, color=GREY, linewidth=1.2, zorder=2)
-        ax.set(title=panel.title, xlabel="PSNR of the input (dB)", ylabel="gain (dB)")
+        ax.set(title=panel.title, xlabel="PSNR of the input (dB)")
         figure.colorbar(dots, ax=ax, label=_COLOURS[panel.colour])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("gain (dB)")
     for ax in axes.ravel()[len(panels) :]:
         ax.set_visible(False)
     return figure

@@ -136,7 +136,7 @@ def _check_same_data(runs: Sequence[Run]) -> None:
 
 
 def _short(value: object) -> str:
-    return textwrap.shorten(str(value), 300, placeholder=" ...")
+    return textwrap.shorten(str(value), 80, placeholder=" ...")
 
 
 def _data_key(run: Run) -> Mapping[str, Any]:

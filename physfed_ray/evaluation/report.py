@@ -149,7 +149,7 @@ def _gains(
     )
 
 
-def _entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
+def entries_with_examples(run: Run, split: str) -> list[ClientEntry]:
     """Choose who is pictured: all, or a few spread evenly over the ranks of the input's PSNR."""
     entries = run.clients if split == "test" else run.unseen
     found = [e for e in entries if run.example(split, e.id) is not None]
@@ -172,7 +172,7 @@ def _examples(run: Run, split: str) -> list[tuple[str, str, Figure]]:
     """Draw examples, a few rows a figure, so that each fits a screen and a page."""
     panels = []
     policy = shown_policy(run, split)
-    for entry in _entries_with_examples(run, split):
+    for entry in entries_with_examples(run, split):
         example = run.example(split, entry.id)
         if example is None or policy not in example.denoised:
             continue
@@ -211,7 +211,7 @@ def shown_policy(run: Run, split: str) -> str:
 
 def _samples(run: Run) -> tuple[str, str, Figure] | None:
     panels = []
-    for entry in _entries_with_examples(run, "test"):
+    for entry in entries_with_examples(run, "test"):
         example = run.example("test", entry.id)
         if example is not None:
             full, low = (pictures.to_hu(x, run.window_hu) for x in (example.full, example.low))
@@ -220,7 +220,7 @@ def _samples(run: Run) -> tuple[str, str, Figure] | None:
         return None
     window = pictures.SOFT_TISSUE_HU
     return (
-        "Example slices of each client",
+        "Example slices" if len(run.clients) > CLIENTS_SHOWN else "Example slices of each client",
         "A test slice before and after the scan is simulated with each client's protocol, from "
         f"{window[0]:g} to {window[1]:g} HU." + _chosen(run, "test"),
         pictures.sample_slices(panels),

@@ -81,7 +81,7 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list | tuple):
         if any(isinstance(item, Mapping) for item in value):
             return [e for k, item in enumerate(value) for e in flatten(item, f"{prefix}.{k + 1}")]
-        return [(prefix, ", ".join(_word(item) for item in value))]
+        return [(prefix, ", ".join(_word(item) for item in value) or "–")]
     return [(prefix, _word(value))]
 
 
@@ -243,7 +243,7 @@ def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
             if value:
                 groups.append((key, flatten(value)))
         else:
-            plain.append((key, _word(value)))
+            plain += flatten(value, key)
     computed = {k: run.summary[k] for k in ("device", "precision") if k in run.summary}
     modules = run.summary.get("parameters", {}).get("by_module", {})
     computed |= {f"parameters.{name}": f"{count:,}" for name, count in modules.items()}

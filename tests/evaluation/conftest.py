@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from physfed_ray.ct.protocol import select_presets
+from physfed_ray.ct.protocol import Protocol, select_presets
 from physfed_ray.evaluation.metrics import score_slices
 from physfed_ray.federation.run_directory import METRICS_SCHEMA, SLICES_SCHEMA, RunDirectory
 from physfed_ray.seeds import generator
@@ -60,6 +60,18 @@ def phantom_slices(count: int, n: int, rng: np.random.Generator) -> tuple[Images
     return np.clip(scaled, 0, 1).astype(np.float32), np.stack(bodies)
 
 
+def _protocols(pattern: str, count: int) -> dict[str, Protocol]:
+    """Return presets, and beyond their number more of them with ever more photons."""
+    presets = list(select_presets(pattern).items())
+    found = {}
+    for k in range(count):
+        name, protocol = presets[k % len(presets)]
+        turn = k // len(presets)
+        more = replace(protocol, photons=protocol.photons * 1.1**turn)
+        found[f"{name}.{turn}" if turn else name] = more
+    return found
+
+
 class RunMaker:
     """Writes one run directory the way a finished run leaves it."""
 
@@ -74,8 +86,8 @@ class RunMaker:
         self.count = options.get("slices", 4)
         self.finished = options.get("finished", True)
         self.lost = options.get("lost", ())
-        self.clients = select_presets("paper-*")
-        self.unseen = select_presets("unseen-*")
+        self.clients = _protocols("paper-*", options.get("clients", 8))
+        self.unseen = _protocols("unseen-*", options.get("unseen", 4))
         self.rows: list[tuple[Any, ...]] = []
         self.slices: list[tuple[Any, ...]] = []
         self.arrays: dict[str, Images] = {}
@@ -99,9 +111,9 @@ class RunMaker:
             return
         self.directory.write_table("slices.parquet", self.slices, SLICES_SCHEMA)
         self.directory.write_arrays("examples.npz", self.arrays)
-        codes = generator(self.seed, "codes").random((8, 16)).astype(np.float32)
+        codes = generator(self.seed, "codes").random((len(self.clients), 16)).astype(np.float32)
         if self.method == "scan_physfed":
-            clients = np.array([f"c{k + 1}" for k in range(8)])
+            clients = np.array([f"c{k + 1}" for k in range(len(self.clients))])
             self.directory.write_arrays("codebook.npz", {"clients": clients, "codes": codes})
         self.directory.write("summary.json", json.dumps(self._summary()).encode())
 
@@ -197,8 +209,11 @@ class RunMaker:
             "data": {
                 "source": {"patients": 12, "left_out": {"localizer": 3}},
                 "splits": {
-                    "train": {f"c{k + 1}": {"patients": 1, "slices": 16} for k in range(8)},
-                    "test": {f"c{k + 1}": {"patients": 2, "slices": 32} for k in range(8)},
+                    split: {f"c{k + 1}": counts for k in range(len(self.clients))}
+                    for split, counts in (
+                        ("train", {"patients": 1, "slices": 16}),
+                        ("test", {"patients": 2, "slices": 32}),
+                    )
                 },
             },
             "clients": [

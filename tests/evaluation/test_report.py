@@ -11,7 +11,7 @@ import pytest
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.long_table import LongTable
-from physfed_ray.evaluation.report import write_report
+from physfed_ray.evaluation.report import entries_with_examples, write_report
 from physfed_ray.evaluation.report_page import TableView
 from physfed_ray.evaluation.runs import load_run
 from physfed_ray.evaluation.tables import Column, Row, ScoreTable
@@ -161,3 +161,13 @@ def test_wide_tables_are_cut_into_blocks_with_the_average_last() -> None:
     chunks = TableView("", table).chunks
     assert [len(chunk) for chunk in chunks] == [8, 8, 5]
     assert [k for chunk in chunks for k in chunk] == list(range(21))
+
+
+def test_examples_of_many_clients_are_spread_over_the_ranks_of_the_input(make_run: MakeRun) -> None:
+    run = load_run(make_run("fedavg", clients=20, n=24, slices=2, rounds=1))
+    before = run.client_means("test/input", "psnr")
+    ranked = sorted(before, key=before.__getitem__)
+    chosen = [ranked.index(entry.id) for entry in entries_with_examples(run, "test")]
+    assert chosen[0] == 0
+    assert chosen[-1] == 19
+    assert set(np.diff(chosen)) <= {2, 3}
