@@ -63,6 +63,7 @@ class RayRuntime(Runtime):
             by_node.setdefault(_node_of(group), []).extend((group, i) for i in range(size))
         self._bundles = [bundle for bundles in by_node.values() for bundle in bundles]
         super().__init__(spec, [len(bundles) for bundles in by_node.values()])
+        self._given_up: list[PlacementGroup] = []
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
         self._server = self._start_server()
@@ -103,7 +104,7 @@ class RayRuntime(Runtime):
             .options(
                 num_cpus=0,
                 runtime_env=self._environment,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
             )
             .remote(self._spec_handle, self._run)
         )
@@ -256,7 +257,9 @@ class RayRuntime(Runtime):
         ray.kill(self._hosts[host])
         ends = time.monotonic() + self._settings.replace_s
         group, _ = self._bundles[host]
-        while _ready(group, (left := max(0.0, ends - time.monotonic()))):
+        while group not in self._given_up and _ready(
+            group, (left := max(0.0, ends - time.monotonic()))
+        ):
             self._hosts[host] = self._start(host)
             word = self._hosts[host].node.remote()
             ready, _ = ray.wait([word], timeout=left)
@@ -271,6 +274,7 @@ class RayRuntime(Runtime):
                 break
             time.sleep(AGAIN_S)  # Ray takes a while to learn that the place's node is gone
         name = self._name(host)
+        self._given_up.append(group)  # the other hosts there need not wait for it again
         self.hand_over(host)
         self.notice(f"no machine took the place of {name}: its clients moved to other hosts")
         for other in self.hosts:
@@ -355,6 +359,7 @@ def _reason(error: Exception, who: str) -> str:
             raise error.cause from None
         if not isinstance(error.cause, ray.exceptions.RayError):
             raise error
+        return f"{who} lost a value that it needed ({type(error.cause).__name__})"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return f"{who} was ended because its machine ran out of memory"
     if isinstance(error, ray.exceptions.RayActorError):
