@@ -108,7 +108,7 @@ class Chaos:
         """Do the run in one process, to which nothing happens; return its seconds."""
         began = time.monotonic()
         if self._physfed("--out", "undisturbed", "--runtime", "inline").wait():
-            raise SystemExit(f"the undisturbed run failed: {self.folder}/chaos.txt")
+            raise SystemExit(f"the undisturbed run failed: {self.last_line()}")
         return time.monotonic() - began
 
     def step(self) -> None:
@@ -125,10 +125,14 @@ class Chaos:
         status = self.driver.poll()
         if status:  # 0 and None are well
             if status != -signal.SIGKILL:
-                self.failures.append((self.folder / "chaos.txt").read_text().splitlines()[-1])
+                self.failures.append(self.last_line())
             if len(self.failures) > FAILURES:
                 raise SystemExit(f"the run ends by itself again and again: {self.failures}")
             self.driver = self._start_driver()
+
+    def last_line(self) -> str:
+        """Return the last thing that the user was told."""
+        return (self.folder / "chaos.txt").read_text().strip().splitlines()[-1]
 
     def _kill(self, kind: str) -> bool:
         if kind == "node":
