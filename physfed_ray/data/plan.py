@@ -166,6 +166,7 @@ def _slice_counts(source: PatientSource, limit: int | None) -> dict[str, int]:
 
 
 def cache_folder(configured: Path | None) -> Path:
+    """Return the folder of prepared data: as configured, ``PHYSFED_CACHE``, or the user's own."""
     return (
         configured
         or Path(os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray").expanduser().absolute()

@@ -165,7 +165,7 @@ def _chosen(run: Run, split: str) -> str:
     count = len(run.clients if split == "test" else run.unseen)
     if count <= EXAMPLES:
         return ""
-    return f" {EXAMPLES} of {count}, from the lowest to the highest PSNR of the input."
+    return f" {EXAMPLES} of {count}, spread over the PSNR of the input."
 
 
 def _examples(run: Run, split: str) -> list[tuple[str, str, Figure]]:

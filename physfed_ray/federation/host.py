@@ -194,6 +194,7 @@ class Host:
         split: str,
         other_code: np.ndarray | None = None,
         detail: bool = False,
+        pictured: bool = False,
     ) -> Evaluation:
         """Evaluate a client's personalised model on its own validation or test images.
 
@@ -202,7 +203,8 @@ class Host:
             job: The client.
             split: "validation" or "test".
             other_code: Protocol code (code_dim,) to use instead of the client's own.
-            detail: Also score the undenoised input (names with ``input/``) and return examples.
+            detail: Also score the undenoised input (names with ``input/``).
+            pictured: Also return the images of one slice.
         """
         self._load(vector, job)
         path = getattr(self._spec.files[job.client], split)
@@ -213,9 +215,10 @@ class Host:
         if detail:
             low = np.asarray(data.low)
             scores |= {f"input/{name}": v for name, v in self._score(low, data).items()}
-            middle = len(low) // 2
+        if pictured:
+            middle = len(data.low) // 2
             examples = {
-                "low": low[middle],
+                "low": np.asarray(data.low)[middle],
                 "full": np.asarray(data.full)[middle],
                 "denoised": denoised[middle],
             }

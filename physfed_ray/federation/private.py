@@ -99,13 +99,16 @@ class PrivateStates:
                 self._optimizer.state[parameter] = {"step": step, **moments}
 
     def swap_out(self, client: int, number: int) -> State:
-        """Keep a copy of the current state as the client's after round ``number``."""
-        state = self._private.named(self._private.vector.clone())
+        """Keep a copy, in the CPU's memory, of the current state as the client's after a round.
+
+        A GPU's memory is for the clients that share it to train in, not to wait in.
+        """
+        state = self._private.named(self._private.vector.to("cpu", copy=True))
         for child, parameter in self._kept.items():
             values = self._optimizer.state.get(parameter)
             if values:
                 for name in ("step", *MOMENTS):
-                    state[f"optimizer.{child}.{name}"] = values[name].detach().clone()
+                    state[f"optimizer.{child}.{name}"] = values[name].detach().to("cpu", copy=True)
         self.keep(client, number, state)
         return state
 

@@ -22,6 +22,8 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import learning_rate
 
 T = TypeVar("T")
+PICTURED = 32
+"""Clients whose images are kept for the report; evenly spaced where there are more."""
 RETRIES = 5
 """Times that a round, or a host in it, may be lost before the run stops."""
 
@@ -167,8 +169,15 @@ class Rounds:
             c for c, files in enumerate(self.spec.files) if getattr(files, split) is not None
         ]
         vector, _ = self.broadcast(self.manifest.round)
+        pictured = {
+            clients[i] for i in np.linspace(0, len(clients) - 1, PICTURED).round().astype(int)
+        }
         calls = [
-            (self.runtime.host_of[job.client], "evaluate", (vector, job, split, None, detail))
+            (
+                self.runtime.host_of[job.client],
+                "evaluate",
+                (vector, job, split, None, detail, detail and job.client in pictured),
+            )
             for job in self.jobs(clients)
         ]
         evaluations = dict(zip(clients, self.runtime.fetch(self.runtime.start(calls)), strict=True))
@@ -274,7 +283,8 @@ class Rounds:
                 outcome.results[job.client] = result
 
     def _check_quorum(self, number: int, plan: Plan, outcome: RoundOutcome) -> None:
-        drawn = len(plan.turns) + len(plan.missing)
+        excused = plan.missing if self._settings.schedule == "async" else {}  # too stale, replaced
+        drawn = len(plan.turns) + len(plan.missing) - len(excused)
         if not drawn:
             why = "no late update arrives yet" if plan.bases else "no client can be reached"
             self._say(f"round {number}: {why}; nothing is changed")
