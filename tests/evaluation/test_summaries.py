@@ -176,7 +176,7 @@ def test_the_report_prints_mean_and_share_and_pictures_a_few_clients(many: Path)
     cells = re.findall(r">([^<]+)<", row)
     assert cells[0] == f"{np.mean(list(after.values())):.2f}"
     assert cells[7] == f"{share:.0f}"
-    assert f"{EXAMPLES} of {MANY + 3}, from the lowest to the highest PSNR of the input" in text
+    assert f"{EXAMPLES} of {MANY + 3}, spread over the PSNR of the input" in text
     assert len(list((many / "figures").glob("examples_test_*.png"))) == 2
 
 
