@@ -75,7 +75,7 @@ def run_experiment(
         prepared = _prepare(experiment, runtime, on_event)
         slots = _slots(experiment, runtime)
         device = "cuda" if (slots.num_gpus if slots else torch.cuda.is_available()) else "cpu"
-        spec = make_spec(experiment, prepared, directory.root, device)
+        spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
         directory.write("experiment.yaml", _with_provenance(experiment).encode())
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, slots)
@@ -130,6 +130,12 @@ def _tracker(
         resume,
         lambda text: on_event({"event": "message", "text": text}),
     )
+
+
+def _root_everywhere(directory: RunDirectory) -> str:
+    """Return where the run directory is, for processes that started in other folders."""
+    local = directory.local_path
+    return directory.root if local is None else str(local.absolute())
 
 
 def make_spec(
