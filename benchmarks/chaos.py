@@ -8,14 +8,16 @@ A Ray cluster of three nodes on this machine, a federation that trains on it, an
 left alone; its last checkpoint must equal, bit for bit, that of a run that was never disturbed.
 
 Prints one JSON line: kills by kind, rounds, seconds of both runs, what the user was told, and
-whether the checkpoints are equal. Exit status 1 if they are not.
+whether the checkpoints are equal. If they are not, both runs are kept and the exit status is 1.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from ray.cluster_utils import Cluster
@@ -116,6 +118,12 @@ class Chaos:
         kind = self._random.choice(KINDS)
         if self._kill(kind):
             self.kills[kind] += 1
+
+    def wait(self, until: float) -> None:
+        """Wait until a moment or the end of the run, and tend the run meanwhile."""
+        while time.monotonic() < until and self.driver.poll() != 0:
+            self.tend()
+            time.sleep(0.2)
 
     def tend(self) -> None:
         """Resume a driver that ended too early, and let nodes join in the place of lost ones."""
@@ -218,27 +226,23 @@ def main() -> int:
     parser.add_argument("--patches", type=int, default=16, help="per slice")
     options = parser.parse_args()
     rounds = options.rounds or 3 * max(4, round(20 * options.minutes))
-    with TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        began = time.monotonic()
-        chaos = Chaos(folder, rounds, options.patches, options.seed)
-        try:
-            for moment in kill_times(options.minutes, options.every, options.seed):
-                while time.monotonic() < moment and chaos.driver.poll() != 0:
-                    chaos.tend()
-                    time.sleep(0.2)
-                if chaos.driver.poll() == 0:
-                    break
-                chaos.step()
-            while chaos.driver.poll() != 0:
-                chaos.tend()
-                time.sleep(0.2)
-        finally:
-            chaos.close()
-        disturbed = time.monotonic() - began
-        text = (folder / "chaos.txt").read_text()
-        calm = chaos.undisturbed()
-        equal = last_checkpoint(folder / "disturbed") == last_checkpoint(folder / "undisturbed")
+    folder = Path(mkdtemp(prefix="chaos-"))
+    began = time.monotonic()
+    chaos = Chaos(folder, rounds, options.patches, options.seed)
+    try:
+        for moment in kill_times(options.minutes, options.every, options.seed):
+            chaos.wait(moment)
+            if chaos.driver.poll() == 0:
+                break
+            chaos.step()
+        chaos.wait(math.inf)
+    finally:
+        chaos.close()
+    disturbed_s = time.monotonic() - began
+    text = (folder / "chaos.txt").read_text()
+    calm_s = chaos.undisturbed()
+    disturbed, calm = (last_checkpoint(folder / name) for name in ("disturbed", "undisturbed"))
+    differing = sorted(k for k in {*disturbed, *calm} if disturbed.get(k) != calm.get(k))
     result = {
         "kills": dict(chaos.kills),
         "rounds": rounds,
@@ -246,12 +250,16 @@ def main() -> int:
         "replaced": text.count("replaced, "),
         "moved": text.count("clients moved to other hosts"),
         "failures": chaos.failures,
-        "disturbed_s": round(disturbed, 1),
-        "undisturbed_inline_s": round(calm, 1),
-        "equal": equal,
+        "disturbed_s": round(disturbed_s, 1),
+        "undisturbed_inline_s": round(calm_s, 1),
+        "equal": not differing,
     }
+    if differing:
+        result |= {"differing": len(differing), "first": differing[:5], "kept": str(folder)}
+    else:
+        shutil.rmtree(folder)
     print(json.dumps(result))
-    return 0 if equal else 1
+    return 1 if differing else 0
 
 
 if __name__ == "__main__":

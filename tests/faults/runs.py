@@ -73,9 +73,12 @@ class Run:
         number = len(list(folder.glob(f"{self.out.name}-*.txt")))
         self._log = (folder / f"{self.out.name}-{number}.txt").open("w")
         physfed = str(Path(sys.executable).with_name("physfed"))
-        command = [physfed, "run", str(experiment), "--out", str(out)]
+        # Relative, and in another folder than that of the nodes: they must find it all the same.
+        place = self.out.name if beside is None else str(out)
+        command = [physfed, "run", str(experiment), "--out", place]
         self.process = subprocess.Popen(
             [*command, *more],
+            cwd=folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "400"},
