@@ -88,7 +88,7 @@ def drive(spec: Spec, doomed: Spec) -> Seen:
         federation = Federation(wait_s=60, replace_s=1)
         slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
         place = Observed(spec, slots, federation, "tiny")
-        clients, nodes = [list(c) for c in place.assignment], list(place._nodes)
+        clients, nodes = [list(c) for c in place.assignment], [place._nodes[host] for host in place.hosts]
         vector = rounds_on(place, spec, lambda event: None)
         actors = [*place._hosts, place._server]
         names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
@@ -116,7 +116,7 @@ def lose_a_node(
 ) -> tuple[list[str], list[list[int]], np.ndarray]:
     place = RayRuntime(spec, slots, federation)
     said: list[str] = []
-    far = [host for host, node in enumerate(place._nodes) if node == second.id]
+    far = [host for host, node in place._nodes.items() if node == second.id]
     pids = ray.get([place._hosts[h].__ray_call__.remote(lambda actor: os.getpid()) for h in far])
 
     def lose(event: Event) -> None:
