@@ -39,10 +39,10 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_run_and_with_room_it_resumes(
-    cluster: Nodes, undisturbed: State, small_disk: Path
+    cluster: Nodes, undisturbed: State, small_disk: Path, tmp_path: Path
 ) -> None:
     cluster.add(cpus=2)
-    run = Run(small_disk / "run", "--address", cluster.address)
+    run = Run(small_disk / "run", "--address", cluster.address, beside=tmp_path)
     run.wait_for_round(2)
     ballast = small_disk / "ballast"
     fill(ballast)
@@ -51,7 +51,7 @@ def test_a_full_disk_stops_the_run_and_with_room_it_resumes(
     assert "make room" in sentence
     assert "--resume" in sentence
     ballast.unlink()
-    Run(run.out, "--runtime", "inline", "--resume").succeeds()
+    Run(run.out, "--runtime", "inline", "--resume", beside=tmp_path).succeeds()
     assert state_of(run.out) == undisturbed
 
 
