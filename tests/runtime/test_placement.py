@@ -88,7 +88,8 @@ def drive(spec: Spec, doomed: Spec) -> Seen:
         federation = Federation(wait_s=60, replace_s=1)
         slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
         place = Observed(spec, slots, federation, "tiny")
-        clients, nodes = [list(c) for c in place.assignment], [place._nodes[host] for host in place.hosts]
+        clients = [list(c) for c in place.assignment]
+        nodes = [place._nodes[host] for host in place.hosts]
         vector = rounds_on(place, spec, lambda event: None)
         actors = [*place._hosts, place._server]
         names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
