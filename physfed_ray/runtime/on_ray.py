@@ -1,5 +1,6 @@
 """The Ray runtime: every host an actor with its slice, the parameter server an actor."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -276,6 +277,8 @@ class RayRuntime(Runtime):
         name = self._name(host)
         self._given_up.append(group)  # the other hosts there need not wait for it again
         self.hand_over(host)
+        if all(self._bundles[other][0] != group for other in self.hosts):
+            remove_placement_group(group)  # else Ray's head looks for a place, busily and for ever
         self.notice(f"no machine took the place of {name}: its clients moved to other hosts")
         for other in self.hosts:
             if self._alive(self._hosts[other]):  # another lost one gets its files when replaced
@@ -333,7 +336,8 @@ def _place(slots: Slots, wait_s: float) -> list[PlacementGroup]:
 
 
 def _ready(group: PlacementGroup, timeout_s: float) -> bool:
-    return bool(group.wait(max(0.0, timeout_s)))
+    # Ray counts in whole seconds, and says no at once where there are none.
+    return bool(group.wait(max(1, math.ceil(timeout_s))))
 
 
 def _node_of(group: PlacementGroup) -> str:
