@@ -1,5 +1,7 @@
 """``python -m physfed_ray`` is the ``physfed`` command."""
 
+import sys
+
 from physfed_ray.cli import main
 
-main()
+sys.exit(main())
