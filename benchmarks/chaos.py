@@ -30,6 +30,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from processes import descendants
 from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
@@ -147,7 +148,7 @@ class Chaos:
             if len(self._nodes) < 2:
                 return False
             node = self._nodes.pop(self._random.randrange(len(self._nodes)))
-            for pid in _descendants(_pids(node)):
+            for pid in _processes(node):
                 _kill(pid)
             self._cluster.remove_node(node, allow_graceful=False)
             self._joins.append(time.monotonic() + self._random.uniform(0, 40))
@@ -156,9 +157,9 @@ class Chaos:
             _kill(self.driver.pid)
             self.driver.wait()
             return True
-        title = b"ray::HostActor" if kind == "host" else b"ray::ServerActor"
-        everyone = [pid for n in [self._cluster.head_node, *self._nodes] for pid in _pids(n)]
-        found = [pid for pid in _descendants(everyone) if title in _title(pid)]
+        title = "ray::HostActor" if kind == "host" else "ray::ServerActor"
+        nodes = [self._cluster.head_node, *self._nodes]
+        found = [pid for node in nodes for pid, name in _processes(node).items() if title in name]
         if found:
             _kill(self._random.choice(sorted(found)))
         return bool(found)
@@ -188,27 +189,10 @@ def kill_times(minutes: float, every: float, seed: int) -> Iterator[float]:
         yield now
 
 
-def _pids(node: Any) -> list[int]:
-    return [p.process.pid for processes in node.all_processes.values() for p in processes]
-
-
-def _descendants(pids: list[int]) -> list[int]:
-    """Return processes and their children's children."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            stat = (entry / "stat").read_text()
-            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    found = list(pids)
-    for pid in found:
-        found += parents.get(pid, [])
-    return found
-
-
-def _title(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+def _processes(node: Any) -> dict[int, str]:
+    """Return the titles of a node's processes and of all below them, by id."""
+    roots = [p.process.pid for processes in node.all_processes.values() for p in processes]
+    return {pid: title for root in roots for pid, title in {root: "", **descendants(root)}.items()}
 
 
 def _kill(pid: int) -> None:
