@@ -25,6 +25,7 @@ from physfed_ray.methods.base import ClientInfo, Method, NoSettings, Task
 from physfed_ray.models.registry import BackboneSettings
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.on_ray import RayRuntime
+from physfed_ray.runtime.placement import reserve
 
 T = TypeVar("T")
 CACHE_BYTES = 256 * 2**20
@@ -149,7 +150,7 @@ def start_ray(cpus: int | None = None) -> None:
 
 def make_runtime(spec: Spec, hosts_of_nodes: Sequence[int]) -> RayRuntime:
     """Return a runtime with that many hosts of one CPU on each node."""
-    return RayRuntime(spec, Slots(tuple(hosts_of_nodes)))
+    return RayRuntime(spec, reserve(lambda: Slots(tuple(hosts_of_nodes))))
 
 
 def make_rounds(spec: Spec, place: RayRuntime, rows: list[Row] | None = None) -> Rounds:

@@ -1,18 +1,12 @@
 """The Ray runtime: every host an actor with its slice, the parameter server an actor."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
     PlacementGroupSchedulingStrategy,
@@ -25,8 +19,8 @@ from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.spec import Spec
 from physfed_ray.runtime.actors import ServerActor, remote_host
-from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.files import ship, without_run_directory
+from physfed_ray.runtime.placement import Placed, is_ready, node_of
 
 GRACE_S = 5.0
 ALIVE_S = 30.0
@@ -43,32 +37,31 @@ THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 class RayRuntime(Runtime):
     """Hosts as actors; vectors travel through the object store and never through the driver.
 
-    Every group of hosts is a placement group on one node. The groups are placed first and then
-    numbered by node, so that the hosts of a node have neighbouring clients and their sums join.
+    Every group of hosts is a placement group on one node. They are numbered by node, so that the
+    hosts of a node have neighbouring clients and their sums join.
 
     Args:
         spec: The federation.
-        slots: How many hosts, and what each gets.
+        placed: The hosts' places.
         settings: How long to wait for machines.
         run: Name of the run, in the names of the actors.
     """
 
     def __init__(
-        self, spec: Spec, slots: Slots, settings: Federation | None = None, run: str = "run"
+        self, spec: Spec, placed: Placed, settings: Federation | None = None, run: str = "run"
     ) -> None:
         self._settings = settings or Federation()
-        self._slots, self._run = slots, run
-        self._placed = _place(slots, self._settings.wait_s)
+        self._slots, self._placed, self._run = placed.slots, placed, run
         by_node: dict[str, list[tuple[PlacementGroup, int]]] = {}
-        for group, size in zip(self._placed, slots.groups, strict=True):
-            by_node.setdefault(_node_of(group), []).extend((group, i) for i in range(size))
+        for group, size in zip(placed.groups, placed.slots.groups, strict=True):
+            by_node.setdefault(node_of(group), []).extend((group, i) for i in range(size))
         self._bundles = [bundle for bundles in by_node.values() for bundle in bundles]
         super().__init__(spec, [len(bundles) for bundles in by_node.values()])
         self._given_up: list[PlacementGroup] = []
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
         self._server = self._start_server()
-        self._hosts: list[Any] = [self._start(host) for host in range(slots.hosts)]
+        self._hosts: list[Any] = [self._start(host) for host in range(placed.slots.hosts)]
         self._nodes: dict[int, str] = {}
         self._settle()
 
@@ -258,13 +251,13 @@ class RayRuntime(Runtime):
         ray.kill(self._hosts[host])
         ends = time.monotonic() + self._settings.replace_s
         group, _ = self._bundles[host]
-        while group not in self._given_up and _ready(
+        while group not in self._given_up and is_ready(
             group, (left := max(0.0, ends - time.monotonic()))
         ):
             self._hosts[host] = self._start(host)
             word = self._hosts[host].node.remote()
             ready, _ = ray.wait([word], timeout=left)
-            if not ready and _ready(group, 0):  # it has a place, and is about to start there
+            if not ready and is_ready(group, 0):  # it has a place, and is about to start there
                 ready, _ = ray.wait([word], timeout=ALIVE_S)
             if ready and self._alive(self._hosts[host]):
                 self._nodes[host] = ray.get(ready[0])
@@ -306,43 +299,7 @@ class RayRuntime(Runtime):
         """Kill the actors and give their places back."""
         for actor in [*self._hosts, self._server]:
             ray.kill(actor)
-        for group in self._placed:
-            remove_placement_group(group)
-
-
-def _place(slots: Slots, wait_s: float) -> list[PlacementGroup]:
-    """Reserve each group's place on a node, the largest groups first.
-
-    Raises:
-        PhysFedError: If there is no room for them in time.
-    """
-    bundle = {"CPU": float(slots.num_cpus)}
-    if slots.num_gpus:
-        bundle["GPU"] = slots.num_gpus
-    groups = [placement_group([dict(bundle)] * size, "STRICT_PACK") for size in slots.groups]
-    ends = time.monotonic() + wait_s
-    if all(_ready(group, ends - time.monotonic()) for group in groups):
-        return groups
-    for group in groups:
-        remove_placement_group(group)
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    raise PhysFedError(
-        f"no room for {slots.hosts} hosts of {slots.num_cpus:g} CPU(s) and {slots.num_gpus:g} "
-        f"GPU(s), {max(slots.groups)} on a machine, within {wait_s:g} s: the Ray cluster has "
-        f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, part of which another job "
-        "may hold; add machines, raise federation.clients_per_host, or wait longer "
-        "(federation.wait_s)"
-    )
-
-
-def _ready(group: PlacementGroup, timeout_s: float) -> bool:
-    # Ray counts in whole seconds, and says no at once where there are none.
-    return bool(group.wait(max(1, math.ceil(timeout_s))))
-
-
-def _node_of(group: PlacementGroup) -> str:
-    table: dict[str, Any] = placement_group_table(group)
-    return str(next(iter(table["bundles_to_node_id"].values())))
+        self._placed.close()
 
 
 def _get(handles: Any, who: str) -> Any:

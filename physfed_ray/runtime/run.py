@@ -73,12 +73,13 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(experiment, runtime, on_event)
-        slots = _slots(experiment, runtime)
-        device = "cuda" if (slots.num_gpus if slots else torch.cuda.is_available()) else "cpu"
+        placed = None if runtime == "inline" else _place(experiment, on_event, stack)
+        on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
+        device = "cuda" if on_gpu else "cpu"
         spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
         directory.write("experiment.yaml", _with_provenance(experiment).encode())
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
-        place = _start_runtime(experiment, spec, slots)
+        place = _start_runtime(experiment, spec, placed)
         stack.callback(place.close)
         rounds = Rounds(spec, experiment.federation, place, directory, on_event, tracker.add)
         rounds.surviving(rounds.resume)
@@ -236,25 +237,29 @@ def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], N
     return prepare_on_ray(experiment, on_event)
 
 
-def _slots(experiment: Experiment, runtime: str) -> Any:
-    """Return how the hosts are placed on the Ray cluster, None in one process."""
-    if runtime == "inline":
-        return None
+def _place(experiment: Experiment, on_event: Callable[[Event], None], stack: ExitStack) -> Any:
+    """Reserve the hosts' places on the Ray cluster."""
     from physfed_ray.runtime.cluster import alive_nodes, choose_slots
+    from physfed_ray.runtime.placement import reserve
 
-    return choose_slots(
-        len(experiment.clients), experiment.federation, experiment.training.threads, alive_nodes()
+    clients, threads = len(experiment.clients), experiment.training.threads
+    placed = reserve(
+        lambda: choose_slots(clients, experiment.federation, threads, alive_nodes()),
+        experiment.federation.wait_s,
+        lambda text: on_event({"event": "message", "text": text}),
     )
+    stack.callback(placed.close)
+    return placed
 
 
-def _start_runtime(experiment: Experiment, spec: Spec, slots: Any) -> Runtime:
-    if slots is None:
+def _start_runtime(experiment: Experiment, spec: Spec, placed: Any) -> Runtime:
+    if placed is None:
         from physfed_ray.runtime.inline import InlineRuntime
 
         return InlineRuntime(spec)
     from physfed_ray.runtime.on_ray import RayRuntime
 
-    return RayRuntime(spec, slots, experiment.federation, experiment.run_name())
+    return RayRuntime(spec, placed, experiment.federation, experiment.run_name())
 
 
 def _start_event(spec: Spec, place: Runtime, rounds: Rounds, runtime: str) -> Event:

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.faults.nodes import nodes, wait_for
-from tests.faults.runs import Run, State, state_of
+from tests.faults.runs import Faults, Run, State, state_of
 
 
 def test_without_redis_the_run_ends_and_resumes_on_a_new_cluster(
     undisturbed: State, tmp_path: Path
 ) -> None:
+    faults = Faults(tmp_path / "faults")
+    faults.plan("c2", 3, "hang")  # else a fast run would end before Ray gives up
     with nodes(head_cpus=2) as cluster:
-        run = Run(tmp_path / "run", "--address", cluster.address)
+        run = Run(tmp_path / "run", "--address", cluster.address, *faults.arguments)
         run.wait_for_round(2)
         cluster.kill_gcs()
         assert run.status() != 0, run.text
     assert not list(run.out.glob("report.html"))
-    Run(run.out, "--runtime", "inline", "--resume").succeeds()
+    Run(run.out, "--runtime", "inline", "--resume", *faults.arguments).succeeds()
     assert state_of(run.out) == undisturbed
 
 

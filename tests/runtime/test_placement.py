@@ -21,6 +21,7 @@ from physfed_ray.runtime.actors import _enough_memory
 from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
+from physfed_ray.runtime.placement import reserve
 from tests.runtime.two_nodes import SecondNode, in_new_process, two_nodes
 
 MakeSpec = Callable[..., Spec]
@@ -87,7 +88,7 @@ def drive(spec: Spec, doomed: Spec) -> Seen:
     with two_nodes(2, 2) as second:
         federation = Federation(wait_s=60, replace_s=1)
         slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
-        place = Observed(spec, slots, federation, "tiny")
+        place = Observed(spec, reserve(lambda: slots), federation, "tiny")
         clients = [list(c) for c in place.assignment]
         nodes = [place._nodes[host] for host in place.hosts]
         vector = rounds_on(place, spec, lambda event: None)
@@ -95,7 +96,7 @@ def drive(spec: Spec, doomed: Spec) -> Seen:
         names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
         place.close()
         with pytest.raises(PhysFedError) as refused:
-            RayRuntime(spec, Slots((2, 3)), Federation(wait_s=2))
+            reserve(lambda: Slots((2, 3)), 2)
         said, survivors, after = lose_a_node(doomed, slots, federation, second)
         return Seen(
             slots,
@@ -115,7 +116,7 @@ def drive(spec: Spec, doomed: Spec) -> Seen:
 def lose_a_node(
     spec: Spec, slots: Slots, federation: Federation, second: SecondNode
 ) -> tuple[list[str], list[list[int]], np.ndarray]:
-    place = RayRuntime(spec, slots, federation)
+    place = RayRuntime(spec, reserve(lambda: slots), federation)
     said: list[str] = []
     far = [host for host, node in place._nodes.items() if node == second.id]
     pids = ray.get([place._hosts[h].__ray_call__.remote(lambda actor: os.getpid()) for h in far])
@@ -189,6 +190,21 @@ def test_hosts_that_find_no_room_are_refused_in_time_and_leave_none_taken(seen: 
     assert "federation.wait_s" in seen.refused
 
 
+def test_slots_are_chosen_again_when_the_machines_are_others(ray_session: None) -> None:
+    choices = [Slots((99,)), Slots((1,))]
+    placed = reserve(lambda: choices.pop(0), 60)
+    assert placed.slots == Slots((1,))
+    placed.close()
+
+
+def test_a_wait_for_room_is_told_once(ray_session: None) -> None:
+    said: list[str] = []
+    with pytest.raises(PhysFedError, match="no room for 99 hosts"):
+        reserve(lambda: Slots((99,)), 6, said.append)
+    assert said == ["waiting for room for 99 hosts of 1 CPU(s) and 0 GPU(s), 99 on a machine, at "
+                    "most 6 s"]  # fmt: skip
+
+
 def test_a_lost_node_s_clients_move_to_the_other_node(seen: Seen) -> None:
     moved = [text for text in seen.said if "its clients moved to other hosts" in text]
     assert len(moved) == 2, seen.said
@@ -207,7 +223,7 @@ def test_a_gpu_without_room_is_one_sentence() -> None:
 
 def share_of_a_gpu(spec: Spec) -> float:
     ray.init(address="local", num_gpus=1, include_dashboard=False, logging_level="ERROR")
-    place = RayRuntime(spec, Slots((1,), 1, 0.25))
+    place = RayRuntime(spec, reserve(lambda: Slots((1,), 1, 0.25)))
     look = place._hosts[0].__ray_call__.remote(
         lambda actor: torch.cuda.get_per_process_memory_fraction()
     )

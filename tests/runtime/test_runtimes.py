@@ -24,9 +24,14 @@ from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
+from physfed_ray.runtime.placement import Placed, reserve
 from tests.federation.test_rounds import ASYNC, LATE, of_speeds
 
 MakeSpec = Callable[..., Spec]
+
+
+def on_one_node(hosts: int) -> Placed:
+    return reserve(lambda: Slots((hosts,)))
 
 
 def run(
@@ -62,7 +67,7 @@ def test_ray_equals_inline_bit_for_bit(
     spec = make_spec(method, clients=5, unseen=2)
     alone = run(spec, InlineRuntime(spec))
     for hosts in (2, 4):
-        packed = run(spec, RayRuntime(spec, Slots((hosts,))))
+        packed = run(spec, RayRuntime(spec, on_one_node(hosts)))
         assert np.array_equal(alone[2], packed[2])
         assert numbers(*alone[:2]) == numbers(*packed[:2])
         assert alone[1].slices == packed[1].slices
@@ -148,10 +153,10 @@ def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
     calm = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "calm"))
     expected = run(calm, InlineRuntime(calm), **settings)
     half = of_speeds(make_spec(**make, rounds=3, run_root=tmp_path / "half"))
-    rounds, _, _ = run(half, RayRuntime(half, Slots((2,))), **settings)
+    rounds, _, _ = run(half, RayRuntime(half, on_one_node(2)), **settings)
     assert rounds.manifest.bases
     rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
-    resumed = run(rest, RayRuntime(rest, Slots((2,))), **settings)
+    resumed = run(rest, RayRuntime(rest, on_one_node(2)), **settings)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
     ages = {r[0]: r[4] for r in resumed[0].metrics.rows() if r[3] == "staleness"}
@@ -190,9 +195,9 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:
     calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
-    expected = run(calm, RayRuntime(calm, Slots((2,))))
+    expected = run(calm, RayRuntime(calm, on_one_node(2)))
     spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
-    place = RayRuntime(spec, Slots((2,)))
+    place = RayRuntime(spec, on_one_node(2))
     events: list[Event] = []
 
     def kill_after_the_first_round(event: Event) -> None:
