@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.reports.encoder import MAX_TOKENS, SentenceEncoder, minilm_folder
+from physfed_ray.reports.encoder import MAX_TOKENS, MiniLM, minilm_folder
 
 TEXTS = [
     "Axial CT of the chest at the level of the heart.",
@@ -24,15 +24,15 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def encoder() -> SentenceEncoder:
-    return SentenceEncoder()
+def encoder() -> MiniLM:
+    return MiniLM(MiniLM.Settings())
 
 
 def test_shapes_and_unit_length(encoder):
     vectors, mask = encoder.encode(TEXTS)
     assert vectors.shape == (len(TEXTS), 1, encoder.dim) == (len(TEXTS), 1, 384)
     assert vectors.dtype == np.float32
-    assert mask.dtype == bool
+    assert mask.dtype == np.uint8
     assert mask.all()
     assert np.linalg.norm(vectors, axis=-1) == pytest.approx(1, abs=1e-5)
 
@@ -92,7 +92,7 @@ def test_it_never_opens_a_connection(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    SentenceEncoder().encode(["text"])
+    MiniLM(MiniLM.Settings()).encode(["text"])
     assert attempts == []
 
 
@@ -100,13 +100,13 @@ def test_a_missing_file_is_named(tmp_path: Path):
     folder = tmp_path / "model"
     shutil.copytree(minilm_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(PhysFedError, match=r"model\.safetensors"):
-        SentenceEncoder(folder)
+        MiniLM(MiniLM.Settings(), folder)
 
 
 def test_the_version_follows_the_files(tmp_path: Path, encoder):
     folder = tmp_path / "model"
     shutil.copytree(minilm_folder(), folder)
-    assert SentenceEncoder(folder).version == encoder.version
+    assert MiniLM(MiniLM.Settings(), folder).version == encoder.version
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"changed": 1}))
-    assert SentenceEncoder(folder).version != encoder.version
+    assert MiniLM(MiniLM.Settings(), folder).version != encoder.version

@@ -107,7 +107,7 @@ def test_metal_and_bodies_are_counted():
     m = measured(two)
     assert m.bodies == 2
     assert m.metal > 0
-    text = MeasuredReporter().report(two)[0]
+    text = MeasuredReporter(MeasuredReporter.Settings()).report(two)[0]
     assert "two separate limbs" in text
     assert "Metal" in text
     arm = measured(slice_of((disc(-0.1, 0, 0.3), 40), (disc(0.35, 0, 0.08), 40)))
@@ -115,7 +115,7 @@ def test_metal_and_bodies_are_counted():
 
 
 def test_empty_slices_and_no_slices():
-    reporter = MeasuredReporter()
+    reporter = MeasuredReporter(MeasuredReporter.Settings())
     air = np.full((2, N, N), -1000, np.float32)
     assert reporter.report(air) == [NOTHING] * 2
     assert reporter.report(air[:0]) == []
@@ -125,9 +125,9 @@ def test_empty_slices_and_no_slices():
 
 def test_reports_are_deterministic_and_do_not_depend_on_the_batch(phantoms):
     volume = phantoms["abdomen"]
-    reporter = MeasuredReporter()
+    reporter = MeasuredReporter(MeasuredReporter.Settings())
     together = reporter.report(volume)
-    assert together == MeasuredReporter().report(volume.copy())
+    assert together == MeasuredReporter(MeasuredReporter.Settings()).report(volume.copy())
     assert together == [reporter.report(image[None])[0] for image in volume]
 
 
@@ -170,7 +170,7 @@ def test_grid_size_does_not_change_the_region(phantoms):
 def test_wording_follows_the_anatomy(phantoms):
     words = {}
     for name, volume in phantoms.items():
-        text = " ".join(MeasuredReporter().report(volume))
+        text = " ".join(MeasuredReporter(MeasuredReporter.Settings()).report(volume))
         words[name] = {word for word in text.lower().split() if word.isalpha()}
     names = list(words)
     for i, one in enumerate(names):
@@ -193,6 +193,6 @@ def test_real_ct_is_recognised(real_ct):
     noisy = images + np.random.default_rng(1).normal(0, 60, images.shape).astype(np.float32)
     for stack in (images, noisy):
         assert [guess_region(measured(image[None])) for image in stack] == list(expected.values())
-    texts = MeasuredReporter().report(images)
+    texts = MeasuredReporter(MeasuredReporter.Settings()).report(images)
     assert "mainly on the right, as the liver is" in texts[1]
     assert "limb" in texts[-1]
