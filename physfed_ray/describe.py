@@ -11,7 +11,6 @@ from rich.table import Table
 
 from physfed_ray.catalogue import PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.data.plan import PreparePlan, plan
-from physfed_ray.data.shards import encoder
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.methods.base import Method, Task
@@ -109,7 +108,7 @@ def _at_work(federation: Federation, clients: int) -> int:
 
 def _method(experiment: Experiment) -> Method:
     """Return the method for the experiment's task, before anything is known of the pixels."""
-    text_encoder = encoder(experiment.reports.encoder)
+    text_encoder = experiment.reports.make().encoder
     task = Task(
         image_size=experiment.data.image_size,
         clients=len(experiment.clients),

@@ -84,6 +84,11 @@ def start_line(event: Event) -> str:
     return f"{line}, going on after round {event['from_round']}" if event["from_round"] else line
 
 
+def _origin(event: Event) -> str:
+    """Say of scans or reports where they come from."""
+    return ", ".join(filter(None, (f"{event['cached']} from the cache", event.get("health"))))
+
+
 def print_results(run_dir: str, console: Console) -> None:
     """Print PSNR and SSIM of seen and unseen protocols, and where the report lies.
 
@@ -164,14 +169,14 @@ class LogLines(AbstractContextManager["LogLines"]):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._tenth, self._last = -1, 0.0
+        self._shown: dict[str, tuple[int, float]] = {}
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event["event"]:
             case "done":
                 print_results(event["run_dir"], self._console)
-            case "prepare":
+            case "prepare" | "reports":
                 self._prepare(event)
             case "start":
                 self._print(start_line(event))
@@ -183,12 +188,14 @@ class LogLines(AbstractContextManager["LogLines"]):
                 self._print(event["text"])
 
     def _prepare(self, event: Event) -> None:
-        done, total = event["done"], max(1, event["total"])
-        tenth, now = 10 * done // total, time.monotonic()
-        if tenth == self._tenth and now - self._last < 30:
+        kind, now = event["event"], time.monotonic()
+        tenth = 10 * event["done"] // max(1, event["total"])
+        shown, last = self._shown.get(kind, (-1, 0.0))
+        if tenth == shown and now - last < 30:
             return
-        self._tenth, self._last = tenth, now
-        self._print(f"prepare: {done}/{event['total']} scans ({event['cached']} from the cache)")
+        self._shown[kind] = tenth, now
+        what = "scans" if kind == "prepare" else "reports"
+        self._print(f"prepare: {event['done']}/{event['total']} {what} ({_origin(event)})")
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -242,7 +249,8 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
     def __call__(self, event: Event) -> None:
         """Show an event."""
         show: dict[str, Callable[[Event], None]] = {
-            "prepare": self._on_prepare,
+            "prepare": lambda event: self._on_prepare("scans", event),
+            "reports": lambda event: self._on_prepare("reports", event),
             "start": lambda event: self._live.console.print(Text(start_line(event))),
             "round": self._on_round,
             "evaluation": self._on_evaluation,
@@ -258,8 +266,8 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
             self._tasks[name] = self._bars.add_task(name, total=total, note=note)
         self._bars.update(self._tasks[name], completed=done, total=total, note=note)
 
-    def _on_prepare(self, event: Event) -> None:
-        self._bar("scans", event["done"], event["total"], f"{event['cached']} from the cache")
+    def _on_prepare(self, what: str, event: Event) -> None:
+        self._bar(what, event["done"], event["total"], _origin(event))
 
     def _on_round(self, event: Event) -> None:
         self._loss.update(event["loss"])

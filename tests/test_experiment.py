@@ -155,7 +155,7 @@ def test_overrides_reach_lists_and_new_groups(file: Path):
         ("training={rounds: 5, warmup_rounds: 5}", ("warmup_rounds", "5")),
         ("method.wieghts=samples", ("method.wieghts", "did you mean 'weights'")),
         ("method.name=fedavgg", ("method.name", "did you mean 'fedavg'")),
-        ("method=fedavg", ("method", "{name: fedavg}")),
+        ("method=7", ("method", "{name: fedavg}")),
         ("backbone.name=unet", ("backbone.name", "red_cnn")),
         ("clients=papier-*", ("clients", "paper-1")),
         ("clients={generate: 3}", ("clients", "{generate: {clients: 512}}")),

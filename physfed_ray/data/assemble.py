@@ -1,4 +1,4 @@
-"""Shards become one file per client and split, and the training files their statistics."""
+"""Shards and descriptions become one file per client and split, and training files statistics."""
 
 import tempfile
 from collections.abc import Sequence
@@ -7,31 +7,49 @@ from pathlib import Path
 import numpy as np
 
 from physfed_ray.data.prepared import Statistics
-from physfed_ray.data.store import TENSORS, ClientData, read_client_data, write_client_data
+from physfed_ray.data.store import (
+    IMAGES,
+    ClientData,
+    read_client_data,
+    read_scans,
+    write_client_data,
+)
+from physfed_ray.reports.cache import DescriptionCache
 
 # Far below the spread of sentence embeddings (about 3e-3 a dimension): it only keeps a dimension
 # that never changes from being divided by zero.
 EMBEDDING_STD_FLOOR = 1e-4
 
 
-def assemble(shards: Sequence[Path], path: Path) -> list[int]:
+def assemble(
+    shards: Sequence[Path], g: np.ndarray, descriptions: DescriptionCache, path: Path
+) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
     The joined columns lie in a temporary file until they are written, so that a client may be
     larger than the memory.
 
+    Args:
+        shards: Files of scans.
+        g: The client's normalised protocol, (7,).
+        descriptions: Holds the reports and embeddings of all their slices.
+        path: The file to write.
+
     Returns:
         The number of slices in each shard.
     """
-    parts = [read_client_data(shard) for shard in shards]
+    parts = [read_scans(shard) for shard in shards]
+    described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
     data = ClientData(
-        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in TENSORS},
-        g=parts[0].g,
+        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in IMAGES},
+        embedding=described.embedding,
+        embedding_mask=described.mask,
+        g=g,
         patient=[patient for part in parts for patient in part.patient],
         slice=np.concatenate([part.slice for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
-        report=[report for part in parts for report in part.report],
+        report=described.report,
     )
     write_client_data(path, data)
     return [len(part) for part in parts]

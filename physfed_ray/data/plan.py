@@ -8,17 +8,21 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
-from physfed_ray.data.shards import Shard, ShardSettings, code_version, make_shard, shard_path
+from physfed_ray.data.shards import Shard, ShardSettings, make_shard, shard_path
 from physfed_ray.data.split import Split, deal
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import ClientSpec, Experiment
+from physfed_ray.experiment import ClientSpec, Experiment, Reports
 
 # Changes to these change the files that the same shards become.
-_CODE = tuple(f"data/{name}.py" for name in ("assemble", "plan", "prepare", "prepared", "store"))
+_CODE = tuple(
+    f"data/{name}.py"
+    for name in ("assemble", "description", "plan", "prepare", "prepared", "store")
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class PreparePlan:
     Attributes:
         source: Where the patients come from.
         settings: What all shards have in common.
+        reports: What describes the slices.
         cache: Folder of all shards and prepared data sets.
         root: Folder of this data set, named by the hash of all that it depends on.
         clients: Protocol of each training client, by id, in the experiment's order.
@@ -40,6 +45,7 @@ class PreparePlan:
 
     source: PatientSource
     settings: ShardSettings
+    reports: Reports
     cache: Path
     root: Path
     clients: Mapping[str, Protocol]
@@ -86,8 +92,6 @@ def plan(experiment: Experiment) -> PreparePlan:
         window_hu=data.window_hu,
         centre=data.centre,
         electronic_noise=data.electronic_noise,
-        reporter=experiment.reports.reporter,
-        encoder=experiment.reports.encoder,
     )
     slice_counts = _slice_counts(source, data.slices_per_patient)
     split = deal(
@@ -103,8 +107,9 @@ def plan(experiment: Experiment) -> PreparePlan:
     return PreparePlan(
         source=source,
         settings=settings,
+        reports=experiment.reports,
         cache=cache,
-        root=cache / "prepared" / _hash(files),
+        root=cache / "prepared" / _hash(files, experiment.reports),
         clients={client.id: client.protocol for client in experiment.clients},
         unseen={client.id: client.protocol for client in experiment.unseen},
         files=files,
@@ -173,7 +178,8 @@ def cache_folder(configured: Path | None) -> Path:
     )
 
 
-def _hash(files: Mapping[tuple[str, str], Sequence[Shard]]) -> str:
+def _hash(files: Mapping[tuple[str, str], Sequence[Shard]], reports: Reports) -> str:
     keys = [[*name, *(shard.key for shard in shards)] for name, shards in files.items()]
-    code = code_version(*_CODE)
-    return blake2b(json.dumps([code, keys]).encode(), digest_size=16).hexdigest()
+    describer = reports.make()
+    versions = [code_version(*_CODE), describer.reporter.version, describer.encoder.version]
+    return blake2b(json.dumps([versions, keys]).encode(), digest_size=16).hexdigest()

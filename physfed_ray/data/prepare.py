@@ -2,8 +2,9 @@
 
 A plan names the shards (one patient under one client's protocol each) and the files they become.
 Shards that lie in the cache are not made again, so a second run computes nothing and a killed one
-loses only what was in flight. Where the shards are made is the caller's choice: here, one after
-the other, or on Ray (``physfed_ray.runtime.prepare``).
+loses only what was in flight; the same holds for the reports and embeddings of their slices. Where
+that is done is the caller's choice: here, one after the other, or on Ray
+(``physfed_ray.runtime.prepare`` and ``physfed_ray.runtime.reports``).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
+from physfed_ray.data.description import Progress, RunReports, describe, tell_reports
+from physfed_ray.data.description import run_inline as run_reports_inline
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
 from physfed_ray.data.shards import Outcome, Shard, do_shard
-from physfed_ray.data.store import sweep
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
+from physfed_ray.reports.cache import DescriptionCache
 
 __all__ = [
     "PreparePlan",
@@ -35,7 +39,6 @@ SEEN_SPLITS = ("train", "validation", "test")
 
 
 RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
-Progress = Callable[[dict[str, Any]], None]
 
 
 def run_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
@@ -47,6 +50,7 @@ def run_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
 def prepare(
     experiment: Experiment,
     run_shards: RunShards | None = None,
+    run_reports: RunReports | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Make what the cache lacks, and return the data set.
@@ -54,9 +58,10 @@ def prepare(
     Args:
         experiment: Its data, clients, unseen protocols, reports and seed are read.
         run_shards: Makes shards and yields their outcomes in any order; default in this process.
-        progress: Receives a ``{"event": "message", "text": str}`` about the source, and
+        run_reports: Describes slices, likewise.
+        progress: Receives a ``{"event": "message", "text": str}`` about the source,
             ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in shards, once at
-            the start and after every shard.
+            the start and after every shard, and the events of ``physfed_ray.data.description``.
 
     Raises:
         PhysFedError: There is nothing usable, a step after loading fails, or unreadable patients
@@ -80,7 +85,9 @@ def prepare(
         if outcome.unusable is not None:
             unusable[outcome.shard.pseudonym] = outcome.unusable
         _tell(progress, done, total, cached)
-    return _finish(todo, unusable)
+    usable = [shard for shard in todo.shards if shard.pseudonym not in unusable]
+    descriptions = describe(todo, usable, run_reports or run_reports_inline, progress)
+    return _finish(todo, unusable, descriptions)
 
 
 def source_line(summary: Mapping[str, Any]) -> str:
@@ -109,11 +116,16 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
         return None
     total = len(todo.shards)
     _tell(progress, total, total, total)
+    splits = prepared.data_summary["splits"].values()
+    slices = sum(counts["slices"] for clients in splits for counts in clients.values())
+    tell_reports(progress, slices, slices, slices)
     summary = prepared.data_summary | {"source": todo.source_summary}
     return replace(prepared, data_summary=summary)
 
 
-def _finish(todo: PreparePlan, unusable: Mapping[str, str]) -> Prepared:
+def _finish(
+    todo: PreparePlan, unusable: Mapping[str, str], descriptions: DescriptionCache
+) -> Prepared:
     """Join the shards into files, write the manifest last, and return the data set."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     lost: dict[str, int] = {}
@@ -122,7 +134,10 @@ def _finish(todo: PreparePlan, unusable: Mapping[str, str]) -> Prepared:
         path = todo.file(split, client)
         if not usable or path is None:
             raise PhysFedError(_nobody_left(split, client, shards, unusable))
-        slices = assemble([todo.path_of(shard) for shard in usable], path)
+        protocol = todo.clients.get(client) or todo.unseen[client]
+        slices = assemble(
+            [todo.path_of(shard) for shard in usable], protocol.normalised(), descriptions, path
+        )
         counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):
             if got < shard.slices:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from physfed_ray.atomic import atomic_file
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.data.store import atomic_file
 from physfed_ray.errors import PhysFedError
 
 MANIFEST = "manifest.json"

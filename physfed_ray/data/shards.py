@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -12,20 +12,19 @@ from typing import Literal
 import numpy as np
 import torch
 
-import physfed_ray
+from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import scan
 from physfed_ray.data.grid import normalise, to_grid
 from physfed_ray.data.patient import PatientSource
-from physfed_ray.data.store import ClientData, write_client_data
+from physfed_ray.data.store import Scans, write_scans
 from physfed_ray.errors import PhysFedError
-from physfed_ray.reports.registry import make_encoder, make_reporter
 from physfed_ray.seeds import generator
 
 # A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
 SLICES_AT_ONCE = 16
 
-# Everything between a patient's files and a shard; reporters and encoders have their own versions.
+# Everything between a patient's files and a shard.
 _CODE = (
     "ct/*.py",
     "data/anatomy/*.py",
@@ -33,8 +32,8 @@ _CODE = (
     "seeds.py",
 )
 
-reporter = lru_cache(maxsize=None)(make_reporter)
-encoder = lru_cache(maxsize=None)(make_encoder)
+# What 12 bits hold, as scanners do.
+HU_RANGE = (-1024, 3071)
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,6 @@ class ShardSettings:
     window_hu: tuple[float, float]
     centre: Literal["body", "image"]
     electronic_noise: float
-    reporter: str
-    encoder: str
 
 
 @dataclass(frozen=True)
@@ -101,11 +98,7 @@ def make_shard(
         "client": client,
         "protocol": asdict(protocol),
         "patient": [patient, pseudonym, fingerprint],
-        "versions": [
-            code_version(*_CODE),
-            reporter(settings.reporter).version,
-            encoder(settings.encoder).version,
-        ],
+        "version": code_version(*_CODE),
     }
     text = json.dumps(inputs, sort_keys=True)
     key = blake2b(text.encode(), digest_size=16).hexdigest()
@@ -120,7 +113,7 @@ def shard_path(cache_folder: Path, key: str) -> Path:
 def do_shard(
     source: PatientSource, settings: ShardSettings, shard: Shard, cache_folder: Path
 ) -> Outcome:
-    """Load, scan, report, embed, and put the result into the cache, atomically.
+    """Load, scan, and put the result into the cache, atomically.
 
     Raises:
         PhysFedError: A step after loading fails, or the patient's files have become unreachable.
@@ -137,8 +130,8 @@ def do_shard(
             )
         )
         with _one_thread():
-            data = _scanned(volume, settings, shard)
-        write_client_data(shard_path(cache_folder, shard.key), data)
+            scans = _scanned(volume, settings, shard)
+        write_scans(shard_path(cache_folder, shard.key), scans)
     except UnusablePatientError as error:
         return Outcome(shard, str(error))
     except Exception as error:
@@ -206,8 +199,7 @@ def _gridded(job: _GridJob) -> _Volume:
     )
 
 
-def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> ClientData:
-    """Scan a volume and describe what the scanner shows; f_t must not know the full dose."""
+def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> Scans:
     count = len(volume.image)
     rngs = [
         generator(settings.seed, shard.client, shard.patient, index, "noise")
@@ -224,35 +216,22 @@ def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> ClientDa
             for start in range(0, count, SLICES_AT_ONCE)
         ]
     )
-    report = reporter(settings.reporter).report(low_hu)
-    embedding, mask = encoder(settings.encoder).encode(report)
-    return ClientData(
+    hu = np.clip(np.rint(low_hu), *HU_RANGE).astype(np.int16)
+    return Scans(
         low=normalise(low_hu, settings.window_hu),
         full=normalise(volume.image, settings.window_hu),
         body=volume.body,
-        embedding=embedding,
-        embedding_mask=mask,
-        g=shard.protocol.normalised(),
+        hu=hu,
         patient=[shard.pseudonym] * count,
         slice=np.arange(count, dtype=np.int32),
         scale=volume.scale,
-        report=report,
+        image=[image_hash(image) for image in hu],
     )
 
 
-@cache
-def code_version(*patterns: str) -> str:
-    """Return a hash of source files of this package, so that no version can be forgotten.
-
-    Args:
-        patterns: Glob patterns relative to the package's folder.
-    """
-    package = Path(physfed_ray.__file__).parent
-    digest = blake2b(digest_size=16)
-    for pattern in patterns:
-        for path in sorted(package.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def image_hash(hu: np.ndarray) -> str:
+    """Return 32 hex digits that stand for a slice, (n, n) int16."""
+    return blake2b(f"{hu.shape}".encode() + hu.tobytes(), digest_size=16).hexdigest()
 
 
 @contextmanager

@@ -1,29 +1,49 @@
-"""One client's slices in one Arrow file: written atomically, read without a copy."""
+"""Slices in Arrow files: written atomically, read without a copy."""
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
+from physfed_ray.atomic import atomic_file
 from physfed_ray.errors import PhysFedError
 
+SCANS_FORMAT = b"physfed_ray.scans/1"
 FORMAT = b"physfed_ray.client_data/1"
-# No file takes nearly so long to write.
-ABANDONED_AFTER_S = 24 * 3600.0
-TENSORS = {
-    "low": np.float32,
-    "full": np.float32,
-    "body": np.uint8,
-    "embedding": np.float32,
-    "embedding_mask": np.uint8,
-}
+IMAGES = {"low": np.float32, "full": np.float32, "body": np.uint8}
+TENSORS = IMAGES | {"embedding": np.float32, "embedding_mask": np.uint8}
+
+
+@dataclass(frozen=True)
+class Scans:
+    """N slices of one patient scanned under one client's protocol, not yet described.
+
+    Attributes:
+        low: As in ``ClientData``.
+        full: As in ``ClientData``.
+        body: As in ``ClientData``.
+        hu: What the scanner shows, (N, n, n) int16, HU within [-1024, 3071]; for the reporter, who
+            is to see more than the network's window.
+        patient: Pseudonym of each slice's patient.
+        slice: As in ``ClientData``.
+        scale: As in ``ClientData``.
+        image: Hash of each slice of ``hu``, 32 hex digits.
+    """
+
+    low: np.ndarray
+    full: np.ndarray
+    body: np.ndarray
+    hu: np.ndarray
+    patient: list[str]
+    slice: np.ndarray
+    scale: np.ndarray
+    image: list[str]
+
+    def __len__(self) -> int:
+        return len(self.low)
 
 
 @dataclass(frozen=True)
@@ -63,29 +83,22 @@ class ClientData:
         return int(self.low.shape[-1])
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes ``path`` when the block ends well, and vanishes if not.
+def write_scans(path: Path, scans: Scans) -> None:
+    """Write one uncompressed record batch, atomically."""
+    columns = _tensor_columns(scans, IMAGES | {"hu": np.int16}) | _slice_columns(scans)
+    columns["image"] = pa.array(scans.image, pa.string())
+    _write(path, columns, SCANS_FORMAT)
 
-    Readers and other writers of the same path see the old file or the new one, never a part.
+
+def read_scans(path: Path) -> Scans:
+    """Map a file into memory; its images are read-only views of the file itself.
+
+    Raises:
+        PhysFedError: The file is missing, or is not one that ``write_scans`` wrote.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Delete what killed writers left under a folder more than a day ago."""
-    for temporary in folder.rglob(".*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - temporary.stat().st_mtime > ABANDONED_AFTER_S:
-                temporary.unlink()
+    batch = _only_batch(path, SCANS_FORMAT)
+    images = {name: batch.column(name).to_numpy_ndarray() for name in (*IMAGES, "hu")}
+    return Scans(**images, **_read_slices(batch), image=batch.column("image").to_pylist())
 
 
 def write_client_data(path: Path, data: ClientData) -> None:
@@ -98,22 +111,11 @@ def write_client_data(path: Path, data: ClientData) -> None:
     """
     if not len(data):
         raise PhysFedError(f"{path.name} would hold no slices; give this client a patient.")
-    columns: dict[str, Any] = {
-        name: _tensor_column(np.asarray(getattr(data, name), dtype))
-        for name, dtype in TENSORS.items()
-    }
+    columns = _tensor_columns(data, TENSORS)
     columns["g"] = _tensor_column(np.tile(np.asarray(data.g, np.float32), (len(data), 1)))
-    columns["patient"] = pa.array(data.patient, pa.string())
-    columns["slice"] = pa.array(np.asarray(data.slice, np.int32))
-    columns["scale"] = pa.array(np.asarray(data.scale, np.float32))
+    columns |= _slice_columns(data)
     columns["report"] = pa.array(data.report, pa.large_string())
-    batch = pa.record_batch(columns).replace_schema_metadata({b"format": FORMAT})
-    with (
-        atomic_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
+    _write(path, columns, FORMAT)
 
 
 def read_client_data(path: Path) -> ClientData:
@@ -122,30 +124,61 @@ def read_client_data(path: Path) -> ClientData:
     Raises:
         PhysFedError: The file is missing, or is not one that ``write_client_data`` wrote.
     """
-    try:
-        batch = _only_batch(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PhysFedError(
-            f"{path} cannot be read as prepared data ({type(error).__name__}); "
-            "delete it and run `physfed prepare` again."
-        ) from error
+    batch = _only_batch(path, FORMAT)
     tensors = {name: batch.column(name).to_numpy_ndarray() for name in TENSORS}
     return ClientData(
         **tensors,
+        **_read_slices(batch),
         g=batch.column("g").to_numpy_ndarray()[0],
-        patient=batch.column("patient").to_pylist(),
-        slice=batch.column("slice").to_numpy(),
-        scale=batch.column("scale").to_numpy(),
         report=batch.column("report").to_pylist(),
     )
+
+
+def _tensor_columns(data: Scans | ClientData, types: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _tensor_column(np.asarray(getattr(data, name), dtype))
+        for name, dtype in types.items()
+    }
+
+
+def _slice_columns(data: Scans | ClientData) -> dict[str, Any]:
+    return {
+        "patient": pa.array(data.patient, pa.string()),
+        "slice": pa.array(np.asarray(data.slice, np.int32)),
+        "scale": pa.array(np.asarray(data.scale, np.float32)),
+    }
+
+
+def _read_slices(batch: Any) -> dict[str, Any]:
+    return {
+        "patient": batch.column("patient").to_pylist(),
+        "slice": batch.column("slice").to_numpy(),
+        "scale": batch.column("scale").to_numpy(),
+    }
 
 
 def _tensor_column(array: np.ndarray) -> Any:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
 
 
-def _only_batch(path: Path) -> Any:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    if (reader.schema.metadata or {}).get(b"format") != FORMAT or reader.num_record_batches != 1:
-        raise pa.ArrowInvalid("another format")
-    return reader.get_batch(0)
+def _write(path: Path, columns: Mapping[str, Any], kind: bytes) -> None:
+    batch = pa.record_batch(dict(columns)).replace_schema_metadata({b"format": kind})
+    with (
+        atomic_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
+
+
+def _only_batch(path: Path, kind: bytes) -> Any:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if (reader.schema.metadata or {}).get(b"format") != kind or reader.num_record_batches != 1:
+            raise pa.ArrowInvalid("another format")
+        return reader.get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PhysFedError(
+            f"{path} cannot be read as prepared data ({type(error).__name__}); "
+            "delete it and run `physfed prepare` again."
+        ) from error

@@ -15,12 +15,20 @@ from physfed_ray.experiment.clients import Clients, ClientSpec
 from physfed_ray.experiment.data import Data
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.experiment.file import apply_overrides, explain, read_yaml
-from physfed_ray.experiment.method import MethodSpec, Reports
+from physfed_ray.experiment.method import MethodSpec
+from physfed_ray.experiment.reports import Reports
 from physfed_ray.experiment.settings import Settings
 from physfed_ray.experiment.training import Training
 from physfed_ray.models.registry import BackboneSettings
 
-__all__ = ["ClientSpec", "Experiment", "Federation", "Training", "load_experiment"]
+__all__ = [
+    "ClientSpec",
+    "Experiment",
+    "Federation",
+    "Reports",
+    "Training",
+    "load_experiment",
+]
 
 
 class Experiment(Settings):

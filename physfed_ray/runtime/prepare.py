@@ -10,16 +10,18 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from physfed_ray.atomic import atomic_file
+from physfed_ray.data.description import Progress
 from physfed_ray.data.dicom_files import list_files
 from physfed_ray.data.patient import PatientSource, evenly_spaced
 from physfed_ray.data.plan import PreparePlan, cache_folder
-from physfed_ray.data.prepare import Progress, prepare, run_inline
+from physfed_ray.data.prepare import prepare, run_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.shards import Outcome, Shard, ShardSettings, do_shard, shard_path
-from physfed_ray.data.store import atomic_file
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.runtime.files import can_write
+from physfed_ray.runtime.reports import describe_on_ray
 
 # Enough that a core never waits for the driver, few enough that cancelling is quick and that the
 # files on their way to the driver fit the nodes' object stores.
@@ -48,7 +50,7 @@ def prepare_on_ray(experiment: Experiment, progress: Progress | None = None) -> 
             and again.
     """
     run = partial(run_shards, folder=experiment.data.source.dicom)
-    return prepare(experiment, run, progress)
+    return prepare(experiment, run, describe_on_ray, progress)
 
 
 def run_shards(

@@ -33,6 +33,8 @@ from physfed_ray.methods.registry import get_method
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
 
+UNFINISHED = ("prepare", "reports")
+"""Events that come too often for the log, but for the last."""
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
 
@@ -219,7 +221,7 @@ def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Calla
     """Also write each event as a line of ``run.log``."""
 
     def log(event: Event) -> None:
-        if event["event"] != "prepare" or event.get("done") == event.get("total"):
+        if event["event"] not in UNFINISHED or event["done"] == event["total"]:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             directory.append_line("run.log", json.dumps({"time": stamp} | event))
         on_event(event)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from physfed_ray.data.description import DescribedSlices, Slice
 from physfed_ray.data.patient import PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.data.prepare import prepare, run_inline
@@ -19,7 +20,7 @@ from physfed_ray.data.prepared import MANIFEST, Prepared
 from physfed_ray.data.shards import Outcome, Shard, do_shard
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import Experiment
+from physfed_ray.experiment import Experiment, Reports
 
 SPARSE = {
     "views": 24,
@@ -69,6 +70,11 @@ def contents(prepared: Prepared) -> dict[str, bytes]:
 
 def no_work(_: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
     assert not shards
+    yield from ()
+
+
+def no_reports(_: Reports, slices: Sequence[Slice]) -> Iterator[DescribedSlices]:
+    assert not slices
     yield from ()
 
 
@@ -155,10 +161,13 @@ def test_nothing_names_a_patient(prepared: Prepared) -> None:
 def test_second_run_computes_nothing(prepared: Prepared) -> None:
     cache = prepared.root.parents[1]
     events: list[dict[str, Any]] = []
-    again = prepare(make_experiment(cache), no_work, events.append)
+    again = prepare(make_experiment(cache), no_work, no_reports, events.append)
     assert again == prepared
     assert events[0]["text"].startswith("data: ")
-    assert events[1:] == [{"event": "prepare", "done": 9, "total": 9, "cached": 9}]
+    assert events[1:] == [
+        {"event": "prepare", "done": 9, "total": 9, "cached": 9},
+        {"event": "reports", "done": 18, "total": 18, "cached": 18, "health": ""},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +183,10 @@ def test_second_run_computes_nothing(prepared: Prepared) -> None:
 def test_what_does_not_matter_recomputes_nothing(
     prepared: Prepared, changes: dict[str, Any]
 ) -> None:
-    assert prepare(make_experiment(prepared.root.parents[1], **changes), no_work) == prepared
+    assert (
+        prepare(make_experiment(prepared.root.parents[1], **changes), no_work, no_reports)
+        == prepared
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ def test_deleted_file_is_joined_again_from_the_shards(prepared: Prepared) -> Non
     (prepared.root / "train/a.arrow").unlink()
     with pytest.raises(PhysFedError, match="is gone"):
         Prepared.load(prepared.root)
-    assert prepare(make_experiment(prepared.root.parents[1]), no_work) == prepared
+    assert prepare(make_experiment(prepared.root.parents[1]), no_work, no_reports) == prepared
     assert contents(prepared) == before
 
 
@@ -228,9 +240,9 @@ def test_order_of_the_shards_does_not_matter(prepared: Prepared, tmp_path: Path)
         return run_inline(todo, shards[::-1])
 
     events: list[dict[str, Any]] = []
-    other = prepare(make_experiment(tmp_path), backwards, events.append)
+    other = prepare(make_experiment(tmp_path), backwards, progress=events.append)
     assert contents(other) == contents(prepared)
-    assert [event["done"] for event in events[1:]] == list(range(10))
+    assert [e["done"] for e in events if e["event"] == "prepare"] == list(range(10))
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
 
@@ -271,8 +283,8 @@ def test_two_processes_at_once_agree(prepared: Prepared, tmp_path: Path) -> None
     for process in processes:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0
-        assert output.split()[-1] == "9"
-    both = prepare(make_experiment(tmp_path), no_work)
+        assert output.split()[-1] == "18"
+    both = prepare(make_experiment(tmp_path), no_work, no_reports)
     assert contents(both) == contents(prepared)
 
 

@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from physfed_ray.data.store import (
-    ClientData,
-    atomic_file,
-    read_client_data,
-    sweep,
-    write_client_data,
-)
+from physfed_ray.atomic import atomic_file, sweep
+from physfed_ray.data.store import ClientData, read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 
 

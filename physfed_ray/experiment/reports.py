@@ -1,0 +1,102 @@
+"""Keys under ``reports``: reporter, text encoder, and the pool of actors that they work in."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.file import did_you_mean
+from physfed_ray.experiment.named import Named
+from physfed_ray.experiment.settings import Settings
+from physfed_ray.reports.describer import Describer
+from physfed_ray.reports.registry import ENCODERS, REPORTERS
+
+
+class ReporterSpec(Named):
+    """A reporter and its settings."""
+
+    key = "reports.reporter"
+    example = "measured"
+
+    @classmethod
+    def schema_of(cls, name: str) -> type[BaseModel]:
+        """See ``Named``."""
+        if name not in REPORTERS:
+            raise PhysFedError(f"no reporter is called '{name}'; {did_you_mean(name, REPORTERS)}")
+        return REPORTERS[name].Settings
+
+
+class EncoderSpec(Named):
+    """A text encoder and its settings."""
+
+    key = "reports.encoder"
+    example = "minilm"
+
+    @classmethod
+    def schema_of(cls, name: str) -> type[BaseModel]:
+        """See ``Named``."""
+        if name not in ENCODERS:
+            raise PhysFedError(f"no encoder is called '{name}'; {did_you_mean(name, ENCODERS)}")
+        return ENCODERS[name].Settings
+
+
+Auto = Literal["auto"]
+
+
+class Pool(Settings):
+    """The actors that write reports; none of these keys changes what they write."""
+
+    gpus_per_reporter: Annotated[float, Field(ge=0, le=64)] | Auto = Field(
+        "auto",
+        description="GPUs of each, may be a fraction; auto: one where the cluster has any and the "
+        "reporter or the encoder gains by it",
+    )
+    cpus_per_reporter: float = Field(1, gt=0, description="CPUs of each")
+    min_size: int = Field(1, ge=1, description="actors that are always there")
+    max_size: Annotated[int, Field(ge=1)] | Auto = Field(
+        "auto", description="actors when there is much to do; auto: as many as the cluster carries"
+    )
+    max_batch: int = Field(16, ge=1, description="slices of one batch")
+    max_wait_s: float = Field(
+        0.05, ge=0, description="seconds that a request waits for others to join its batch"
+    )
+    max_queued: int = Field(
+        256, ge=1, description="requests that may wait; who asks for more is held up"
+    )
+    timeout_s: float = Field(
+        600, gt=0, description="seconds until a request that got no answer has failed"
+    )
+    retries: int = Field(
+        3, ge=0, description="times that a request is repeated when its actor or machine died"
+    )
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.max_size != "auto" and self.max_size < self.min_size:
+            raise ValueError(f"max_size ({self.max_size}) is below min_size ({self.min_size})")
+        return self
+
+
+class Reports(Settings):
+    """How a slice's anatomy becomes f_t."""
+
+    reporter: ReporterSpec = Field(
+        ReporterSpec.model_validate("measured"),
+        description="what writes a report from the low-dose slice",
+    )
+    encoder: EncoderSpec = Field(
+        EncoderSpec.model_validate("minilm"),
+        description="what turns the report into its embedding f_t",
+    )
+    pool: Pool = Field(Pool(), description="the actors that do so on Ray")
+
+    def make(self) -> Describer:
+        """Return the reporter and the encoder, which have read no weights yet.
+
+        Raises:
+            PhysFedError: A model is not there, or cannot do this.
+        """
+        return Describer(
+            REPORTERS[self.reporter.name](self.reporter.settings),
+            ENCODERS[self.encoder.name](self.encoder.settings),
+        )
