@@ -7,6 +7,8 @@ size is unknown, so sizes are told as parts of the field of view or of the body'
 
 import numpy as np
 
+from physfed_ray.code_version import code_version
+from physfed_ray.reports.base import Reporter
 from physfed_ray.reports.measurements import Measurements, measure, smooth
 from physfed_ray.reports.wording import balance, count, grade, hounsfield, percent, place
 
@@ -15,26 +17,18 @@ SHAFT_HU = 750.0
 NOTHING = "Axial CT slice without any body in the field of view: air only."
 
 
-class MeasuredReporter:
-    """Reports from measurements: deterministic, no weights, no network.
-
-    Attributes:
-        name: Name in the registry.
-        version: Changes whenever the same image would get another text.
-    """
+class MeasuredReporter(Reporter):
+    """Reports of four to eight short sentences: deterministic, no weights, no network."""
 
     name = "measured"
-    version = "2"
+
+    @property
+    def version(self) -> str:
+        """See ``Reporter``."""
+        return code_version("reports/measured.py", "reports/measurements.py", "reports/wording.py")
 
     def report(self, hu: np.ndarray) -> list[str]:
-        """Describe each slice.
-
-        Args:
-            hu: (B, n, n) float32, HU, low dose or full dose, air outside the inscribed circle.
-
-        Returns:
-            B reports of four to eight short sentences.
-        """
+        """See ``Reporter``; slices with air outside the inscribed circle."""
         return [describe(measure(image)) for image in smooth(hu)] if len(hu) else []
 
 
