@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from torch import Tensor, nn
 
+from physfed_ray.batch import Batch
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
@@ -20,6 +22,8 @@ from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
+from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
@@ -183,6 +187,24 @@ def test_a_client_whose_loss_is_not_finite_is_named_and_left_out(make_spec: Make
     _, _, vector = run(spec, InlineRuntime(spec), events, quorum=0.6)
     assert np.isfinite(vector).all()
     assert [list(e["missing"]) for e in events if e["event"] == "round"] == [["c2"], ["c2"]]
+
+
+class WithoutGradient(FedAvg):
+    """Has a finite loss whose gradient is 0 / 0."""
+
+    def loss(
+        self, network: nn.Module, batch: Batch, state: RoundInput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the parent's loss."""
+        loss, parts = super().loss(network, batch, state)
+        return loss + (0 * next(network.parameters()).sum()).sqrt(), parts
+
+
+def test_a_client_whose_last_step_is_not_finite_is_named(make_spec: MakeSpec) -> None:
+    spec = make_spec("fedavg", clients=3, rounds=1, batch_size=8)
+    spec = replace(spec, method=WithoutGradient(spec.method.settings, spec.method.task))
+    with pytest.raises(PhysFedError, match="c1: update is not finite in round 1, after batch 1"):
+        run(spec, InlineRuntime(spec))
 
 
 def test_a_client_that_misses_the_deadline_is_left_out(make_spec: MakeSpec) -> None:
