@@ -67,7 +67,11 @@ def losses(
         network.get_submodule(f"{name}_hypernetwork") for name in ("anatomy", "protocol")
     )
     real_map, real_head = maps.forward, protocol.head
-    shuffled = replace(data, embedding=data.embedding[::-1].copy())
+    shuffled = replace(
+        data,
+        embedding=data.embedding[::-1].copy(),
+        embedding_mask=data.embedding_mask[::-1].copy(),
+    )
     own = psnr(method, network, data)
     found = {
         "other_code": own - psnr(method, network, data, farthest),
