@@ -15,6 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,10 +36,8 @@ METHODS = {
 }
 
 
-def run(out: Path, method: str, seed: int, lr: float, rounds: int) -> None:
-    """Run one experiment in a process of its own, unless it is complete."""
-    if (out / "report.html").exists():
-        return
+def run_method(out: Path, method: str, seed: int, lr: float, rounds: int) -> None:
+    """Run the experiment with one of the methods."""
     epsilon = {"training.adam_eps": "1e-8"} if method.endswith("adam_eps_1e-8") else {}
     settings = epsilon | {
         "method": METHODS[method],
@@ -46,6 +45,13 @@ def run(out: Path, method: str, seed: int, lr: float, rounds: int) -> None:
         "training.lr": str(lr),
         "training.rounds": str(rounds),
     }
+    run(out, settings)
+
+
+def run(out: Path, settings: Mapping[str, str]) -> None:
+    """Run the experiment in a process of its own, unless it is complete."""
+    if (out / "report.html").exists():
+        return
     command = [sys.executable, "-m", "physfed_ray", "run", str(EXPERIMENT), "--out", str(out)]
     command += [f"--set={key}={value}" for key, value in settings.items()]
     command += ["--runtime", "inline", "--resume"]
@@ -78,7 +84,7 @@ def main() -> None:
     grid = options.out / "grid"
     with ThreadPoolExecutor(options.jobs) as pool:
         trials = [
-            pool.submit(run, grid / f"{method}-lr{lr:g}", method, SEEDS[0], lr, rounds // 2)
+            pool.submit(run_method, grid / f"{method}-lr{lr:g}", method, SEEDS[0], lr, rounds // 2)
             for method in options.methods
             for lr in LEARNING_RATES
         ]
@@ -97,7 +103,7 @@ def main() -> None:
         )
         finals = [
             pool.submit(
-                run, options.out / "final" / f"{method}-seed{seed}", method, seed, lr, rounds
+                run_method, options.out / "final" / f"{method}-seed{seed}", method, seed, lr, rounds
             )
             for seed in SEEDS
             for method, lr in chosen.items()
