@@ -149,7 +149,7 @@ def _find_on_hub(model: str, revision: str | None) -> ModelFiles:
 
 def _download(model: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import errors, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     at = f"{model} at revision {revision}" if revision else model
