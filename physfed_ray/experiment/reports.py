@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.file import did_you_mean
 from physfed_ray.experiment.named import Named
 from physfed_ray.experiment.settings import Settings
+from physfed_ray.reports.base import PartSettings
 from physfed_ray.reports.describer import Describer
 from physfed_ray.reports.registry import ENCODERS, REPORTERS
 
@@ -15,11 +16,12 @@ from physfed_ray.reports.registry import ENCODERS, REPORTERS
 class ReporterSpec(Named):
     """A reporter and its settings."""
 
+    settings: SerializeAsAny[PartSettings]
     key = "reports.reporter"
     example = "measured"
 
     @classmethod
-    def schema_of(cls, name: str) -> type[BaseModel]:
+    def schema_of(cls, name: str) -> type[PartSettings]:
         """See ``Named``."""
         if name not in REPORTERS:
             raise PhysFedError(f"no reporter is called '{name}'; {did_you_mean(name, REPORTERS)}")
@@ -29,11 +31,12 @@ class ReporterSpec(Named):
 class EncoderSpec(Named):
     """A text encoder and its settings."""
 
+    settings: SerializeAsAny[PartSettings]
     key = "reports.encoder"
     example = "minilm"
 
     @classmethod
-    def schema_of(cls, name: str) -> type[BaseModel]:
+    def schema_of(cls, name: str) -> type[PartSettings]:
         """See ``Named``."""
         if name not in ENCODERS:
             raise PhysFedError(f"no encoder is called '{name}'; {did_you_mean(name, ENCODERS)}")
@@ -90,6 +93,15 @@ class Reports(Settings):
     )
     pool: Pool = Field(Pool(), description="the actors that do so on Ray")
 
+    @model_validator(mode="after")
+    def _encoder_has_a_model(self) -> Self:
+        self._encoder_settings()
+        return self
+
+    def _encoder_settings(self) -> PartSettings:
+        settings: PartSettings = self.encoder.settings.with_model(self.reporter.settings)
+        return settings
+
     def make(self) -> Describer:
         """Return the reporter and the encoder, which have read no weights yet.
 
@@ -98,5 +110,5 @@ class Reports(Settings):
         """
         return Describer(
             REPORTERS[self.reporter.name](self.reporter.settings),
-            ENCODERS[self.encoder.name](self.encoder.settings),
+            ENCODERS[self.encoder.name](self._encoder_settings()),
         )

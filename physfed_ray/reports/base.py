@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +13,14 @@ class PartSettings(BaseModel):
     """The settings of a reporter or an encoder: keys beside its ``name`` in the experiment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def with_model(self, reporter: "PartSettings") -> Self:
+        """Return an encoder's settings with what they take over from the reporter's.
+
+        Raises:
+            PhysFedError: If the reporter has not what is missing.
+        """
+        return self
 
 
 @dataclass(frozen=True)
