@@ -10,6 +10,8 @@ from physfed_ray.cli_parser import make_parser
 from physfed_ray.errors import PhysFedError
 
 if TYPE_CHECKING:
+    from physfed_ray.data.prepared import Prepared
+    from physfed_ray.experiment import Experiment
     from physfed_ray.runtime.jobs import Jobs
 
 INTERRUPTED = 130
@@ -138,23 +140,42 @@ def _wants_stop() -> bool:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from physfed_ray.data.prepare import left_out_files, prepare
+    from physfed_ray.data.prepare import left_out_files
     from physfed_ray.experiment import load_experiment
-    from physfed_ray.progress import progress
 
     experiment = load_experiment(options.experiment, options.set)
-    with progress() as show:
-        if options.runtime == "inline":
-            prepared = prepare(experiment, progress=show)
-        else:
-            from physfed_ray.runtime.cluster import connect
-            from physfed_ray.runtime.prepare import prepare_on_ray
-
-            connect(options.address)
-            prepared = prepare_on_ray(experiment, show)
+    prepared = _prepared(experiment, options)
     for why, path in left_out_files(experiment):
         print(f"left out ({why}): {path}")
     print(prepared.root)
+
+
+def _prepared(experiment: "Experiment", options: argparse.Namespace) -> "Prepared":
+    from physfed_ray.progress import progress
+
+    with progress() as show:
+        if options.runtime == "inline":
+            from physfed_ray.data.prepare import prepare
+
+            return prepare(experiment, progress=show)
+        from physfed_ray.runtime.cluster import connect
+        from physfed_ray.runtime.prepare import prepare_on_ray
+
+        connect(options.address)
+        return prepare_on_ray(experiment, show)
+
+
+def _reports(options: argparse.Namespace) -> None:
+    from physfed_ray.data.prepared import Prepared
+    from physfed_ray.evaluation.reports_page import find, write_reports_page
+
+    found = find(options.target, options.set)
+    if isinstance(found, Prepared):
+        page = write_reports_page(found, options.out, options.show)
+    else:
+        prepared = _prepared(found, options)
+        page = write_reports_page(prepared, options.out, options.show, found)
+    print(page)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -196,6 +217,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "jobs follow": _jobs_follow,
     "jobs stop": _jobs_stop,
     "prepare": _prepare,
+    "reports": _reports,
     "report": _report,
     "compare": _compare,
     "protocols": _protocols,

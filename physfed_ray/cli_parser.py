@@ -21,6 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_submit(commands)
     _add_jobs(commands)
     _add_prepare(commands)
+    _add_reports(commands)
     _add_report(commands)
     _add_compare(commands)
     _add_protocols(commands)
@@ -110,6 +111,47 @@ def _add_prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
     _runtime_arguments(prepare)
 
 
+def _add_reports(commands: "Commands[argparse.ArgumentParser]") -> None:
+    reports = _command(
+        commands,
+        "reports",
+        "Write a page of slices beside their reports and the nearest other reports.",
+        "physfed reports experiments/real_ct.yaml --show 24",
+        "physfed reports my.yaml --set reports.encoder.tokens=32 --out tokens.html",
+        "physfed reports runs/real_ct-scan_physfed-seed1",
+    )
+    reports.add_argument(
+        "target",
+        metavar="DIR|EXPERIMENT.yaml",
+        type=Path,
+        help="an experiment, whose missing data are prepared first, a run directory, or a folder "
+        "that `physfed prepare` printed",
+    )
+    reports.add_argument(
+        "--show",
+        metavar="N",
+        type=_count,
+        default=12,
+        help="slices to show, spread over clients and patients (default: 12)",
+    )
+    reports.add_argument(
+        "--out",
+        metavar="PAGE.html",
+        type=Path,
+        default=Path("reports.html"),
+        help="the page, which holds texts and pictures of patients (default: reports.html)",
+    )
+    _set_argument(reports)
+    _runtime_arguments(reports)
+
+
+def _count(text: str) -> int:
+    """Return a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a whole number of at least 1, not {text}")
+    return int(text)
+
+
 def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
     report = _command(
         commands,
@@ -192,6 +234,10 @@ def _command(
 
 def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
+    _set_argument(parser)
+
+
+def _set_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
