@@ -164,7 +164,7 @@ def _download(model: str, revision: str | None, patterns: tuple[str, ...]) -> Pa
             "is neither a folder nor known to the Hugging Face hub: correct the name, or log in "
             "with `hf auth login` if it is private"
         )
-    except (errors.HfHubHTTPError, OSError):
+    except Exception:  # the HTTP library's own errors too, which change with its name
         reason = (
             "is not complete on this machine and the Hugging Face hub cannot be reached: go "
             f"online, or fetch it elsewhere with `hf download {model}` and give the folder"
