@@ -137,7 +137,6 @@ def fits_in_memory(model: str, advice: str) -> Iterator[None]:
 def _load(files: ModelFiles, _version: str, settings: MllmSettings) -> Mllm:
     """Load; the version is there so that a folder that has changed is loaded again."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoConfig
     from transformers.utils import logging
 
@@ -154,15 +153,9 @@ def _load(files: ModelFiles, _version: str, settings: MllmSettings) -> Mllm:
             model = _load_weights(files, config, settings, options)
             if settings.device_map is None:
                 model.to("cuda" if torch.cuda.is_available() else "cpu")
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        ImportError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except PhysFedError:
+        raise
+    except Exception as error:  # each model's classes fail in their own way
         reason = " ".join(str(error).split())[:300]
         raise PhysFedError(
             f"The model {settings.model} cannot be loaded ({reason}): copy or download it again, "

@@ -41,6 +41,7 @@ class Hub:
         self.fetched: list[str] = []
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body, as the hub would."""
         parts = path.partition("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             if parts[2:4] != ["lab", "model"]:
@@ -68,7 +69,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     content = Hub()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             code, headers, body = content.answer(self.path)
             self.send_response(code)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -175,6 +176,8 @@ def test_an_unknown_revision_is_one_sentence(hub):
 
 
 class Settings(BaseModel):
+    """A model's key of an experiment."""
+
     model: ModelName
 
 

@@ -26,8 +26,9 @@ WORDS = (
     "describe this CT slice as a radiologist would : . , 0 1 2 3 4 5 6 7 8 9"
 )
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_'\"()[]/"
-SPREAD = 0.6
-"""Standard deviation of the random weights: with the usual 0.02, all images get one text."""
+SPREAD = 3.4
+"""Weights have this standard deviation over the root of the width: with the usual 0.02, all images
+get one text."""
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
@@ -63,12 +64,13 @@ def make_tiny_llava(folder: Path, width: int = 32, layers: int = 2, seed: int = 
     ids = _save_tokenizer(
         folder, _sentencepiece_like(), {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}, ("<image>",)
     )
+    spread = SPREAD / width**0.5
     common = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
-        "initializer_range": SPREAD,
+        "initializer_range": spread,
     }
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**common, image_size=56, patch_size=14),
@@ -83,7 +85,7 @@ def make_tiny_llava(folder: Path, width: int = 32, layers: int = 2, seed: int = 
         ),
         image_token_index=ids["<image>"],
         vision_feature_layer=-1,
-        initializer_range=SPREAD,
+        initializer_range=spread,
     )
     _save_model(LlavaForConditionalGeneration, config, folder, seed)
     _write(
@@ -130,10 +132,11 @@ def make_tiny_qwen(folder: Path, width: int = 32, layers: int = 2, seed: int = 0
         (*special, "<|video_pad|>"),
     )
     heads = 4
+    spread = SPREAD / width**0.5
     common = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
-        "initializer_range": SPREAD,
+        "initializer_range": spread,
     }
     config = Qwen2_5_VLConfig(
         text_config=common
