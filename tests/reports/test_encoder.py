@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.reports.encoder import MAX_TOKENS, MiniLM, minilm_folder
+from physfed_ray.reports.encoder import MINILM_MAX_TOKENS, MiniLM, minilm_folder
 
 TEXTS = [
     "Axial CT of the chest at the level of the heart.",
@@ -23,9 +23,13 @@ TEXTS = [
 ]
 
 
+def minilm(folder: Path | None = None, tokens: int = 1) -> MiniLM:
+    return MiniLM(MiniLM.Settings(tokens=tokens), folder)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> MiniLM:
-    return MiniLM(MiniLM.Settings())
+    return minilm()
 
 
 def test_shapes_and_unit_length(encoder):
@@ -37,18 +41,21 @@ def test_shapes_and_unit_length(encoder):
     assert np.linalg.norm(vectors, axis=-1) == pytest.approx(1, abs=1e-5)
 
 
-def test_one_by_one_equals_batched(encoder):
-    batched, _ = encoder.encode(TEXTS)
-    single = np.concatenate([encoder.encode([text])[0] for text in TEXTS])
-    assert np.abs(batched - single).max() < 1e-5
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_no_bit_depends_on_the_other_texts_or_their_order(tokens):
+    rng = np.random.default_rng(1)
+    encoder = minilm(tokens=tokens)
+    alone = {text: encoder.encode([text])[0][0] for text in TEXTS}
+    for _ in range(4):
+        texts = [TEXTS[i] for i in rng.integers(0, len(TEXTS), rng.integers(2, 7))]
+        vectors, _ = encoder.encode(texts)
+        assert all(np.array_equal(v, alone[t]) for v, t in zip(vectors, texts, strict=True))
 
 
-def test_order_and_repeats_are_kept(encoder):
-    repeated = [TEXTS[0], TEXTS[2], TEXTS[0], TEXTS[1]]
-    vectors, _ = encoder.encode(repeated)
-    assert np.array_equal(vectors[0], vectors[2])
-    backwards, _ = encoder.encode(repeated[::-1])
-    assert np.abs(backwards[::-1] - vectors).max() < 1e-5
+def test_short_texts_have_fewer_vectors():
+    vectors, mask = minilm(tokens=8).encode(["", "lung", TEXTS[0]])
+    assert mask.sum(1).tolist() == [2, 3, 8]  # [CLS] and [SEP] are two of them
+    assert np.linalg.norm(vectors, axis=-1) == pytest.approx(mask.astype(float), abs=1e-5)
 
 
 def test_nothing_to_encode(encoder):
@@ -57,8 +64,9 @@ def test_nothing_to_encode(encoder):
     assert mask.shape == (0, 1)
 
 
-def test_pooling_is_the_mean_over_real_tokens(encoder):
-    """The published model: mean of the last hidden states over the mask, then unit length."""
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_vectors_are_means_over_groups_of_the_real_tokens(tokens):
+    """The published model with one group: mean of the last hidden states, then unit length."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -68,13 +76,14 @@ def test_pooling_is_the_mean_over_real_tokens(encoder):
     batch = tokenizer(TEXTS[0], return_tensors="pt", padding="max_length", max_length=64)
     with torch.no_grad():
         hidden = model(**batch).last_hidden_state[0]
-    mean = hidden[batch["attention_mask"][0].bool()].mean(0).numpy()
-    expected = mean / np.linalg.norm(mean)
-    assert np.abs(encoder.encode(TEXTS[:1])[0][0, 0] - expected).max() < 1e-5
+    groups = np.array_split(hidden[batch["attention_mask"][0].bool()].numpy(), tokens)
+    means = np.stack([group.mean(0) for group in groups])
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    assert np.abs(minilm(tokens=tokens).encode(TEXTS[:1])[0][0] - expected).max() < 1e-5
 
 
 def test_long_texts_are_cut_at_the_models_limit(encoder):
-    cut = "lung " * (MAX_TOKENS - 2)
+    cut = "lung " * (MINILM_MAX_TOKENS - 2)
     assert np.abs(encoder.encode([cut])[0] - encoder.encode([TEXTS[4]])[0]).max() < 1e-5
 
 
@@ -92,7 +101,7 @@ def test_it_never_opens_a_connection(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    MiniLM(MiniLM.Settings()).encode(["text"])
+    minilm().encode(["text"])
     assert attempts == []
 
 
@@ -100,13 +109,14 @@ def test_a_missing_file_is_named(tmp_path: Path):
     folder = tmp_path / "model"
     shutil.copytree(minilm_folder(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(PhysFedError, match=r"model\.safetensors"):
-        MiniLM(MiniLM.Settings(), folder)
+        minilm(folder)
 
 
 def test_the_version_follows_the_files(tmp_path: Path, encoder):
     folder = tmp_path / "model"
     shutil.copytree(minilm_folder(), folder)
-    assert MiniLM(MiniLM.Settings(), folder).version == encoder.version
+    assert minilm(folder).version == encoder.version
+    assert minilm(tokens=2).version != encoder.version
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"changed": 1}))
-    assert MiniLM(MiniLM.Settings(), folder).version != encoder.version
+    assert minilm(folder).version != encoder.version
