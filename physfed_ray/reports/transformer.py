@@ -53,7 +53,7 @@ class TransformerEncoder(TextEncoder):
     def version(self) -> str:
         """See ``TextEncoder``."""
         code = code_version("reports/transformer.py", "reports/pooling.py")
-        return f"{code}-{self.files.version}-{self.pooling}-{self.tokens}"
+        return f"{code}-{self.files.version}-{self.pooling}-{self.tokens}-{self._longest}"
 
     @property
     def tokens(self) -> int:
