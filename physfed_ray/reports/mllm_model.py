@@ -207,7 +207,11 @@ def _load_processor(files: ModelFiles, config: Any, options: dict[str, Any]) -> 
         # Video processors need torchvision, which nothing here has to do with.
         names = (
             files.read(name).get("processor_class")
-            for name in ("processor_config.json", "preprocessor_config.json")
+            for name in (
+                "processor_config.json",
+                "preprocessor_config.json",
+                "tokenizer_config.json",
+            )
         )
         name = next((name for name in names if name), None)
         kind: Any = getattr(transformers, name or "", PROCESSOR_MAPPING.get(type(config), None))

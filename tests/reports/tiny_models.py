@@ -8,24 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
 
-WORDS = (
-    "axial section through the chest with both lungs aerated and no effusion seen "
-    "liver spleen kidneys vertebra bone soft tissue fat air normal small large left right "
-    "Übersicht Größe Lunge unauffällig Wirbelkörper Höhe Gefäß é è ñ çırpı żebro "
-    "胸部 肝臓 肺 骨 正常 異常 所見 なし 右 左 폐 간 뼈 정상 Печень лёгкие норма 🫁 🦴 "
-    "describe this CT slice as a radiologist would : . , 0 1 2 3 4 5 6 7 8 9"
-)
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_'\"()[]/"
+from tests.reports.tiny_tokenizers import byte_level, save_tokenizer, sentencepiece_like
+
 SPREAD = 3.4
 """Weights have this standard deviation over the root of the width: with the usual 0.02, all images
 get one text."""
@@ -42,6 +27,13 @@ QWEN_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
 
@@ -61,8 +53,8 @@ def make_tiny_llava(folder: Path, width: int = 32, layers: int = 2, seed: int = 
         LlavaForConditionalGeneration,
     )
 
-    ids = _save_tokenizer(
-        folder, _sentencepiece_like(), {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}, ("<image>",)
+    ids = save_tokenizer(
+        folder, sentencepiece_like(), {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}, ("<image>",)
     )
     spread = SPREAD / width**0.5
     common = {
@@ -125,9 +117,9 @@ def make_tiny_qwen(folder: Path, width: int = 32, layers: int = 2, seed: int = 0
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     special = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
-    ids = _save_tokenizer(
+    ids = save_tokenizer(
         folder,
-        _byte_level(),
+        byte_level(),
         {"eos": "<|im_end|>", "pad": "<|endoftext|>"},
         (*special, "<|video_pad|>"),
     )
@@ -187,6 +179,86 @@ def make_tiny_qwen(folder: Path, width: int = 32, layers: int = 2, seed: int = 0
     return folder
 
 
+def make_tiny_gemma(folder: Path, width: int = 32, layers: int = 2, seed: int = 0) -> Path:
+    """Save a Gemma 3 (as MedGemma: SigLIP, tied embeddings, sliding window); return its folder.
+
+    Args:
+        folder: Made where it is missing.
+        width: Length of the hidden states.
+        layers: Of the language model and of the vision tower.
+        seed: Of the weights.
+    """
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    images = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    ids = save_tokenizer(
+        folder,
+        sentencepiece_like(),
+        {"bos": "<bos>", "eos": "<eos>", "pad": "<pad>"},
+        (*images.values(), "<start_of_turn>", "<end_of_turn>"),
+        images,
+    )
+    common = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+    }
+    spread = SPREAD / width**0.5
+    config = Gemma3Config(
+        text_config=common
+        | {
+            "vocab_size": len(ids),
+            "num_key_value_heads": 2,
+            "head_dim": width // 4,
+            "query_pre_attn_scalar": width // 4,
+            "max_position_embeddings": 1024,
+            "sliding_window": 32,
+            "layer_types": ["sliding_attention"] * (layers - 1) + ["full_attention"],
+            "initializer_range": spread,
+            "bos_token_id": ids["<bos>"],
+            "eos_token_id": ids["<eos>"],
+            "pad_token_id": ids["<pad>"],
+        },
+        vision_config=common | {"image_size": 56, "patch_size": 14},
+        mm_tokens_per_image=16,
+        boi_token_index=ids["<start_of_image>"],
+        eoi_token_index=ids["<end_of_image>"],
+        image_token_index=ids["<image_soft_token>"],
+        initializer_range=spread,
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = Gemma3ForConditionalGeneration(config)
+        # It is 0 until it is trained: no image would reach the text.
+        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
+        # Embeddings that are the output's weights too would repeat the last token for ever.
+        model.model.language_model.embed_tokens.weight.mul_(0.05)
+        # Normalised queries and keys attend to everything alike, whatever the other weights.
+        for layer in model.model.language_model.layers:
+            layer.self_attn.q_norm.weight.fill_(4)
+            layer.self_attn.k_norm.weight.fill_(4)
+    model.save_pretrained(folder)
+    _write(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": "Gemma3ImageProcessor",
+            "processor_class": "Gemma3Processor",
+            "size": {"height": 56, "width": 56},
+        },
+    )
+    _write(
+        folder / "processor_config.json",
+        {"processor_class": "Gemma3Processor", "image_seq_length": 16},
+    )
+    _write(folder / "chat_template.json", {"chat_template": GEMMA_TEMPLATE})
+    return folder
+
+
 def _sections(half: int) -> list[int]:
     """Split half a head's length among time, height and width."""
     time = half // 2
@@ -198,68 +270,6 @@ def _save_model(kind: Any, config: Any, folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind(config).save_pretrained(folder)
-
-
-def _sentencepiece_like() -> Tokenizer:
-    """Return a BPE of words with a leading mark, which spells what it does not know as bytes."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=["<unk>", "<s>", "</s>", "<pad>", *(f"<0x{i:02X}>" for i in range(256))],
-        initial_alphabet=list(LETTERS),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([WORDS] * 4, trainer)
-    return tokenizer
-
-
-def _byte_level() -> Tokenizer:
-    """Return a byte-level BPE, some of whose tokens are parts of characters."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([WORDS] * 4, trainer)
-    return tokenizer
-
-
-def _save_tokenizer(
-    folder: Path, tokenizer: Tokenizer, roles: dict[str, str], others: tuple[str, ...]
-) -> dict[str, int]:
-    """Save a tokenizer with its special tokens; return the number of each token."""
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True) for token in (*roles.values(), *others)]
-    )
-    if "bos" in roles:
-        from tokenizers.processors import TemplateProcessing
-
-        bos = roles["bos"]
-        tokenizer.post_processor = TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **{f"{role}_token": token for role, token in roles.items()}
-    )
-    fast.save_pretrained(folder)
-    return dict(tokenizer.get_vocab())
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
