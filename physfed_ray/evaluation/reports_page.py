@@ -153,7 +153,7 @@ def write_reports_page(
     template = (files("physfed_ray.evaluation") / "reports.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     html = environment.from_string(template).render(
-        name=prepared.root.name if experiment is None else experiment.name,
+        name=f"data {prepared.root.name[:8]}" if experiment is None else experiment.name,
         lead=_lead(corpus, chosen),
         numbers=_numbers(corpus, found),
         openings=found.openings,
@@ -220,7 +220,7 @@ def _makers(prepared: Prepared, experiment: Experiment | None) -> list[tuple[str
     """Return who wrote and embedded the reports."""
     size = f"{prepared.statistics.tokens} x {prepared.statistics.dim} numbers a report"
     if experiment is None:
-        return [("Embedding", size), ("Reporter", "not told by prepared data: give the experiment")]
+        return [("Reporter", "not told by prepared data: give the experiment"), ("Embedding", size)]
     describer = experiment.reports.make()
     pairs = []
     for role, spec, version in (
