@@ -203,21 +203,20 @@ def _load_processor(files: ModelFiles, config: Any, options: dict[str, Any]) -> 
     auto: Any = transformers.AutoProcessor
     try:
         return auto.from_pretrained(files.folder, **options)
-    except ImportError:
+    except ImportError as missing:
         # Video processors need torchvision, which nothing here has to do with.
         names = (
-            files.read(name).get("processor_class")
-            for name in (
-                "processor_config.json",
-                "preprocessor_config.json",
-                "tokenizer_config.json",
-            )
+            files.read(f"{part}_config.json").get("processor_class")
+            for part in ("processor", "preprocessor", "tokenizer")
         )
-        name = next((name for name in names if name), None)
-        kind: Any = getattr(transformers, name or "", PROCESSOR_MAPPING.get(type(config), None))
+        name = next((name for name in names if name), "")
+        kind: Any = getattr(transformers, name, PROCESSOR_MAPPING.get(type(config), None))
         if kind is None or "video_processor" not in kind.get_attributes():
             raise
-        return _without_video(kind).from_pretrained(files.folder, **options)
+        try:
+            return _without_video(kind).from_pretrained(files.folder, **options)
+        except TypeError:  # it cannot do without
+            raise missing from None
 
 
 def _without_video(kind: Any) -> Any:
