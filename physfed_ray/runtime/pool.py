@@ -2,14 +2,12 @@
 
 import faulthandler
 import logging
-import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -111,22 +109,6 @@ class PoolReporter:
             written = iter(self._describer.report(images) if new else [])
             return self._describer.embed([next(written) if r is None else r for r in known])
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Describe a batch of Ray Data: the columns that ``_read`` makes."""
-        known = [r if k else None for r, k in zip(batch["report"], batch["known"], strict=True)]
-        described = self.describe(batch["hu"], known)
-        context = ray.get_runtime_context()
-        rows = len(described)
-        return {
-            "image": batch["image"],
-            "report": np.array(described.report, object),
-            "embedding": described.embedding,
-            "mask": described.mask,
-            "actor": np.array([context.get_actor_id()] * rows, object),
-            "process": np.array([f"{context.get_node_id()} {os.getpid()}"] * rows, object),
-            "restarted": np.full(rows, context.was_current_actor_reconstructed),
-        }
-
 
 @contextmanager
 def _one_sentence(reports: Reports) -> Iterator[None]:
@@ -161,18 +143,23 @@ def _at_most(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def as_sentence(error: ray.exceptions.RayError, pool: Pool) -> PhysFedError:
-    """Return one sentence for what Ray raises about a reporter."""
+def as_sentence(error: Exception, pool: Pool) -> PhysFedError:
+    """Return one sentence for what Ray raises when a reporter failed or died."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     if isinstance(cause, PhysFedError):
-        return cause
+        return PhysFedError(str(cause).splitlines()[0])  # Ray Data adds lines of its own
     if isinstance(error, ray.exceptions.RayTaskError):
         return PhysFedError(
             f"describing slices on Ray failed ({type(cause).__name__}): repeat it with --runtime "
             "inline to see the whole error"
         )
+    return died(pool, type(error).__name__)
+
+
+def died(pool: Pool, detail: str) -> PhysFedError:
+    """Return the sentence about a batch, or a request, whose reporters died."""
     return PhysFedError(
-        f"describing a batch failed {pool.retries + 1} times because its reporter died or took "
-        f"longer than reports.pool.timeout_s = {pool.timeout_s:g} ({type(error).__name__}): give "
-        "it more memory or time, or lower reports.pool.max_batch"
+        f"describing slices failed {pool.retries + 1} times because their reporter died or took "
+        f"longer than reports.pool.timeout_s = {pool.timeout_s:g} ({detail}): give it more memory "
+        "or time, or lower reports.pool.max_batch"
     )

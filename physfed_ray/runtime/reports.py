@@ -7,29 +7,82 @@ retries. Requests that come one by one, each with somebody waiting for it, go to
 """
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_put,
+)
 from ray.util.annotations import RayDeprecationWarning
 
 from physfed_ray.data.description import DescribedSlices, Slice
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
-from physfed_ray.experiment.reports import Pool
 from physfed_ray.reports.base import Described
-from physfed_ray.runtime.pool import PoolReporter, as_sentence, share
+from physfed_ray.runtime.pool import PoolReporter, as_sentence, died, share
 
 RATE_AFTER_S = 1.0
 """A rate over less time says nothing."""
+_numbers = count(1)
+"""Of the actors that this process has named."""
+
+
+class BatchReporter(PoolReporter):
+    """A reporter that Ray Data hands batches to.
+
+    Ray repeats a batch whose actor died without end, because it cannot tell a batch that kills
+    from a machine that is lost and stays unreachable for a while. So what has begun is counted
+    here, in the cluster's own store of keys.
+
+    Args:
+        reports: As in ``PoolReporter``.
+        gpus: As in ``PoolReporter``.
+        run: What no other job's batches are counted under.
+    """
+
+    def __init__(self, reports: Reports, gpus: float, run: str) -> None:
+        super().__init__(reports, gpus)
+        self._pool, self._run = reports.pool, run
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Describe a batch, the columns that ``_reader`` makes."""
+        known = [r if k else None for r, k in zip(batch["report"], batch["known"], strict=True)]
+        with self._counted(batch["image"]):
+            described = self.describe(batch["hu"], known)
+        context, rows = ray.get_runtime_context(), len(described)
+        return {
+            "image": batch["image"],
+            "report": np.array(described.report, object),
+            "embedding": described.embedding,
+            "mask": described.mask,
+            "actor": np.array([context.get_actor_id()] * rows, object),
+            "process": np.array([f"{context.get_node_id()} {os.getpid()}"] * rows, object),
+            "restarted": np.full(rows, context.was_current_actor_reconstructed),
+        }
+
+    @contextmanager
+    def _counted(self, images: Sequence[str]) -> Iterator[None]:
+        key = f"{self._run}/{blake2b(''.join(images).encode(), digest_size=16).hexdigest()}"
+        begun = int(_internal_kv_get(key) or 0)
+        if begun > self._pool.retries:
+            raise died(self._pool, "the same batch each time")
+        _internal_kv_put(key, str(begun + 1))
+        yield
+        _internal_kv_del(key)
 
 
 @dataclass
@@ -43,7 +96,7 @@ class _Health:
     restarted: set[str] = field(default_factory=set)
 
     def words(self, batch: Mapping[str, Any]) -> str:
-        """Count a batch of ``PoolReporter`` in, and return the health in words."""
+        """Count a batch of ``BatchReporter`` in, and return the health in words."""
         self.actors.update(batch["actor"])
         self.restarted.update(batch["process"][batch["restarted"]])
         self.done += len(batch["image"])
@@ -67,19 +120,42 @@ def describe_on_ray(reports: Reports, slices: Sequence[Slice]) -> Iterator[Descr
         PhysFedError: No machine can carry a reporter, a batch fails, or its actors die more often
             than it is retried.
     """
-    if not slices:
-        return
-    health = _Health()
-    with _errors(reports.pool):
-        with _quiet_data() as data:
-            dataset = _dataset(data, reports, slices)
-        for batch in dataset.iter_batches(batch_size=None):
-            described = Described(list(batch["report"]), batch["embedding"], batch["mask"])
-            yield DescribedSlices(list(batch["image"]), described, health.words(batch))
+    health, left = _Health(), {s.image: s for s in slices}
+    for attempt in range(reports.pool.retries + 1):
+        try:
+            for batch in _batches(reports, list(left.values())) if left else ():
+                described = Described(list(batch["report"]), batch["embedding"], batch["mask"])
+                for image in batch["image"]:
+                    del left[image]
+                yield DescribedSlices(list(batch["image"]), described, health.words(batch))
+            return
+        except ray.exceptions.ActorDiedError as error:
+            # For good, by `ray.kill`: Ray does not start another one in its place.
+            if attempt == reports.pool.retries:
+                raise as_sentence(error, reports.pool) from error
 
 
-def _dataset(data: Any, reports: Reports, slices: Sequence[Slice]) -> Any:
+def _batches(reports: Reports, slices: Sequence[Slice]) -> Iterator[dict[str, Any]]:
+    """Yield what ``BatchReporter`` returns for each batch."""
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    try:
+        yield from _quiet(_dataset(reports, slices)).iter_batches(batch_size=None)
+    except ray.exceptions.ActorDiedError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise as_sentence(error, reports.pool) from error
+    except ExecutionTimeoutError as error:
+        raise PhysFedError(
+            "the Ray cluster had no room for a reporter for half an hour: end what occupies its "
+            "CPUs and GPUs, or lower reports.pool.cpus_per_reporter or gpus_per_reporter"
+        ) from error
+
+
+def _dataset(reports: Reports, slices: Sequence[Slice]) -> Any:
     """Return the pipeline: read on this node, perhaps the only one with the files; describe."""
+    import ray.data as data
+
     pool, each = reports.pool, share(reports)
     chunks = [slices[i : i + pool.max_batch] for i in range(0, len(slices), pool.max_batch)]
     here = ray.get_runtime_context().get_node_id()
@@ -92,23 +168,24 @@ def _dataset(data: Any, reports: Reports, slices: Sequence[Slice]) -> Any:
         num_cpus=0,
         label_selector={"ray.io/node-id": here},
     )
-    numbers = count(1)
 
     def of_actor() -> dict[str, Any]:
-        return {"name": f"reporter-{next(numbers)}", "max_task_retries": pool.retries}
+        return {"name": f"reporter-{next(_numbers)}"}
 
-    return read.map_batches(
-        PoolReporter,
-        fn_constructor_args=(reports, each.gpus),
-        batch_size=pool.max_batch,
-        batch_format="numpy",
-        compute=data.ActorPoolStrategy(
-            min_size=min(pool.min_size, len(chunks)), max_size=min(each.most, len(chunks))
-        ),
-        num_cpus=each.cpus,
-        num_gpus=each.gpus,
-        ray_remote_args_fn=of_actor,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # there is no other way so far
+        return read.map_batches(
+            BatchReporter,
+            fn_constructor_args=(reports, each.gpus, uuid4().hex),
+            batch_size=pool.max_batch,
+            batch_format="numpy",
+            compute=data.ActorPoolStrategy(
+                min_size=min(pool.min_size, len(chunks)), max_size=min(each.most, len(chunks))
+            ),
+            num_cpus=each.cpus,
+            num_gpus=each.gpus,
+            ray_remote_args_fn=of_actor,
+        )
 
 
 def _reader() -> Callable[[Any], dict[str, Any]]:
@@ -144,34 +221,12 @@ def _table(slices: Sequence[Slice]) -> Any:
     )
 
 
-@contextmanager
-def _quiet_data() -> Iterator[Any]:
-    """Give ``ray.data``, whose data sets made here print nothing; its log file has it all."""
-    import ray.data as data
-
+def _quiet(dataset: Any) -> Any:
+    """Return the pipeline, which prints nothing; Ray Data's own log file has it all."""
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL + 1)
-    context = data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True
-    with warnings.catch_warnings(), data.DataContext.current(context):
-        warnings.simplefilter("ignore", RayDeprecationWarning)  # see of_actor
-        yield data
-
-
-@contextmanager
-def _errors(pool: Pool) -> Iterator[None]:
-    """Turn what Ray raises into one sentence."""
-    from ray.data.exceptions import ExecutionTimeoutError
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise as_sentence(error, pool) from error
-    except ExecutionTimeoutError as error:
-        raise PhysFedError(
-            "the Ray cluster had no room for a reporter for half an hour: end what occupies its "
-            "CPUs and GPUs, or lower reports.pool.cpus_per_reporter or gpus_per_reporter"
-        ) from error
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    dataset.context.raise_original_map_exception = True
+    return dataset

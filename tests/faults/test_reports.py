@@ -1,0 +1,64 @@
+"""Machines and reporters are lost while slices are described."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.nodes import Nodes, wait_for
+
+COUNT = 120
+REPORTER = "MapWorker"
+
+
+class Job:
+    """A process that describes slices."""
+
+    def __init__(self, cluster: Nodes, folder: Path) -> None:
+        self._said = folder / "said.txt"
+        command = [sys.executable, "-m", "tests.faults.describing"]
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen(
+                [*command, cluster.address, str(folder), str(COUNT)],
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def text(self) -> str:
+        """All that it said."""
+        return self._said.read_text()
+
+    def wait_for(self, words: str) -> None:
+        """Wait until it says something."""
+        wait_for(lambda: words in self.text or self.process.poll() is not None, words)
+        assert words in self.text, self.text
+
+    def succeeds(self) -> None:
+        """Wait for a good end, with nothing said but the health."""
+        assert self.process.wait(120) == 0, self.text
+        *health, end = self.text.splitlines()
+        assert end == f"{COUNT} described"
+        assert all(re.match(r"\d reporters?(, |$)", line) for line in health), self.text
+
+
+@contextmanager
+def job(cluster: Nodes, folder: Path) -> Iterator[Job]:
+    running = Job(cluster, folder)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_a_machine_is_lost_and_the_others_describe_all(cluster: Nodes, tmp_path: Path) -> None:
+    cluster.add()
+    lost = cluster.add()
+    with job(cluster, tmp_path) as running:
+        running.wait_for("2 reporters")
+        wait_for(lambda: cluster.processes_of(lost, REPORTER), "a reporter on the machine")
+        cluster.kill(lost)
+        running.succeeds()

@@ -1,0 +1,144 @@
+"""A pool of reporters gives what one process gives, whatever happens to its actors."""
+
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util import list_named_actors
+
+from physfed_ray.data.description import DescribedSlices, run_inline
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Reports
+from physfed_ray.experiment.reports import Pool
+from physfed_ray.runtime.pool import share
+from physfed_ray.runtime.reports import describe_on_ray
+from tests.runtime.reporters import SECRET, OddReports, random_slices
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+PATIENCE_S = 30.0
+
+
+def content(batches: Iterable[DescribedSlices]) -> dict[str, tuple[str, bytes, bytes]]:
+    """Return each slice's description, bit for bit."""
+    found = {}
+    for batch in batches:
+        d = batch.described
+        for row, image in enumerate(batch.images):
+            assert image not in found, "described twice"
+            found[image] = (d.report[row], d.embedding[row].tobytes(), d.mask[row].tobytes())
+    return found
+
+
+def odd(tmp_path: Path, **pool: object) -> OddReports:
+    settings = {"max_batch": 4, "max_size": 2, "retries": 2} | pool
+    return OddReports(folder=tmp_path, pool=Pool.model_validate(settings))
+
+
+def test_the_pool_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 17, size=32)
+    slices += random_slices(tmp_path / "b.arrow", 6, size=32, seed=1)
+    slices[3] = replace(slices[3], report="Röntgen: 肺 \N{LUNGS}")
+    slices[20] = replace(slices[20], report="")
+    reports = Reports(pool=Pool(max_batch=5, max_size=2))
+    found = content(describe_on_ray(reports, slices))
+    assert found == content(run_inline(reports, slices))
+    assert found[slices[3].image][0] == "Röntgen: 肺 \N{LUNGS}"
+
+
+def test_a_reporter_that_dies_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 30)
+    reports = odd(tmp_path, max_size=1)
+    expected = content(run_inline(reports, slices))
+    (tmp_path / "once-kill").touch()
+    batches = list(describe_on_ray(reports, slices))
+    assert content(batches) == expected
+    assert "1 restarted" in batches[-1].health
+
+
+def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 60)
+    reports = odd(tmp_path, max_size=1)
+    expected = content(run_inline(reports, slices))
+    (tmp_path / "dawdle").touch()
+    running = describe_on_ray(reports, slices)
+    batches = [next(running)]
+    ray.kill(ray.get_actor(reporters()[0]))
+    (tmp_path / "dawdle").unlink()
+    batches += running
+    assert content(batches) == expected
+
+
+def test_a_reporter_that_hangs_is_replaced(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 9)
+    (tmp_path / "once-hang").touch()
+    found = content(describe_on_ray(odd(tmp_path, timeout_s=1), slices))
+    assert set(found) == {s.image for s in slices}
+
+
+def test_a_batch_that_kills_every_reporter_ends_the_job(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 4)
+    (tmp_path / "kill").touch()
+    with pytest.raises(PhysFedError, match=r"failed 2 times because their reporter died") as raised:
+        list(describe_on_ray(odd(tmp_path, retries=1), slices))
+    assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("complain", "there is no model here; copy it."),
+        ("quote", r"failed \(ValueError at reporters.py:\d+\)"),
+    ],
+)
+def test_an_error_is_one_sentence_without_a_report(
+    tmp_path: Path, fault: str, sentence: str
+) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 4)
+    (tmp_path / fault).touch()
+    with pytest.raises(PhysFedError, match=sentence) as raised:
+        list(describe_on_ray(odd(tmp_path), slices))
+    assert str(raised.value).count("\n") == 0
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_pool_that_is_left_early_leaves_no_reporter(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 80)
+    (tmp_path / "dawdle").touch()
+    running = describe_on_ray(odd(tmp_path, min_size=2), slices)
+    next(running)
+    assert len(reporters()) == 2
+    running.close()
+    ends = time.monotonic() + PATIENCE_S
+    while reporters():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    assert len(list(tmp_path.glob("batch-*"))) < 20
+
+
+def reporters() -> list[str]:
+    return [name for name in list_named_actors() if name.startswith("reporter-")]
+
+
+def test_the_pool_grows_with_the_queue(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 120)
+    (tmp_path / "dawdle").touch()
+    for batch in describe_on_ray(odd(tmp_path), slices):
+        if batch.health.startswith("2 reporters"):
+            return
+    pytest.fail("there was one reporter all the time")
+
+
+def test_auto_is_what_the_cluster_carries() -> None:
+    assert share(Reports()).most == 4
+    assert share(Reports(pool=Pool(cpus_per_reporter=1.5))).most == 2
+    assert share(Reports()).gpus == 0
+
+
+def test_a_reporter_that_fits_no_machine_is_refused() -> None:
+    with pytest.raises(PhysFedError, match=r"room for a reporter with 900 CPU\(s\)"):
+        share(Reports(pool=Pool(cpus_per_reporter=900)))
