@@ -1,5 +1,7 @@
 """Text models of real classes, tiny and random: BERT, and CLIP with and without its images."""
 
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
     BertConfig,
+    BertForMaskedLM,
     BertModel,
     CLIPConfig,
     CLIPModel,
@@ -229,14 +232,34 @@ def test_weights_that_the_checkpoint_lacks_are_not_invented(tmp_path, folders):
         encoder_of(tmp_path).encode(["text"])
 
 
-def test_a_pooler_may_be_absent(tmp_path, folders):
-    """As in every BERT that was trained to fill in masked words."""
-    copy(folders["bert"], tmp_path, but="model.safetensors")
-    weights = load_file(folders["bert"] / "model.safetensors")
-    kept = {key: value for key, value in weights.items() if not key.startswith("pooler")}
-    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    expected = encoder_of(folders["bert"]).encode(TEXTS)[0]
-    assert np.array_equal(encoder_of(tmp_path).encode(TEXTS)[0], expected)
+def test_models_made_for_another_task_are_read_silently(tmp_path, folders):
+    """A BERT that was trained to fill in masked words has a head, and no pooler."""
+    told = []
+    logger = logging.getLogger("transformers")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = told.append
+    logger.addHandler(handler)
+    try:
+        model = BertForMaskedLM(BertConfig(**TEXT))
+        weights = load_file(folders["bert"] / "model.safetensors")
+        model.bert.load_state_dict(weights, strict=False)
+        model.save_pretrained(tmp_path)
+        save_tokenizer(tmp_path)
+        expected = encoder_of(folders["bert"]).encode(TEXTS)[0]
+        assert np.array_equal(encoder_of(tmp_path).encode(TEXTS)[0], expected)
+        encoder_of(folders["clip"]).encode(TEXTS)
+    finally:
+        logger.removeHandler(handler)
+    assert told == []
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, folders):
+    copy(folders["bert"], tmp_path, but="config.json")
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
+    classes = {"AutoModel": "code.Model", "AutoConfig": "code.Config"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": classes}))
+    with pytest.raises(PhysFedError, match="cannot be read"):
+        encoder_of(tmp_path).encode(["text"])
 
 
 def test_damaged_weights_are_one_sentence(tmp_path, folders):
