@@ -166,8 +166,9 @@ def _download(model: str, revision: str | None, patterns: tuple[str, ...]) -> Pa
         )
     except Exception:  # the HTTP library's own errors too, which change with its name
         reason = (
-            "is not complete on this machine and the Hugging Face hub cannot be reached: go "
-            f"online, or fetch it elsewhere with `hf download {model}` and give the folder"
+            "is no folder, not complete in this machine's cache, and the Hugging Face hub cannot "
+            "be reached: correct the path, go online, or fetch it elsewhere with "
+            f"`hf download {model} --local-dir FOLDER` and give that folder"
         )
     raise PhysFedError(f"The model {at} {reason}.")
 

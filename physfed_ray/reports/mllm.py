@@ -31,6 +31,9 @@ PROMPT = (
     "without headings, measurements or advice."
 )
 
+_CONTROL_CHARACTERS = dict.fromkeys({*range(32), 127} - {ord("\n"), ord("\t")})
+"""What a terminal or a page would obey instead of showing."""
+
 
 class MllmReporterSettings(MllmSettings):
     """Keys of ``reports.reporter`` with the name ``mllm``."""
@@ -62,7 +65,7 @@ class MllmReporterSettings(MllmSettings):
             getattr(self, name) == type(self).model_fields[name].default for name in given
         )
         if not self.do_sample and not defaults:
-            raise ValueError(f"{' and '.join(sorted(given))} need do_sample: true")
+            raise ValueError(f"without do_sample: true, remove {' and '.join(sorted(given))}")
         return self
 
 
@@ -125,7 +128,7 @@ class MllmReporter(Reporter):
             )
         new = tokens[:, inputs["input_ids"].shape[1] :]
         texts = mllm.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [text.translate(_CONTROL_CHARACTERS).strip() for text in texts]
 
     def _inputs(self, rgb: np.ndarray) -> Any:
         """Return the processor's tensors for B pictures (B, n, n, 3) uint8."""

@@ -126,10 +126,11 @@ def fits_in_memory(model: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-        if not is_cpu and not isinstance(error, torch.OutOfMemoryError):
+        on_cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
+        if not on_cpu and not on_gpu:
             raise
-        device = "this machine" if is_cpu else "the GPU"
+        device = "this machine" if on_cpu else "the GPU"
         raise PhysFedError(f"The model {model} does not fit in {device}: {advice}.") from None
 
 

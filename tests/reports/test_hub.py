@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 from pydantic import BaseModel
@@ -19,6 +20,8 @@ from physfed_ray.reports.hub import (
     find_model,
     fingerprint,
 )
+from physfed_ray.reports.mllm import MllmReporter
+from tests.reports.tiny_models import make_tiny_llava
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEWER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -173,6 +176,19 @@ def test_an_unknown_name_is_one_sentence(hub, name):
 def test_an_unknown_revision_is_one_sentence(hub):
     with pytest.raises(PhysFedError, match=r"revision v9 does not exist"):
         find_model("lab/model", "v9")
+
+
+def test_a_model_of_the_hub_says_what_it_says_from_a_folder(hub, tmp_path):
+    folder = make_tiny_llava(tmp_path / "tiny")
+    hub.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hu = np.random.default_rng(0).normal(0, 300, (2, 32, 32)).astype(np.float32)
+    common = {"max_new_tokens": 8}
+    online = MllmReporter(MllmReporter.Settings(model="lab/model", **common))
+    assert "model.safetensors" not in hub.fetched
+    local = MllmReporter(MllmReporter.Settings(model=str(folder), **common))
+    assert online.report(hu) == local.report(hu)
+    assert COMMIT in online.version
+    assert COMMIT not in local.version
 
 
 class Settings(BaseModel):

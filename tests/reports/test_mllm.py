@@ -122,6 +122,7 @@ def test_texts_are_not_ascii_alone(folder):
     texts = "".join(make_reporter(folder, max_new_tokens=40).report(slices()))
     assert any(ord(letter) > 255 for letter in texts)
     assert texts.encode("utf-8")
+    assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in texts)
 
 
 @pytest.mark.parametrize("size", [16, 100, 512])

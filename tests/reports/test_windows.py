@@ -40,9 +40,9 @@ def test_values_that_are_no_numbers_are_air():
     assert to_rgb(hu, "soft")[0, ..., 0].tolist() == [[0, 255], [0, 0]]
 
 
-def test_a_window_must_rise():
+def test_a_window_is_a_name_or_rises():
     check = TypeAdapter(Channels).validate_python
     assert check([-160, 240]) == (-160, 240)
-    for wrong in ([240, -160], [0, 0], [1, 2, 3], "liver"):
-        with pytest.raises(ValidationError):
+    for wrong in ([240, -160], [0, 0], [1, 2, 3], "liver", ["a", "b"], 7, None):
+        with pytest.raises(ValidationError, match=r"lung_soft_bone, lung, .* or \[low, high\]"):
             check(wrong)
