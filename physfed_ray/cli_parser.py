@@ -117,7 +117,7 @@ def _add_reports(commands: "Commands[argparse.ArgumentParser]") -> None:
         "reports",
         "Write a page of slices beside their reports and the nearest other reports.",
         "physfed reports experiments/real_ct.yaml --show 24",
-        "physfed reports my.yaml --set 'reports.encoder={name: minilm, tokens: 32}' --out tokens.html",
+        "physfed reports my.yaml --set 'reports.encoder={name: minilm, tokens: 32}' --out t.html",
         "physfed reports runs/real_ct-scan_physfed-seed1",
     )
     reports.add_argument(
