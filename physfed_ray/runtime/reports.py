@@ -29,7 +29,7 @@ from ray.experimental.internal_kv import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
-from physfed_ray.data.description import DescribedSlices, Slice
+from physfed_ray.data.description import DescribedSlices, Slice, run_inline
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.reports.base import Described
@@ -37,6 +37,8 @@ from physfed_ray.runtime.pool import PoolReporter, as_sentence, died, share
 
 RATE_AFTER_S = 1.0
 """A rate over less time says nothing."""
+WORTH_S = 20.0
+"""A pool takes seconds to start, longer than measuring and embedding some hundred slices."""
 _numbers = count(1)
 """Of the actors that this process has named."""
 
@@ -111,16 +113,27 @@ class _Health:
         return ", ".join(words)
 
 
-def describe_on_ray(reports: Reports, slices: Sequence[Slice]) -> Iterator[DescribedSlices]:
+def describe_on_ray(
+    reports: Reports, slices: Sequence[Slice], worth_s: float = WORTH_S
+) -> Iterator[DescribedSlices]:
     """Describe slices in a pool of actors; see ``physfed_ray.data.description.run_inline``.
 
     Batches come as they are finished, in any order. Closing the iterator ends the actors.
+
+    Args:
+        reports: What to describe with, and ``reports.pool``.
+        slices: What to describe.
+        worth_s: Seconds of work that are worth starting a pool for, where no GPU is used.
 
     Raises:
         PhysFedError: No machine can carry a reporter, a batch fails, or its actors die more often
             than it is retried.
     """
     health, left = _Health(), {s.image: s for s in slices}
+    for quick in _while_quick(reports, slices, worth_s):
+        for image in quick.images:
+            del left[image]
+        yield quick
     for attempt in range(reports.pool.retries + 1):
         try:
             for batch in _batches(reports, list(left.values())) if left else ():
@@ -133,6 +146,25 @@ def describe_on_ray(reports: Reports, slices: Sequence[Slice]) -> Iterator[Descr
             # For good, by `ray.kill`: Ray does not start another one in its place.
             if attempt == reports.pool.retries:
                 raise as_sentence(error, reports.pool) from error
+
+
+def _while_quick(
+    reports: Reports, slices: Sequence[Slice], worth_s: float
+) -> Iterator[DescribedSlices]:
+    """Describe in this process as long as what is left takes less than ``worth_s``."""
+    describer = reports.make()
+    if not worth_s or describer.reporter.uses_gpu or describer.encoder.uses_gpu:
+        return
+    done, begun = -1, 0.0
+    for batch in run_inline(reports, slices):
+        yield batch
+        if done < 0:  # it waited for the models
+            done, begun = 0, time.monotonic()
+            slices = slices[len(batch.images) :]
+            continue
+        done += len(batch.images)
+        if (time.monotonic() - begun) / done * (len(slices) - done) > worth_s:
+            return
 
 
 def _batches(reports: Reports, slices: Sequence[Slice]) -> Iterator[dict[str, Any]]:

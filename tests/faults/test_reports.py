@@ -1,6 +1,5 @@
 """Machines and reporters are lost while slices are described."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.nodes import Nodes, wait_for
 
-COUNT = 120
+COUNT = 80
 REPORTER = "MapWorker"
 
 
@@ -37,11 +36,11 @@ class Job:
         assert words in self.text, self.text
 
     def succeeds(self) -> None:
-        """Wait for a good end, with nothing said but the health."""
+        """Wait for a good end, with nothing said about Ray's actors."""
         assert self.process.wait(120) == 0, self.text
-        *health, end = self.text.splitlines()
-        assert end == f"{COUNT} described"
-        assert all(re.match(r"\d reporters?(, |$)", line) for line in health), self.text
+        assert self.text.splitlines()[-1] == f"{COUNT} described"
+        assert "restarted" in self.text
+        assert REPORTER not in self.text
 
 
 @contextmanager

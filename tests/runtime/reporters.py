@@ -32,6 +32,7 @@ class Sums(Reporter):
     """
 
     name = "sums"
+    uses_gpu = True  # so that no process of the caller's own describes
 
     def __init__(self, folder: Path) -> None:
         super().__init__(PartSettings())

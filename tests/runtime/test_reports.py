@@ -45,9 +45,25 @@ def test_the_pool_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
     slices[3] = replace(slices[3], report="Röntgen: 肺 \N{LUNGS}")
     slices[20] = replace(slices[20], report="")
     reports = Reports(pool=Pool(max_batch=5, max_size=2))
-    found = content(describe_on_ray(reports, slices))
+    found = content(describe_on_ray(reports, slices, worth_s=0))
     assert found == content(run_inline(reports, slices))
     assert found[slices[3].image][0] == "Röntgen: 肺 \N{LUNGS}"
+
+
+def test_no_pool_is_started_for_a_few_slices(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 9)
+    reports = Reports(pool=Pool(max_batch=4))
+    batches = list(describe_on_ray(reports, slices))
+    assert content(batches) == content(run_inline(reports, slices))
+    assert not any(batch.health for batch in batches)
+
+
+def test_a_pool_is_started_for_what_would_take_long(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 24)
+    reports = Reports(pool=Pool(max_batch=4, max_size=1))
+    batches = list(describe_on_ray(reports, slices, worth_s=1e-6))
+    assert content(batches) == content(run_inline(reports, slices))
+    assert [bool(batch.health) for batch in batches[:3]] == [False, False, True]
 
 
 def test_a_reporter_that_dies_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
