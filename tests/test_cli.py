@@ -13,6 +13,7 @@ from physfed_ray.cli_parser import make_parser
 
 COMMANDS = (
     "run",
+    "reports",
     "submit",
     "jobs",
     "prepare",

@@ -15,6 +15,7 @@ from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.store import read_client_data, read_scans
 from physfed_ray.experiment import Experiment, Reports
 from physfed_ray.reports.cache import DescriptionCache
+from tests.reports.tiny_models import make_tiny_llava
 
 SLICES = 3 * 4
 
@@ -143,3 +144,16 @@ def test_a_text_of_two_images_is_embedded_once(tmp_path: Path) -> None:
     assert cache.missing(["first", "second"]) == {}
     one, two = cache.get(["second", "first"]).embedding
     assert np.array_equal(one, two)
+
+
+def test_another_prompt_writes_every_report_anew(tmp_path: Path) -> None:
+    model = str(make_tiny_llava(tmp_path / "model"))
+    reporter = {"name": "mllm", "model": model, "max_new_tokens": 4}
+    first = prepare(make_experiment(tmp_path, reporter=reporter))
+    again, changed = Counted(), Counted()
+    assert prepare(make_experiment(tmp_path, reporter=reporter), run_reports=again) == first
+    assert again.slices == []
+    reporter |= {"prompt": "Which organ is this?"}
+    second = prepare(make_experiment(tmp_path, reporter=reporter), run_reports=changed)
+    assert [s.report for s in changed.slices] == [None] * SLICES
+    assert second.root != first.root
