@@ -196,6 +196,7 @@ def _deployment(serve: Any, reports: Reports, each: Share) -> Any:
             "upscale_delay_s": MORE_AFTER_S,
             "downscale_delay_s": LESS_AFTER_S,
             "look_back_period_s": MORE_AFTER_S,
+            "metrics_interval_s": MORE_AFTER_S / 4,
         },
         ray_actor_options={"num_cpus": each.cpus, "num_gpus": each.gpus},
         logging_config=_LOGGING,

@@ -121,11 +121,3 @@ def test_no_answer_in_time_is_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "hang").touch()
         with pytest.raises(PhysFedError, match=r"within reports.pool.timeout_s = 1.5 \(.*\)"):
             service.describe(HU[:1])
-        (tmp_path / "hang").unlink()
-        ends = time.monotonic() + PATIENCE_S
-        while True:  # the reporter that hung is replaced
-            try:
-                assert len(service.describe(HU[:1])) == 1
-                break
-            except PhysFedError:
-                assert time.monotonic() < ends

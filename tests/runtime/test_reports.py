@@ -45,7 +45,9 @@ def test_the_pool_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
     slices[3] = replace(slices[3], report="Röntgen: 肺 \N{LUNGS}")
     slices[20] = replace(slices[20], report="")
     reports = Reports(pool=Pool(max_batch=5, max_size=2))
-    found = content(describe_on_ray(reports, slices, worth_s=0))
+    batches = list(describe_on_ray(reports, slices, worth_s=1e-6))
+    assert [bool(batch.health) for batch in batches[:3]] == [False, False, True]
+    found = content(batches)
     assert found == content(run_inline(reports, slices))
     assert found[slices[3].image][0] == "Röntgen: 肺 \N{LUNGS}"
 
@@ -58,22 +60,16 @@ def test_no_pool_is_started_for_a_few_slices(tmp_path: Path) -> None:
     assert not any(batch.health for batch in batches)
 
 
-def test_a_pool_is_started_for_what_would_take_long(tmp_path: Path) -> None:
-    slices = random_slices(tmp_path / "a.arrow", 24)
-    reports = Reports(pool=Pool(max_batch=4, max_size=1))
-    batches = list(describe_on_ray(reports, slices, worth_s=1e-6))
-    assert content(batches) == content(run_inline(reports, slices))
-    assert [bool(batch.health) for batch in batches[:3]] == [False, False, True]
-
-
-def test_a_reporter_that_dies_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
+def test_a_reporter_that_dies_or_hangs_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 30)
-    reports = odd(tmp_path, max_size=1)
+    reports = odd(tmp_path, max_size=1, timeout_s=2)
     expected = content(run_inline(reports, slices))
     (tmp_path / "once-kill").touch()
+    (tmp_path / "once-hang").touch()
     batches = list(describe_on_ray(reports, slices))
     assert content(batches) == expected
-    assert "1 restarted" in batches[-1].health
+    assert "restarted" in batches[-1].health
+    assert not list(tmp_path.glob("once-*"))
 
 
 def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
@@ -87,13 +83,6 @@ def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "dawdle").unlink()
     batches += running
     assert content(batches) == expected
-
-
-def test_a_reporter_that_hangs_is_replaced(tmp_path: Path) -> None:
-    slices = random_slices(tmp_path / "a.arrow", 9)
-    (tmp_path / "once-hang").touch()
-    found = content(describe_on_ray(odd(tmp_path, timeout_s=1), slices))
-    assert set(found) == {s.image for s in slices}
 
 
 def test_a_batch_that_kills_every_reporter_ends_the_job(tmp_path: Path) -> None:
@@ -122,31 +111,22 @@ def test_an_error_is_one_sentence_without_a_report(
     assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
-def test_a_pool_that_is_left_early_leaves_no_reporter(tmp_path: Path) -> None:
-    slices = random_slices(tmp_path / "a.arrow", 80)
+def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) -> None:
+    slices = random_slices(tmp_path / "a.arrow", 200)
     (tmp_path / "dawdle").touch()
-    running = describe_on_ray(odd(tmp_path, min_size=2), slices)
-    next(running)
+    running = describe_on_ray(odd(tmp_path), slices)
+    assert any(batch.health.startswith("2 reporters") for batch in running)
     assert len(reporters()) == 2
     running.close()
     ends = time.monotonic() + PATIENCE_S
     while reporters():
         assert time.monotonic() < ends
         time.sleep(0.05)
-    assert len(list(tmp_path.glob("batch-*"))) < 20
+    assert len(list(tmp_path.glob("batch-*"))) < 50
 
 
 def reporters() -> list[str]:
     return [name for name in list_named_actors() if name.startswith("reporter-")]
-
-
-def test_the_pool_grows_with_the_queue(tmp_path: Path) -> None:
-    slices = random_slices(tmp_path / "a.arrow", 120)
-    (tmp_path / "dawdle").touch()
-    for batch in describe_on_ray(odd(tmp_path), slices):
-        if batch.health.startswith("2 reporters"):
-            return
-    pytest.fail("there was one reporter all the time")
 
 
 def test_auto_is_what_the_cluster_carries() -> None:
