@@ -63,6 +63,8 @@ class ReportService:
         trace: TracebackType | None,
     ) -> None:
         # Serve itself stays: it belongs to the cluster, where others may use it.
+        # Its router goes: it would start a new Ray if it asked after this one's end.
+        self._handle.shutdown()
         _quiet_serve().delete(self._name)
 
     def describe(self, hu: np.ndarray) -> Described:
