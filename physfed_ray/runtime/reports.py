@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
@@ -168,11 +168,12 @@ def _while_quick(
 
 
 def _batches(reports: Reports, slices: Sequence[Slice]) -> Iterator[dict[str, Any]]:
-    """Yield what ``BatchReporter`` returns for each batch."""
+    """Yield what ``BatchReporter`` returns for each batch; no actor is left at the end."""
     from ray.data.exceptions import ExecutionTimeoutError
 
+    names: list[str] = []
     try:
-        yield from _quiet(_dataset(reports, slices)).iter_batches(batch_size=None)
+        yield from _quiet(_dataset(reports, slices, names)).iter_batches(batch_size=None)
     except ray.exceptions.ActorDiedError:
         raise
     except ray.exceptions.RayError as error:
@@ -182,10 +183,20 @@ def _batches(reports: Reports, slices: Sequence[Slice]) -> Iterator[dict[str, An
             "the Ray cluster had no room for a reporter for half an hour: end what occupies its "
             "CPUs and GPUs, or lower reports.pool.cpus_per_reporter or gpus_per_reporter"
         ) from error
+    finally:
+        for name in names:  # after an error Ray Data may leave some
+            with suppress(ValueError):
+                ray.kill(ray.get_actor(name))
 
 
-def _dataset(reports: Reports, slices: Sequence[Slice]) -> Any:
-    """Return the pipeline: read on this node, perhaps the only one with the files; describe."""
+def _dataset(reports: Reports, slices: Sequence[Slice], names: list[str]) -> Any:
+    """Return the pipeline: read on this node, perhaps the only one with the files; describe.
+
+    Args:
+        reports: What to describe with.
+        slices: What to describe.
+        names: Gets the name of every actor that is started.
+    """
     import ray.data as data
 
     pool, each = reports.pool, share(reports)
@@ -202,7 +213,8 @@ def _dataset(reports: Reports, slices: Sequence[Slice]) -> Any:
     )
 
     def of_actor() -> dict[str, Any]:
-        return {"name": f"reporter-{next(_numbers)}"}
+        names.append(f"reporter-{next(_numbers)}")
+        return {"name": names[-1]}
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)  # there is no other way so far

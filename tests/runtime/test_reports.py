@@ -16,6 +16,7 @@ from physfed_ray.experiment import Reports
 from physfed_ray.experiment.reports import Pool
 from physfed_ray.runtime.pool import share
 from physfed_ray.runtime.reports import describe_on_ray
+from tests.reports.tiny_models import make_tiny_llava
 from tests.runtime.reporters import SECRET, OddReports, random_slices
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -105,10 +106,12 @@ def test_an_error_is_one_sentence_without_a_report(
 ) -> None:
     slices = random_slices(tmp_path / "a.arrow", 4)
     (tmp_path / fault).touch()
+    before = set(reporters())
     with pytest.raises(PhysFedError, match=sentence) as raised:
         list(describe_on_ray(odd(tmp_path), slices))
     assert str(raised.value).count("\n") == 0
     assert SECRET not in "".join(traceback.format_exception(raised.value))
+    assert_none_is_left(before)
 
 
 def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) -> None:
@@ -119,11 +122,34 @@ def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) ->
     assert any(batch.health.startswith("2 reporters") for batch in running)
     assert set(reporters()) - before
     running.close()
+    assert_none_is_left(before)
+    assert len(list(tmp_path.glob("batch-*"))) < 50
+
+
+def assert_none_is_left(before: set[str]) -> None:
     ends = time.monotonic() + PATIENCE_S
     while set(reporters()) - before:
         assert time.monotonic() < ends
         time.sleep(0.05)
-    assert len(list(tmp_path.glob("batch-*"))) < 50
+
+
+def test_a_multimodal_model_says_in_the_pool_what_it_says_alone(tmp_path: Path) -> None:
+    reporter = {
+        "name": "mllm",
+        "model": str(make_tiny_llava(tmp_path / "model")),
+        "max_new_tokens": 5,
+    }
+    pool = {"max_batch": 4, "max_size": 1}
+    reports = Reports.model_validate(
+        {"reporter": reporter, "encoder": {"name": "mllm", "tokens": 3}, "pool": pool}
+    )
+    slices = random_slices(tmp_path / "a.arrow", 10)
+    found = content(describe_on_ray(reports, slices))
+    expected = content(run_inline(reports, slices))
+    assert {image: text for image, (text, _, _) in found.items()} == {
+        image: text for image, (text, _, _) in expected.items()
+    }
+    assert len({text for text, _, _ in found.values()}) > 1
 
 
 def reporters() -> list[str]:
