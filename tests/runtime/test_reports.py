@@ -115,7 +115,7 @@ def test_an_error_is_one_sentence_without_a_report(
 
 
 def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) -> None:
-    slices = random_slices(tmp_path / "a.arrow", 200)
+    slices = random_slices(tmp_path / "a.arrow", 1200)  # one reporter would take 90 s
     (tmp_path / "dawdle").touch()
     before = set(reporters())
     running = describe_on_ray(odd(tmp_path), slices)
@@ -123,7 +123,7 @@ def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) ->
     assert set(reporters()) - before
     running.close()
     assert_none_is_left(before)
-    assert len(list(tmp_path.glob("batch-*"))) < 50
+    assert len(list(tmp_path.glob("batch-*"))) < 300
 
 
 def assert_none_is_left(before: set[str]) -> None:
