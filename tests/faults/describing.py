@@ -10,7 +10,6 @@ import ray
 
 from physfed_ray.data.description import run_inline
 from physfed_ray.experiment.reports import Pool
-from physfed_ray.runtime.quiet import quiet
 from physfed_ray.runtime.reports import describe_on_ray
 from tests.runtime.reporters import OddReports, random_slices
 
@@ -19,8 +18,7 @@ def main(address: str, folder: Path, count: int) -> None:
     """Describe random slices."""
     reports = OddReports(folder=folder, pool=Pool(max_batch=4, retries=1))
     slices = random_slices(folder / "scans.arrow", count)
-    with quiet():
-        ray.init(address, logging_level="ERROR", log_to_driver=False)
+    ray.init(address, logging_level="ERROR", log_to_driver=False)
     (folder / "dawdle").touch()
     found: dict[str, str] = {}
     for batch in describe_on_ray(reports, slices):

@@ -36,11 +36,10 @@ class Job:
         assert words in self.text, self.text
 
     def succeeds(self) -> None:
-        """Wait for a good end, with nothing said about Ray's actors."""
+        """Wait for a good end, which Ray's own lines about its retries may follow."""
         assert self.process.wait(120) == 0, self.text
-        assert self.text.splitlines()[-1] == f"{COUNT} described"
+        assert f"{COUNT} described" in self.text.splitlines(), self.text
         assert "restarted" in self.text
-        assert REPORTER not in self.text
 
 
 @contextmanager
