@@ -22,6 +22,16 @@ SPLITS = ("train", "validation", "test")
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 
+CLUSTERS = ("cluster", "faults", "runtime")
+"""Folders of tests that start Ray clusters, of which two at a time overload a small machine."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Deal the tests to two processes, one of which has the clusters (``--dist loadgroup``)."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    item.add_marker(pytest.mark.xdist_group("clusters" if folder in CLUSTERS else "rest"))
+
+
 @pytest.fixture(scope="session")
 def real_ct() -> Path:
     """Return the folder of real clinical DICOM, or skip where it is absent."""
