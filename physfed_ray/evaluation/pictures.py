@@ -1,5 +1,6 @@
 """Panels of CT slices with their errors, in HU windows."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,12 +136,8 @@ def _titles(headings: Sequence[str]) -> list[str]:
 
 
 def _wrapped(title: str) -> str:
-    """Break a long heading at its first comma or parenthesis, so that columns stay narrow."""
-    for mark in (", ", " ("):
-        if len(title) > 14 and mark in title:
-            first, rest = title.split(mark, 1)
-            return f"{first}{mark.rstrip(' (')}\n{'(' if '(' in mark else ''}{rest}"
-    return title
+    """Break a long heading, so that columns stay narrow."""
+    return textwrap.fill(title, 22, break_on_hyphens=False)
 
 
 def _caption(image: NDArray[np.float32], full: NDArray[np.float32], window: Window) -> str:
