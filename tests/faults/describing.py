@@ -16,7 +16,7 @@ from tests.runtime.reporters import OddReports, random_slices
 
 def main(address: str, folder: Path, count: int) -> None:
     """Describe random slices."""
-    reports = OddReports(folder=folder, pool=Pool(max_batch=4, retries=1))
+    reports = OddReports(folder=folder, pool=Pool(min_size=2, max_batch=4, retries=1))
     slices = random_slices(folder / "scans.arrow", count)
     ray.init(address, logging_level="ERROR", log_to_driver=False)
     (folder / "dawdle").touch()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.nodes import Nodes, wait_for
 
-COUNT = 80
+COUNT = 240
 REPORTER = "MapWorker"
 
 

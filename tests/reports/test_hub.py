@@ -59,6 +59,8 @@ class Hub:
             if revision not in ("main", self.head):
                 return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
             return 200, {}, json.dumps({"id": "lab/model", "sha": self.head}).encode()
+        if parts[:2] != ["lab", "model"]:
+            return 404, {}, b"{}"  # what the library asks for its own purposes
         if self.gated:
             return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
         self.fetched.append(parts[-1])
