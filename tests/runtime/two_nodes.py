@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 STORE_BYTES = 80 * 2**20
-JOIN_S = 60.0
+JOIN_S = 180.0
 
 
 @dataclass(frozen=True)
