@@ -145,7 +145,7 @@ class Machine:
             text=True,
         )
 
-    def check(self, *command: str, timeout: float = 240.0, **env: str) -> str:
+    def check(self, *command: str, timeout: float = 400.0, **env: str) -> str:
         """Run a command that must succeed, and return its output."""
         process = self.start(*command, **env)
         try:

@@ -14,13 +14,16 @@ import yaml
 from tests.cluster.machines import ROOT, Machine, make_key, why_impossible
 
 IMPOSSIBLE = why_impossible()
-pytestmark = pytest.mark.skipif(IMPOSSIBLE is not None, reason=str(IMPOSSIBLE))
+pytestmark = [
+    pytest.mark.skipif(IMPOSSIBLE is not None, reason=str(IMPOSSIBLE)),
+    pytest.mark.timeout(900),
+]
 
 JOBS = "http://127.0.0.1:8265"
 WITH_TOKEN = {"RAY_AUTH_MODE": "token"}
 WRONG_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
-WAIT_S = 150.0
+WAIT_S = 300.0
 
 JOIN_AS_DRIVER = "import ray; ray.init(address='auto')"
 SCRIPT = """
@@ -96,6 +99,15 @@ class Site:
         self.launcher.check("ray", "get-auth-token", "--generate")
         self.launcher.check("ray", "up", "--yes", self.config)
 
+    def status(self) -> str:
+        """Return what `ray status` prints on the head."""
+        return self.launcher.check("ray", "exec", self.config, "ray status")
+
+    def log_of_autoscaler(self) -> str:
+        """Return the end of what the autoscaler wrote, which says why a machine is missing."""
+        logs = "/tmp/ray/session_latest/logs"
+        return self.head.check("bash", "-c", f"tail -n 50 {logs}/monitor.{{log,out,err}}")
+
     def close(self) -> None:
         """End every machine with all that runs on it."""
         for machine in self.machines:
@@ -138,13 +150,15 @@ def test_the_token_is_brought_and_readable_by_its_owner_alone(site: Site) -> Non
     assert token.read_text() not in Path(site.config).read_text()
 
 
-def test_a_submitted_script_runs_on_every_machine(site: Site, tmp_path: Path) -> None:
+def test_a_submitted_script_runs_on_every_machine(site: Site) -> None:
     script = site.launcher.home / "where.py"
     script.write_text(SCRIPT)
     printed = site.launcher.check("ray", "submit", site.config, str(script), "--", str(WAIT_S))
-    assert "seen: head worker-1 worker-2" in printed
-    status = site.launcher.check("ray", "exec", site.config, "ray status")
-    assert "3 local.cluster.node" in status
+    assert "seen: head worker-1 worker-2" in printed, site.log_of_autoscaler()
+    limit = time.monotonic() + WAIT_S
+    while "3 local.cluster.node" not in (status := site.status()):
+        assert time.monotonic() < limit, status + site.log_of_autoscaler()
+        time.sleep(1)
 
 
 @pytest.mark.usefixtures("tunnel")
