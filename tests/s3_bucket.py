@@ -8,8 +8,11 @@ import threading
 from collections.abc import Iterator
 from typing import Literal
 
-How = Literal["gone", "busy", "forbidden"]
-ANSWERS = {"busy": (503, "ServiceUnavailable"), "forbidden": (403, "AccessDenied")}
+How = Literal["gone", "silent", "busy", "forbidden"]
+ANSWERS: dict[How | None, tuple[int, str]] = {
+    "busy": (503, "ServiceUnavailable"),
+    "forbidden": (403, "AccessDenied"),
+}
 
 
 class Proxy:
@@ -17,7 +20,7 @@ class Proxy:
 
     Attributes:
         port: Where it listens, also after it was cut off and put back.
-        refused: Connections that were answered with an error.
+        refused: Connections that were answered with an error or not at all.
     """
 
     def __init__(self, target: int) -> None:
@@ -29,7 +32,7 @@ class Proxy:
         self.restore()
 
     def cut(self, how: How = "gone") -> None:
-        """Break every connection, and refuse new ones or answer them with 503 or 403."""
+        """Break every connection, and refuse new ones, or answer them with 503, 403 or nothing."""
         self._how = how
         if how == "gone":
             self._shut(self._listener)
@@ -55,10 +58,19 @@ class Proxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        if self._how in ANSWERS:
+        how = self._how  # once: another thread may restore meanwhile
+        if how == "silent":
+            self.refused += 1
+            with contextlib.suppress(OSError):
+                while client.recv(65536):
+                    pass
+            self._shut(client)
+            return
+        answer = ANSWERS.get(how)
+        if answer is not None:
             with contextlib.suppress(OSError):
                 client.recv(65536)
-                client.sendall(_answer(*ANSWERS[self._how]))
+                client.sendall(_answer(*answer))
                 self.refused += 1
             self._shut(client)
             return

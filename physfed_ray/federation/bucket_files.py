@@ -17,6 +17,8 @@ LOG = logging.getLogger(__name__)
 RETRY_S = 600.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 LOG_INTERVAL_S = 10.0
+SILENCE_S, SLOWEST = 60.0, 256 * 1024
+"""A write that takes longer than this, and a second for so many bytes, is begun again."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"} | dict.fromkeys(
     ("az", "abfs", "abfss", "adl"), "azure"
 )
@@ -102,8 +104,11 @@ class BucketFiles:
         Raises:
             PhysFedError: If there is no such bucket, it refuses, or it is out of reach too long.
         """
+        # aiobotocore waits without end for a server to accept a body that it was told of.
+        limit = SILENCE_S + len(content) / SLOWEST
+        options = {"timeout": limit} if self._fs.async_impl else {}
         try:
-            self._call(name, self._fs.pipe_file, self._path(name), content)
+            self._call(name, self._fs.pipe_file, self._path(name), content, **options)
         except FileNotFoundError as error:
             raise PhysFedError(
                 f"{self.url} cannot be written: there is no such bucket; create it or choose "

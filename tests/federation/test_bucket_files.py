@@ -70,13 +70,15 @@ def all_names(directory: RunDirectory) -> list[str]:
     return list(s3fs.S3FileSystem(use_listings_cache=False).find(directory.root))
 
 
-@pytest.mark.parametrize("how", ["gone", "busy"])
+@pytest.mark.parametrize("how", ["gone", "silent", "busy"])
 def test_an_unreachable_bucket_is_waited_for(
     directory: RunDirectory,
     proxy: Proxy,
     how: How,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bucket_files, "SILENCE_S", 8.0)
     directory.write("before", b"1")
     proxy.cut(how)
     back = threading.Timer(3.0, proxy.restore)
