@@ -22,14 +22,14 @@ SPLITS = ("train", "validation", "test")
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 
-CLUSTERS = ("cluster", "faults", "runtime")
-"""Folders whose tests start Ray clusters, of which one at a time is enough for two cores."""
+GROUPS = {"cluster": "faults", "faults": "faults", "runtime": "runtime"}
+"""Folders whose tests start Ray clusters: they wait a lot, but three at a time are too many."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Deal the tests to two processes, one of which has the clusters (``--dist loadgroup``)."""
+    """Deal the tests to three processes, two of which have the clusters (``--dist loadgroup``)."""
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    item.add_marker(pytest.mark.xdist_group("clusters" if folder in CLUSTERS else "rest"))
+    item.add_marker(pytest.mark.xdist_group(GROUPS.get(folder, "rest")))
 
 
 @pytest.fixture(scope="session")
