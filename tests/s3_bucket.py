@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from typing import Literal
 
 How = Literal["gone", "silent", "busy", "forbidden"]
-ANSWERS: dict[How | None, tuple[int, str]] = {
-    "busy": (503, "ServiceUnavailable"),
-    "forbidden": (403, "AccessDenied"),
+
+
+def _answer(status: int, code: str) -> bytes:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+ANSWERS = {
+    "silent": b"",
+    "busy": _answer(503, "ServiceUnavailable"),
+    "forbidden": _answer(403, "AccessDenied"),
 }
 
 
@@ -59,19 +68,13 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         how = self._how  # once: another thread may restore meanwhile
-        if how == "silent":
+        if how in ANSWERS:
             self.refused += 1
             with contextlib.suppress(OSError):
-                while client.recv(65536):
-                    pass
-            self._shut(client)
-            return
-        answer = ANSWERS.get(how)
-        if answer is not None:
-            with contextlib.suppress(OSError):
                 client.recv(65536)
-                client.sendall(_answer(*answer))
-                self.refused += 1
+                client.sendall(ANSWERS[how])
+                while how == "silent" and client.recv(65536):
+                    pass
             self._shut(client)
             return
         server = socket.create_connection(("127.0.0.1", self._target))
@@ -94,12 +97,6 @@ class Proxy:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
-
-
-def _answer(status: int, code: str) -> bytes:
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
-    head = f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\n"
-    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
 
 
 @contextlib.contextmanager
