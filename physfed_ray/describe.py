@@ -13,7 +13,7 @@ from physfed_ray.catalogue import PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
-from physfed_ray.methods.base import Method, Task
+from physfed_ray.methods.base import LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import parameter_counts
 from physfed_ray.progress import CLIENT_ROWS, byte_size, duration
@@ -119,6 +119,7 @@ def _method(experiment: Experiment) -> Method:
         embedding_mean=(0.0,) * text_encoder.dim,
         embedding_std=(1.0,) * text_encoder.dim,
         backbone=experiment.backbone,
+        optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from physfed_ray.batch import Batch
 from physfed_ray.data import dataset
 from physfed_ray.experiment import Training
-from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 
 PROBE = 64
@@ -49,8 +49,7 @@ def steps_per_round(training: Training, slices: int) -> int:
 def network_sizes(method: Method) -> tuple[int, int, int]:
     """Return the float32 numbers of the shared part, of the private part, and of all codes."""
     network = method.build(0)
-    children = [name for name, _ in network.named_children()]
-    private = [name for name in children if name not in method.shared]
+    private = private_parts(network, method.shared)
     codes = _codes(method, network)
     sizes = [FlatState(network, part).vector.numel() for part in (method.shared, private)]
     return sizes[0], sizes[1], 0 if codes is None else codes.numel()
@@ -72,7 +71,11 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.build(0)
     codes = _codes(method, network)
-    extras = {} if codes is None else {"codes": codes.numpy()}
+    published = method.publish(_probe_batch(method, probe, "cpu"))
+    collected = method.collect([published] * method.task.clients)
+    extras = {f"published.{name}": array for name, array in collected.items()}
+    if codes is not None:
+        extras["codes"] = codes.numpy()
     network = network.to(device).train()
     state = _begin(method, network, extras)
     batch = _probe_batch(method, probe, device)

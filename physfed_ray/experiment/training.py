@@ -14,7 +14,9 @@ class Training(Settings):
     rounds: int = Field(200, ge=1, description="federated rounds")
     local_epochs: int = Field(1, ge=1, description="passes over a client's slices in a round")
     batch_size: int = Field(20, ge=1, description="slices or patches in a step")
-    lr: float = Field(1e-3, gt=0, lt=1, description="Adam's learning rate")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="of every client")
+    lr: float = Field(1e-3, gt=0, lt=1, description="learning rate of the optimizer")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd; without a dampening")
     adam_eps: float = Field(
         1e-8,
         gt=0,
@@ -38,7 +40,7 @@ class Training(Settings):
         "constant", description="learning rate after the warm-up; cosine falls to 0"
     )
     optimizer_state: Literal["persist_private", "persist_all", "fresh"] = Field(
-        "persist_private", description="which moments of Adam survive a round"
+        "persist_private", description="which moments of the optimizer survive a round"
     )
     threads: int = Field(
         1, ge=1, le=256, description="CPU threads of a client; part of the result's bits"
@@ -51,6 +53,8 @@ class Training(Settings):
     def _fits_together(self) -> Self:
         if self.patches_per_slice > 1 and self.patch is None:
             raise ValueError("'patches_per_slice' above 1 needs 'patch', the patches' side")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError("'momentum' is of 'optimizer: sgd'; Adam has its own")
         if self.warmup_rounds >= self.rounds:
             raise ValueError(
                 f"'warmup_rounds' ({self.warmup_rounds}) must be below 'rounds' ({self.rounds})"

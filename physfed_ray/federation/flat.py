@@ -23,40 +23,49 @@ class Entry:
 
 
 class FlatState:
-    """The named children of a network, with every parameter and float buffer in one flat vector.
+    """Parts of a network, with every parameter and float buffer in one flat vector.
 
     The network's own tensors become views of ``vector``: writing the vector changes the network,
-    and training the network changes the vector, without a copy. Parameters come first, child by
-    child, then the persistent float buffers (running statistics), which no optimiser touches.
+    and training the network changes the vector, without a copy. Trained parameters come first,
+    part by part, then what no optimiser touches: frozen parameters (``requires_grad`` off) and the
+    persistent float buffers (running statistics).
+
+    Args:
+        network: The network.
+        parts: Paths of its submodules, such as ``encoder`` or ``encoder.layers``.
 
     Attributes:
         vector: (size,) float32, on the network's device.
         entries: Layout of the vector.
-        parameters: One flat leaf a child, a view of ``vector`` whose ``grad`` is a view of one
+        parameters: One flat leaf a part, a view of ``vector`` whose ``grad`` is a view of one
             flat gradient: what an optimiser is given.
         gradient: (trainable size,) float32.
     """
 
-    def __init__(self, network: nn.Module, children: Sequence[str]) -> None:
-        modules = {child: network.get_submodule(child) for child in children}
-        self._trained = [
-            (child, f"{child}.{name}", parameter)
-            for child, module in modules.items()
+    def __init__(self, network: nn.Module, parts: Sequence[str]) -> None:
+        modules = {part: network.get_submodule(part) for part in parts}
+        named = [
+            (part, f"{part}.{name}", parameter)
+            for part, module in modules.items()
             for name, parameter in module.named_parameters()
         ]
+        self._trained = [entry for entry in named if entry[2].requires_grad]
+        self._frozen = [(name, p) for _, name, p in named if not p.requires_grad]
         self._buffers = list(_persistent_float_buffers(modules))
         self.entries: list[Entry] = []
         for _, name, parameter in self._trained:
             self._append(name, parameter)
         total = self._size
+        for name, parameter in self._frozen:
+            self._append(name, parameter)
         for name, owner, leaf in self._buffers:
             self._append(name, owner.get_buffer(leaf))
-        values = [p.detach() for _, _, p in self._trained]
+        values = [p.detach() for _, _, p in self._trained] + [p.detach() for _, p in self._frozen]
         values += [owner.get_buffer(leaf) for _, owner, leaf in self._buffers]
         device = values[0].device if values else torch.device("cpu")
         self.gradient = torch.zeros(total, device=device)
         self.parameters = {
-            child: nn.Parameter(torch.empty(0, device=device)) for child, _, _ in self._trained
+            part: nn.Parameter(torch.empty(0, device=device)) for part, _, _ in self._trained
         }
         empty = torch.zeros(0, device=device)
         self.rebind(torch.cat([v.reshape(-1).float() for v in values]) if values else empty)
@@ -75,23 +84,25 @@ class FlatState:
         views = self.named()
         for _, name, parameter in self._trained:
             parameter.data = views[name]
+        for name, parameter in self._frozen:
+            parameter.data = views[name]
         for name, owner, leaf in self._buffers:
             setattr(owner, leaf, views[name])
-        for child, (start, stop) in self._spans().items():
-            self.parameters[child].data = vector[start:stop]
+        for part, (start, stop) in self._spans().items():
+            self.parameters[part].data = vector[start:stop]
 
     def _place_gradients(self) -> None:
         views = self.named(self.gradient, trained=True)
         for _, name, parameter in self._trained:
             parameter.grad = views[name]
-        for child, (start, stop) in self._spans().items():
-            self.parameters[child].grad = self.gradient[start:stop]
+        for part, (start, stop) in self._spans().items():
+            self.parameters[part].grad = self.gradient[start:stop]
 
     def _spans(self) -> dict[str, tuple[int, int]]:
         spans: dict[str, tuple[int, int]] = {}
-        for (child, _, _), entry in zip(self._trained, self.entries, strict=False):
-            start, _ = spans.get(child, (entry.offset, 0))
-            spans[child] = start, entry.offset + entry.size
+        for (part, _, _), entry in zip(self._trained, self.entries, strict=False):
+            start, _ = spans.get(part, (entry.offset, 0))
+            spans[part] = start, entry.offset + entry.size
         return spans
 
     def named(self, vector: Tensor | None = None, *, trained: bool = False) -> dict[str, Tensor]:
@@ -99,7 +110,7 @@ class FlatState:
 
         Args:
             vector: Another vector of this layout.
-            trained: Leave out the buffers.
+            trained: Leave out what no optimiser touches.
         """
         flat = self.vector if vector is None else vector
         entries = self.entries[: len(self._trained)] if trained else self.entries
@@ -115,9 +126,31 @@ class FlatState:
 def _persistent_float_buffers(
     modules: Mapping[str, nn.Module],
 ) -> Iterator[tuple[str, nn.Module, str]]:
-    for child, module in modules.items():
+    for part, module in modules.items():
         kept = module.state_dict()
         for name, buffer in module.named_buffers():
             if name in kept and buffer.is_floating_point():
                 path, _, leaf = name.rpartition(".")
-                yield f"{child}.{name}", module.get_submodule(path), leaf
+                yield f"{part}.{name}", module.get_submodule(path), leaf
+
+
+def private_parts(network: nn.Module, shared: Sequence[str]) -> list[str]:
+    """Return the paths of the largest submodules without anything shared, in the network's order.
+
+    Args:
+        network: A network whose parameters all lie in modules that are shared or private whole.
+        shared: Paths of the submodules that are shared.
+    """
+    return [path for path in _without(network, "", frozenset(shared)) if path]
+
+
+def _without(module: nn.Module, path: str, shared: frozenset[str]) -> Iterator[str]:
+    if path in shared:
+        return
+    if path and not any(name.startswith(f"{path}.") for name in shared):
+        yield path
+        return
+    if any(True for _ in module.parameters(recurse=False)):
+        raise ValueError(f"'{path}' has parameters of its own and is neither shared nor private")
+    for name, child in module.named_children():
+        yield from _without(child, f"{path}.{name}" if path else name, shared)

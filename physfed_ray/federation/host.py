@@ -22,7 +22,7 @@ from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.device import device_words
 from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.metrics import score_slices
-from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.orders import Evaluation, Job, Order, Scores, Watch
 from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.run_directory import RunDirectory, client_file
@@ -31,6 +31,7 @@ from physfed_ray.federation.training import (
     ClientResult,
     autocast,
     make_optimizer,
+    publish_client,
     to_device,
     train_client,
 )
@@ -59,10 +60,9 @@ class Host:
         self._spec = spec
         self._watch, self._locate = watch, locate
         self._network = spec.method.build(spec.seed).to(spec.device)
-        children = [name for name, _ in self._network.named_children()]
         shared = spec.method.shared
         self._shared = FlatState(self._network, shared)
-        self._private = FlatState(self._network, [c for c in children if c not in shared])
+        self._private = FlatState(self._network, private_parts(self._network, shared))
         self._optimizer = make_optimizer(
             spec, (self._shared, self._private), spec.method.learning_rate_scale
         )
@@ -158,6 +158,13 @@ class Host:
         if order.save:
             self._save(client)
         return replace(result, kept=True)
+
+    def publish(self, clients: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Return what clients tell the server of their data before the first round."""
+        return [
+            publish_client(self._spec, self._spec.clients[c], self._data(self._spec.files[c].train))
+            for c in clients
+        ]
 
     def save(self, clients: Sequence[int]) -> None:
         """Write those private states of these clients that no checkpoint has yet."""

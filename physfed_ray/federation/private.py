@@ -16,7 +16,6 @@ from physfed_ray.federation.flat import FlatState
 Persistence = Literal["persist_private", "persist_all", "fresh"]
 State = Mapping[str, Tensor]
 OUTDATED = -1
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class PrivateStates:
@@ -89,14 +88,15 @@ class PrivateStates:
             self._private.vector.copy_(self._initial)
             return
         self._private.vector.copy_(self._private.pack(state))
-        for child, parameter in self._kept.items():
-            if f"optimizer.{child}.step" in state:
-                moments = {
-                    name: state[f"optimizer.{child}.{name}"].to(parameter.device).clone()
-                    for name in MOMENTS
-                }
-                step = state[f"optimizer.{child}.step"].clone().to(parameter.device)
-                self._optimizer.state[parameter] = {"step": step, **moments}
+        for part, parameter in self._kept.items():
+            prefix = f"optimizer.{part}."
+            kept = {
+                name.removeprefix(prefix): value.to(parameter.device, copy=True)
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            if kept:
+                self._optimizer.state[parameter] = kept
 
     def swap_out(self, client: int, number: int) -> State:
         """Keep a copy, in the CPU's memory, of the current state as the client's after a round.
@@ -104,11 +104,10 @@ class PrivateStates:
         A GPU's memory is for the clients that share it to train in, not to wait in.
         """
         state = self._private.named(self._private.vector.to("cpu", copy=True))
-        for child, parameter in self._kept.items():
-            values = self._optimizer.state.get(parameter)
-            if values:
-                for name in ("step", *MOMENTS):
-                    state[f"optimizer.{child}.{name}"] = values[name].detach().to("cpu", copy=True)
+        for part, parameter in self._kept.items():
+            for name, value in self._optimizer.state.get(parameter, {}).items():
+                if value is not None:  # momentum that is off
+                    state[f"optimizer.{part}.{name}"] = value.detach().to("cpu", copy=True)
         self.keep(client, number, state)
         return state
 

@@ -35,7 +35,8 @@ class RoundRecord:
     """A round that was completed.
 
     Attributes:
-        sizes: Bytes of the shared vector, and of the small arrays that go with it.
+        sizes: Bytes of the shared vector, and of all that a client received in this round.
+        published: Bytes that all clients sent, and received, before the first round.
     """
 
     spec: Spec
@@ -44,6 +45,7 @@ class RoundRecord:
     outcome: RoundOutcome
     seconds: float
     sizes: tuple[int, int]
+    published: tuple[int, int] = 0, 0
 
     def rows(self) -> list[Row]:
         """Return each participant's losses, and the round's own figures as ``server``."""
@@ -89,10 +91,11 @@ class RoundRecord:
 
     def _bytes(self) -> tuple[int, int]:
         """Bytes that the participants would receive and send in a federation over a network."""
-        shared, extras = self.sizes
-        results = self.outcome.results.values()
-        uploads = sum(array.nbytes for result in results for array in result.uploads.values())
-        return len(results) * (shared + extras), len(results) * shared + uploads
+        shared, received = self.sizes
+        results, method = self.outcome.results.values(), self.spec.method
+        sent = sum(method.bytes_up(shared, result.uploads) for result in results)
+        up, down = self.published
+        return down + len(results) * received, up + sent
 
 
 def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,10 +15,11 @@ from physfed_ray.federation.metrics_table import Metrics, Row
 from physfed_ray.federation.orders import Evaluation, Job, Order
 from physfed_ray.federation.record import Event, RoundOutcome, RoundRecord, score_rows
 from physfed_ray.federation.run_directory import Manifest, RunDirectory
-from physfed_ray.federation.runtime import ActorLostError, Lost, Runtime
+from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.schedule import Plan, Schedule, Turn
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import learning_rate
+from physfed_ray.methods.base import Method
 
 T = TypeVar("T")
 PICTURED = 32
@@ -61,12 +61,6 @@ class Rounds:
         runtime.notice = self._say
         self._stand_at(Manifest(0, {client.id: 0 for client in spec.clients}))
 
-    @cached_property
-    def _sizes(self) -> tuple[int, int]:
-        """Bytes of the shared vector and of what goes with it."""
-        sizes: tuple[int, int] = self.runtime.server("sizes")
-        return sizes
-
     def _stand_at(self, manifest: Manifest) -> None:
         """Forget everything that no checkpoint has."""
         self.manifest = manifest
@@ -74,6 +68,8 @@ class Rounds:
         self._vectors: dict[int, tuple[Any, Any]] = {}
         self._unsaved: set[int] = set()
         self._pending: list[Row] = []
+        self._sizes: tuple[int, int] | None = None
+        self._published = 0, 0
 
     def _say(self, text: str) -> None:
         self._on_event({"event": "message", "text": text})
@@ -97,8 +93,27 @@ class Rounds:
         self.surviving(self._run_left)
 
     def _run_left(self) -> None:
+        if self.manifest.round == 0:
+            self._publish()
         while self.manifest.round < self.spec.training.rounds:
             self.run_round(self.manifest.round + 1)
+
+    def _publish(self) -> None:
+        """Let every client publish what its method wants to be known before the first round."""
+        calls: list[Call] = [
+            (host, "publish", (self.runtime.assignment[host],)) for host in self.runtime.hosts
+        ]
+        if type(self.spec.method).publish is Method.publish:
+            return
+        answers = self.runtime.fetch(self.runtime.start(calls))
+        by_client = {
+            client: published
+            for (_, _, (clients,)), answer in zip(calls, answers, strict=True)
+            for client, published in zip(clients, answer, strict=True)
+        }
+        published = [by_client[client] for client in sorted(by_client)]
+        up = sum(array.nbytes for arrays in published for array in arrays.values())
+        self._published = up, len(published) * self.runtime.server("collect", published)
 
     def surviving(self, step: Callable[[], T]) -> T:
         """Do a step; when something dies in it, go back to the last checkpoint and do it again."""
@@ -130,15 +145,17 @@ class Rounds:
             self.broadcast(self.manifest.round)  # while the server still has it
         outcome = self._train(number, plan)
         self._check_quorum(number, plan, outcome)
+        sizes = self._sizes or self.runtime.server("sizes")
         if outcome.results:
-            self._aggregate(number, outcome)
+            self._sizes = self._aggregate(number, outcome)
         seconds = time.monotonic() - began
         kept = {c for c, result in outcome.results.items() if result.kept}
         touched = {self.spec.clients[c].id: number for c in kept}
         private = self.manifest.private_rounds | touched
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
         self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
-        record = RoundRecord(self.spec, number, plan, outcome, seconds, self._sizes)
+        published = self._published if number == 1 else (0, 0)
+        record = RoundRecord(self.spec, number, plan, outcome, seconds, sizes, published)
         self._pending += record.rows()
         self._on_event(record.event())
         if number % self.spec.training.evaluate_every == 0:
@@ -300,10 +317,10 @@ class Rounds:
             "the cause and run again with --resume, or lower federation.quorum"
         )
 
-    def _aggregate(self, number: int, outcome: RoundOutcome) -> None:
+    def _aggregate(self, number: int, outcome: RoundOutcome) -> tuple[int, int]:
         absent = [c for c in range(len(self.spec.clients)) if c not in outcome.covered]
         uploads = {self.spec.clients[c].id: r.uploads for c, r in sorted(outcome.results.items())}
-        self.runtime.server(
+        sizes: tuple[int, int] = self.runtime.server(
             "aggregate",
             number,
             sorted(outcome.results),
@@ -312,6 +329,7 @@ class Rounds:
             self._schedule.stale,
             *self.runtime.combine(outcome.pieces),
         )
+        return sizes
 
     def _curve_rows(self, number: int) -> list[Row]:
         split = "validation" if any(f.validation for f in self.spec.files) else "test"

@@ -8,10 +8,13 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.run_directory import RunDirectory, round_name
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
+
+PUBLISHED = "published."
+"""What names of arrays begin with that clients publish once, before the first round."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +46,42 @@ class ParameterServer:
         self._network = spec.method.build(spec.seed)
         self._shared = FlatState(self._network, spec.method.shared)
         self._codes = self._compute_codes([client.g for client in spec.clients])
+        self._extras: dict[str, np.ndarray] = {}
         self._mean = torch.empty_like(self._shared.vector)
         self._spare: list[torch.Tensor] = []
 
     def broadcast(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the shared vector and the small arrays that go with it."""
-        extras = {} if self._codes is None else {"codes": self._codes}
-        return self._shared.vector.numpy(), extras
+        codes = {} if self._codes is None else {"codes": self._codes}
+        return self._shared.vector.numpy(), codes | self._extras
+
+    def collect(self, published: Sequence[Mapping[str, np.ndarray]]) -> int:
+        """Take what the clients, in their order, publish once; return the bytes each then gets."""
+        collected = self._spec.method.collect(published)
+        self._extras |= {PUBLISHED + name: array for name, array in collected.items()}
+        return sum(array.nbytes for array in collected.values())
 
     def recall(self, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return what was broadcast after an earlier round, from its checkpoint."""
         if number == 0:
-            first = ParameterServer(replace(self._spec, run_root=None))
-            return first.broadcast()
-        folder, directory = round_name(number), RunDirectory(str(self._spec.run_root))
-        vector, extras = self._shared.vector, {}
+            vector, codes = ParameterServer(replace(self._spec, run_root=None)).broadcast()
+            return vector, codes | self._published
+        vector = self._shared.vector.numpy()
         if self._shared.entries:
-            vector = self._shared.pack(directory.read_tensors(f"{folder}/server.safetensors"))
-        if self._codes is not None:
-            codes = directory.read_tensors(f"{folder}/codebook.safetensors")
-            extras = {name: value.numpy() for name, value in codes.items()}
-        return vector.numpy(), extras
+            name = f"{round_name(number)}/server.safetensors"
+            directory = RunDirectory(str(self._spec.run_root))
+            vector = self._shared.pack(directory.read_tensors(name)).numpy()
+        return vector, self._read_extras(number)
+
+    @property
+    def _published(self) -> dict[str, np.ndarray]:
+        return {name: a for name, a in self._extras.items() if name.startswith(PUBLISHED)}
+
+    def _read_extras(self, number: int) -> dict[str, np.ndarray]:
+        directory = RunDirectory(str(self._spec.run_root))
+        name = f"{round_name(number)}/codebook.safetensors"
+        tensors = directory.read_tensors(name) if directory.exists(name) else {}
+        return {name: value.numpy() for name, value in tensors.items()}
 
     def aggregate(
         self,
@@ -73,8 +91,8 @@ class ParameterServer:
         absent: Sequence[int],
         difference: bool,
         *pieces: Mapping[Node, np.ndarray | None],
-    ) -> None:
-        """Aggregate a round.
+    ) -> tuple[int, int]:
+        """Aggregate a round, and return ``sizes``.
 
         Args:
             number: The round.
@@ -104,17 +122,22 @@ class ParameterServer:
             mean = torch.div(total, weight, out=self._mean)
             if difference:
                 mean.add_(self._shared.vector)
-            new = torch.from_numpy(
-                method.aggregate(self._shared.vector.numpy(), mean.numpy(), uploads)
-            )
+            previous = self._shared.vector.numpy()
+            vector, extras = method.aggregate(previous, mean.numpy(), uploads, self._named)
+            new = torch.from_numpy(vector)
             if not torch.isfinite(new.sum()):
                 raise PhysFedError(
                     f"round {number}: the aggregated parameters are not finite; nothing of the "
                     "round was kept: lower training.lr, or look at the losses in metrics.parquet"
                 )
             self._shared.vector.copy_(new)
+            self._extras = self._published | extras
         tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
+        return self.sizes()
+
+    def _named(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        return {n: v.numpy() for n, v in self._shared.named(torch.from_numpy(vector)).items()}
 
     def _check_size(self, node: Node, vector: np.ndarray | None) -> None:
         expected = self._shared.vector.numel()
@@ -153,6 +176,7 @@ class ParameterServer:
 
     def restore(self, number: int) -> None:
         """Go back to the state after a completed round; 0 is the initial state."""
+        self._extras = {}
         if number == 0:
             fresh = FlatState(self._spec.method.build(self._spec.seed), self._spec.method.shared)
             self._shared.vector.copy_(fresh.vector)
@@ -160,6 +184,9 @@ class ParameterServer:
             directory = RunDirectory(self._spec.run_root)
             named = directory.read_tensors(f"{round_name(number)}/server.safetensors")
             self._shared.vector.copy_(self._shared.pack(named))
+        if number > 0 and self._spec.run_root is not None:
+            self._extras = self._read_extras(number)
+            self._extras.pop("codes", None)
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
 
     def codebook(self) -> np.ndarray | None:
@@ -167,9 +194,10 @@ class ParameterServer:
         return self._codes
 
     def sizes(self) -> tuple[int, int]:
-        """Return the bytes of the shared vector and of the arrays that go with it."""
-        codes = 0 if self._codes is None else self._codes.nbytes
-        return self._shared.vector.numel() * self._shared.vector.element_size(), codes
+        """Return the bytes of the shared vector, and those that a client receives in a round."""
+        vector, extras = self.broadcast()
+        each_round = {name: array for name, array in extras.items() if name not in self._published}
+        return vector.nbytes, self._spec.method.bytes_down(vector.nbytes, each_round)
 
     def inspect_codes(self) -> dict[str, float]:
         """Return how differently the network treats the clients, as the method sees it."""
@@ -180,9 +208,9 @@ class ParameterServer:
             return self._spec.method.inspect_codes(self._network, codes)
 
     def has_private(self) -> bool:
-        """Say whether clients keep any part of the network to themselves."""
-        children = {name for name, _ in self._network.named_children()}
-        return bool(children - set(self._spec.method.shared))
+        """Say whether clients denoise with any part of the network that is their own."""
+        method = self._spec.method
+        return bool(set(private_parts(self._network, method.shared)) - set(method.training_only))
 
     def route(self, g: Sequence[float]) -> Route | None:
         """Return where PVQS sends an unseen protocol, None without a codebook."""

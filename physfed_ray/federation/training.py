@@ -1,7 +1,7 @@
 """Local training of one client in one round."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +15,7 @@ from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.spec import Spec
-from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.base import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
 
 
@@ -101,14 +101,7 @@ def train_client(
     training, client, number = spec.training, given.client, given.round
     began = time.monotonic()
     seed_torch(derive_seed(spec.seed, number, client.id, "torch"), spec.device)
-    batches = training_batches(
-        data,
-        batch_size=training.batch_size,
-        patch=training.patch,
-        patches_per_slice=training.patches_per_slice,
-        epochs=training.local_epochs,
-        rng=generator(spec.seed, number, client.id, "batches"),
-    )
+    batches = _batches(spec, data, generator(spec.seed, number, client.id, "batches"))
     state = spec.method.begin(network, given)
     sums: dict[str, float] = {}
     steps = images = 0
@@ -138,20 +131,41 @@ def train_client(
         steps=steps,
         images=images,
         seconds=time.monotonic() - began,
-        uploads=spec.method.finish(network, given, state),
+        uploads=spec.method.finish(network, given, state, steps),
+    )
+
+
+def publish_client(spec: Spec, client: ClientInfo, data: ClientData) -> dict[str, np.ndarray]:
+    """Return what a client tells the server of its data before the first round."""
+    batch = next(iter(_batches(spec, data, generator(spec.seed, client.id, "publish"))))
+    return spec.method.publish(batch)
+
+
+def _batches(spec: Spec, data: ClientData, rng: np.random.Generator) -> Iterator[Batch]:
+    training = spec.training
+    return training_batches(
+        data,
+        batch_size=training.batch_size,
+        patch=training.patch,
+        patches_per_slice=training.patches_per_slice,
+        epochs=training.local_epochs,
+        rng=rng,
     )
 
 
 def make_optimizer(
     spec: Spec, states: tuple[FlatState, FlatState], scale: Mapping[str, float]
-) -> torch.optim.Adam:
-    """Return Adam over the flat parameters, one group a child of the network.
+) -> torch.optim.Optimizer:
+    """Return the optimizer over the flat parameters, one group a part of the network.
 
     Each group keeps its factor on the learning rate as ``lr_scale``.
     """
+    training = spec.training
     groups = [
-        {"params": [parameter], "lr_scale": scale.get(child, 1.0)}
+        {"params": [parameter], "lr_scale": scale.get(part.partition(".")[0], 1.0)}
         for state in states
-        for child, parameter in state.parameters.items()
+        for part, parameter in state.parameters.items()
     ]
-    return torch.optim.Adam(groups, lr=spec.training.lr, eps=spec.training.adam_eps, fused=True)
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, fused=True)
+    return torch.optim.Adam(groups, lr=training.lr, eps=training.adam_eps, fused=True)

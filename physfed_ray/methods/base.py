@@ -4,7 +4,7 @@ A method is plain Python over tensors. Where its clients live, how parameters tr
 round fails is decided elsewhere (``federation``, ``runtime``); a method never sees it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,19 @@ from torch.nn import functional
 from physfed_ray.batch import Batch
 from physfed_ray.models.registry import BackboneSettings, backbone_of
 from physfed_ray.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class LocalOptimizer:
+    """What the clients train with.
+
+    Attributes:
+        name: Which optimizer.
+        momentum: Of SGD.
+    """
+
+    name: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Task:
         embedding_mean: Mean of the embeddings over the training set, d values.
         embedding_std: Their standard deviation, d values.
         backbone: The imaging network.
+        optimizer: What the clients train with.
     """
 
     image_size: int
@@ -44,6 +58,7 @@ class Task:
     embedding_mean: tuple[float, ...]
     embedding_std: tuple[float, ...]
     backbone: BackboneSettings
+    optimizer: LocalOptimizer = LocalOptimizer()
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,8 @@ class RoundInput:
         round: Number of the round.
         client: The client itself.
         shared: The global shared parameters as one flat float32 vector, read-only.
-        extras: Small arrays that the server broadcasts, such as ``codes`` (K, code_dim).
+        extras: Arrays that the server broadcasts: ``codes`` (K, code_dim), and what
+            ``aggregate`` and ``collect`` return.
     """
 
     round: int
@@ -110,8 +126,11 @@ class Method:
         title: Its name in tables.
         paper: Citation.
         group: Its part of the paper's tables.
-        shared: Children of the network that travel; every other child never leaves its client.
-            A method whose settings change it sets it in ``__init__``.
+        shared: Parts of the network that travel, as paths of submodules (``encoder``,
+            ``encoder.layers``); all else never leaves its client. A method whose settings change
+            it sets it in ``__init__``.
+        training_only: Private children that only training uses. A method whose other parts are
+            all shared serves every protocol, seen or not, with the shared network.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
         Settings: Schema of the keys under ``method:``.
     """
@@ -122,6 +141,7 @@ class Method:
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
     shared: tuple[str, ...]
+    training_only: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
 
     def __init__(self, settings: BaseModel, task: Task) -> None:
@@ -150,10 +170,29 @@ class Method:
                 network.add_module(name, make())
         return network
 
+    # Once, before the first round.
+
+    def publish(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return what a client tells the server of its training data, before the first round.
+
+        Whatever is returned leaves the client, so that a method which returns anything says so.
+
+        Args:
+            batch: Some of the client's training data, drawn as those of a local step are.
+        """
+        return {}
+
+    def collect(self, published: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return what the server sends to every client of what the K clients have published."""
+        return {}
+
     # The client's side of a round.
 
     def begin(self, network: nn.Module, round_input: RoundInput) -> Any:
-        """Return what stays constant while the client trains in this round."""
+        """Return what the client needs while it trains in this round.
+
+        The network has the broadcast shared parameters and the client's own private ones.
+        """
         return None
 
     def loss(
@@ -163,11 +202,40 @@ class Method:
         mse = mean_squared_error(self.denoise(network, batch), batch)
         return mse, {"mse": mse.detach()}
 
+    @torch.no_grad()
     def finish(
-        self, network: nn.Module, round_input: RoundInput, state: Any
+        self, network: nn.Module, round_input: RoundInput, state: Any, steps: int
     ) -> dict[str, np.ndarray]:
-        """Return small named arrays to send to the server beside the shared parameters."""
+        """Return small named arrays to send to the server beside the shared parameters.
+
+        Called after the last step. The network's shared part is then sent as it is, and its private
+        part kept, so that both may be changed here (in place).
+
+        Args:
+            network: As the last step left it.
+            round_input: What the round began with.
+            state: What ``begin`` returned.
+            steps: Local steps made.
+        """
         return {}
+
+    def bytes_up(self, shared: int, upload: Mapping[str, np.ndarray]) -> int:
+        """Return the bytes that a client would send in a round over a network.
+
+        Args:
+            shared: Bytes of the shared parameters, uncompressed.
+            upload: What ``finish`` returned.
+        """
+        return shared + sum(array.nbytes for array in upload.values())
+
+    def bytes_down(self, shared: int, extras: Mapping[str, np.ndarray]) -> int:
+        """Return the bytes that a client would receive in a round over a network.
+
+        Args:
+            shared: Bytes of the shared parameters, uncompressed.
+            extras: What is broadcast beside them in each round, ``collect``'s left out.
+        """
+        return shared + sum(array.nbytes for array in extras.values())
 
     # The server's side.
 
@@ -183,15 +251,17 @@ class Method:
         previous: np.ndarray,
         mean: np.ndarray,
         uploads: Mapping[str, Mapping[str, np.ndarray]],
-    ) -> np.ndarray:
-        """Return the new shared vector.
+        named: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the new shared vector, and small arrays to broadcast with it.
 
         Args:
             previous: The vector that was broadcast, (size,) float32.
             mean: Weighted mean of the participants' vectors, (size,) float32.
             uploads: What ``finish`` returned, by client.
+            named: The tensors of such a vector by name, as views of it.
         """
-        return mean
+        return mean, {}
 
     def codes(self, network: nn.Module, g: Tensor) -> Tensor | None:
         """Return the protocol codes (K, code_dim) of normalised protocols (K, 7), if it has any."""

@@ -21,14 +21,14 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.availability import make_availability
-from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.base import ClientInfo, Method, Task
+from physfed_ray.methods.base import ClientInfo, LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
@@ -186,6 +186,7 @@ def make_method(experiment: Experiment, prepared: Prepared) -> Method:
         embedding_mean=tuple(statistics.embedding_mean),
         embedding_std=tuple(statistics.embedding_std),
         backbone=experiment.backbone,
+        optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 
@@ -353,8 +354,8 @@ def parameter_counts(method: Method, seed: int) -> dict[str, Any]:
     by_module = {
         name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()
     }
-    shared = FlatState(network, method.shared).vector.numel()
-    private = sum(count for name, count in by_module.items() if name not in method.shared)
+    parts = method.shared, private_parts(network, method.shared)
+    shared, private = (FlatState(network, part).vector.numel() for part in parts)
     return {"shared": shared, "private": private, "by_module": by_module}
 
 

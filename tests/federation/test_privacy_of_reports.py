@@ -115,7 +115,9 @@ class Leaky(FedAvg):
         state["embedding"] = batch.embedding
         return super().loss(network, batch, state)
 
-    def finish(self, network: nn.Module, round_input: RoundInput, state: Any) -> dict[str, Any]:
+    def finish(
+        self, network: nn.Module, round_input: RoundInput, state: Any, steps: int
+    ) -> dict[str, Any]:
         """Return the embeddings."""
         return {"embedding": state["embedding"].float().numpy()}
 

@@ -67,7 +67,7 @@ def make_batch() -> Callable[..., Batch]:
 
 
 @pytest.fixture
-def begin() -> Callable[[Method, nn.Module], object]:
+def begin(make_batch: Callable[..., Batch]) -> Callable[[Method, nn.Module], object]:
     """Return a function that starts a round for client 1 of three."""
 
     def start(method: Method, network: nn.Module, g: torch.Tensor | None = None) -> object:
@@ -77,6 +77,8 @@ def begin() -> Callable[[Method, nn.Module], object]:
             protocols[1] = g
         codes = method.codes(network, protocols)
         extras = {} if codes is None else {"codes": codes.numpy()}
+        published = [method.publish(make_batch(seed=i)) for i in range(CLIENTS)]
+        extras |= {f"published.{k}": v for k, v in method.collect(published).items()}
         client = ClientInfo(1, "c2", tuple(protocols[1].tolist()), 5)
         return method.begin(network, RoundInput(1, client, np.zeros(1, np.float32), extras))
 
