@@ -7,7 +7,13 @@ and three skips (the input, and the features after the second and the fourth con
 The features at the bottleneck are those before the activation: the decoder begins with the ReLU.
 Unmodulated this is RED-CNN itself, but a modulation of the features acts through a non-linearity.
 Behind it, the decoder's first layer, which is linear, could absorb every scale and shift.
+
+RED-CNN has no normalisation. ``add_batch_norm`` puts one where Ioffe and Szegedy 2015, "Batch
+normalization", ICML, have theirs: straight behind each layer but the last, before its skip and its
+activation.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +42,7 @@ class RedCNNEncoder(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(1 if i == 0 else channels, channels, KERNEL) for i in range(5)
         )
+        self.norms = nn.ModuleList(nn.Identity() for _ in range(5))
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Encode images.
@@ -48,11 +55,13 @@ class RedCNNEncoder(nn.Module):
             (B, C, h - 8, w - 8) and (B, C, h - 16, w - 16).
         """
         first, second, third, fourth, fifth = self.layers
+        norms = self.norms
         # A single channel is both formats at once, so that channels-last must be asked for here.
         out = first((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        shallow = functional.relu(second(functional.relu(out)))
-        deep = functional.relu(fourth(functional.relu(third(shallow))))
-        return fifth(deep), (x, shallow, deep)
+        shallow = functional.relu(norms[1](second(functional.relu(norms[0](out)))))
+        out = functional.relu(norms[2](third(shallow)))
+        deep = functional.relu(norms[3](fourth(out)))
+        return norms[4](fifth(deep)), (x, shallow, deep)
 
 
 class RedCNNDecoder(nn.Module):
@@ -67,14 +76,32 @@ class RedCNNDecoder(nn.Module):
         self.layers = nn.ModuleList(
             nn.ConvTranspose2d(channels, 1 if i == 4 else channels, KERNEL) for i in range(5)
         )
+        self.norms = nn.ModuleList(nn.Identity() for _ in range(4))
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, f: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
         """Decode features before their activation, (B, C, h - 20, w - 20), to (B, 1, h, w)."""
         first, second, third, fourth, fifth = self.layers
+        norms = self.norms
         x, shallow, deep = skips
-        out = functional.relu(first(functional.relu(f)) + deep)
-        out = functional.relu(third(functional.relu(second(out))) + shallow)
-        residual: Tensor = fifth(functional.relu(fourth(out)))
+        out = functional.relu(norms[0](first(functional.relu(f))) + deep)
+        out = functional.relu(norms[1](second(out)))
+        out = functional.relu(norms[2](third(out)) + shallow)
+        residual: Tensor = fifth(functional.relu(norms[3](fourth(out))))
         return residual + x
+
+
+def add_batch_norm(half: nn.Module) -> nn.Module:
+    """Put batch normalisations, ``norms``, into one half of a RED-CNN, and return it.
+
+    They take the place of the biases of the layers before them: a batch's mean, which they
+    subtract, would take every effect and gradient from a bias. Nothing is drawn, and the layers'
+    weights stay as they are.
+    """
+    layers, norms = half.get_submodule("layers"), half.get_submodule("norms")
+    for name, _ in list(norms.named_children()):
+        layer: Any = layers.get_submodule(name)
+        layer.bias = None
+        norms.register_module(name, nn.BatchNorm2d(layer.out_channels))
+    return half
