@@ -34,8 +34,8 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     method = _method(experiment)
     load = _load(experiment, todo, method)
     console.print(
-        f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.name} with "
-        f"{experiment.backbone.channels} channels, seed {experiment.seed}"
+        f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.label}, "
+        f"seed {experiment.seed}"
     )
     console.print(_client_table(experiment, todo))
     if experiment.unseen:
@@ -64,7 +64,8 @@ class Load:
         codes: Float32 numbers of the codebook.
         children: Parameters of each child of the network.
         cost: One training step.
-        drawn: Clients whose updates make a round, where none is absent or late.
+        drawn: Clients whose updates make a round, where none is absent or late; 1 where the method
+            pools their data.
         steps: Training steps of all of them in a round, on average.
         images: Images or patches of all of them in a round, on average.
     """
@@ -89,6 +90,8 @@ def _load(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
     sync = federation.schedule == "sync"
     drawn = _at_work(federation, len(clients)) if sync else min(federation.buffer, len(clients))
     slices = [_counts(todo, "train", client.id)[1] for client in clients]
+    if method.pooled:
+        drawn, slices = 1, [sum(slices)]
     steps = sum(steps_per_round(training, count) for count in slices)
     images = sum(slices) * training.local_epochs * training.patches_per_slice
     return Load(
@@ -96,8 +99,8 @@ def _load(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
         children=parameter_counts(method.build(experiment.seed)),
         cost=measure_step(method, training, experiment.data.image_size),
         drawn=drawn,
-        steps=round(steps * drawn / len(clients)),
-        images=round(images * drawn / len(clients)),
+        steps=round(steps * drawn / len(slices)),
+        images=round(images * drawn / len(slices)),
     )
 
 
@@ -120,8 +123,13 @@ def _method(experiment: Experiment) -> Method:
         embedding_std=(1.0,) * text_encoder.dim,
         backbone=experiment.backbone,
         optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
+        rounds=experiment.training.rounds,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
+
+
+def _pooled(experiment: Experiment) -> bool:
+    return get_method(experiment.method.name).pooled
 
 
 def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
@@ -158,6 +166,9 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
 
 def _federation_lines(experiment: Experiment) -> Iterable[str]:
     federation, clients = experiment.federation, len(experiment.clients)
+    if _pooled(experiment):
+        yield f"schedule: one training a round, over the data of all {clients} clients in one place"
+        return
     yield f"schedule: {_schedule_words(federation, clients)}"
     speeds = [client.speed for client in experiment.clients]
     if min(speeds) < max(speeds):
@@ -201,6 +212,9 @@ def _schedule_words(federation: Federation, clients: int) -> str:
 def _size_lines(experiment: Experiment, load: Load) -> Iterable[str]:
     listed = ", ".join(f"{name} {count:,}" for name, count in load.children.items())
     yield f"parameters: {load.shared:,} shared, {load.private:,} private ({listed})"
+    if _pooled(experiment):
+        yield "traffic: none in rounds, but all clients give their images away"
+        return
     down, up = 4 * load.drawn * (load.shared + load.codes), 4 * load.drawn * load.shared
     yield f"traffic: {byte_size(down)} down and {byte_size(up)} up a round, {load.drawn} clients"
 
@@ -212,11 +226,27 @@ def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:
     return min(12 * kept * clients, 1e6 * experiment.federation.private_memory_mb)
 
 
+def _host_bytes(experiment: Experiment, load: Load, clients: float) -> float:
+    """Return the memory of a host with so many clients, on a CPU."""
+    own = HOST_BYTES + 16 * load.parameters + load.cost.activation_bytes
+    return own + _private_bytes(experiment, load, clients)
+
+
+def run_bytes(experiment: Experiment) -> float:
+    """Return the memory of a run in one process on the CPU: an estimate that needs no data."""
+    method = _method(experiment)
+    cost = measure_step(method, experiment.training, experiment.data.image_size)
+    load = Load(*network_sizes(method), children={}, cost=cost, drawn=0, steps=0, images=0)
+    return _host_bytes(experiment, load, len(experiment.clients))
+
+
 def _slots_here(experiment: Experiment) -> int:
     return max(1, (os.cpu_count() or 1) // experiment.training.threads)
 
 
 def _hosts_here(experiment: Experiment) -> int:
+    if _pooled(experiment):
+        return 1
     wanted, clients = experiment.federation.clients_per_host, len(experiment.clients)
     return min(_slots_here(experiment), clients) if wanted == "auto" else -(-clients // wanted)
 
@@ -228,8 +258,7 @@ def _seconds_here(experiment: Experiment, load: Load) -> float:
 
 def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:
     hosts = _hosts_here(experiment)
-    host = HOST_BYTES + 16 * load.parameters + load.cost.activation_bytes
-    host += _private_bytes(experiment, load, len(experiment.clients) / hosts)
+    host = _host_bytes(experiment, load, len(experiment.clients) / hosts)
     yield f"memory: {byte_size(host)} a host, {byte_size(host * hosts)} on {hosts} host(s)"
     yield (
         f"time: about {duration(_seconds_here(experiment, load))} of training on this machine: "

@@ -95,6 +95,8 @@ def make_spec(tmp_path: Path) -> Callable[..., Spec]:
             infos.append(ClientInfo(i, f"c{i + 1}", g, 3 + i % 2))
             files.append(ClientFiles(*(tmp_path / "data" / f"{s}-{i}.arrow" for s in SPLITS)))
         kind = get_method(method)
+        options: dict[str, Any] = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3}
+        options |= training
         task = Task(
             image_size=24,
             clients=clients,
@@ -105,8 +107,8 @@ def make_spec(tmp_path: Path) -> Callable[..., Spec]:
             embedding_mean=(0.0,) * 8,
             embedding_std=(1.0,) * 8,
             backbone=BackboneSettings(channels=2),
+            rounds=options["rounds"],
         )
-        options = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3} | training
         return Spec(
             seed=1,
             method=kind(kind.Settings(**(settings or {})), task),

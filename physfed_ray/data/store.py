@@ -1,6 +1,6 @@
 """Slices in Arrow files: written atomically, read without a copy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,22 @@ def read_client_data(path: Path) -> ClientData:
         **_read_slices(batch),
         g=batch.column("g").to_numpy_ndarray()[0],
         report=batch.column("report").to_pylist(),
+    )
+
+
+def concatenate(parts: Sequence[ClientData]) -> ClientData:
+    """Return the slices of several clients as one, in memory.
+
+    They have no common protocol: ``g`` is not a number, so that a result that depends on it shows.
+    """
+    images = {name: np.concatenate([getattr(part, name) for part in parts]) for name in TENSORS}
+    return ClientData(
+        **images,
+        g=np.full_like(parts[0].g, np.nan),
+        patient=[patient for part in parts for patient in part.patient],
+        slice=np.concatenate([part.slice for part in parts]),
+        scale=np.concatenate([part.scale for part in parts]),
+        report=[report for part in parts for report in part.report],
     )
 
 

@@ -13,12 +13,14 @@ from pydantic import Field, ValidationError, model_validator
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.clients import Clients, ClientSpec
 from physfed_ray.experiment.data import Data
+from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.experiment.file import apply_overrides, explain, read_yaml
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.experiment.reports import Reports
 from physfed_ray.experiment.settings import Settings
 from physfed_ray.experiment.training import Training
+from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import BackboneSettings
 
 __all__ = [
@@ -53,6 +55,7 @@ class Experiment(Settings):
     method: MethodSpec = Field(description="the federated method and its settings")
     training: Training = Field(Training(), description="local training")
     federation: Federation = Field(Federation(), description="the federation")
+    evaluation: Evaluation = Field(Evaluation(), description="what is measured in the end")
     tracking: tuple[Literal["mlflow", "wandb"], ...] = Field(
         (), description="trackers beside TensorBoard, configured by their own variables"
     )
@@ -67,6 +70,8 @@ class Experiment(Settings):
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
+        if (reason := get_method(self.method.name).refuses(self.backbone)) is not None:
+            raise ValueError(reason)
         return self
 
     def _disjoint_patients(self) -> None:
@@ -130,6 +135,9 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     """
     path = Path(path)
     content = read_yaml(path)
+    if "suite" in content:
+        raise PhysFedError(f"{path} is a suite, which `physfed run` and `physfed describe` take; "
+                           "name an experiment here, such as the suite's base")  # fmt: skip
     apply_overrides(content, overrides)
     try:
         return Experiment.model_validate(content, context={"base": path.parent.resolve()})

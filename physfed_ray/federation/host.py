@@ -18,19 +18,19 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batches
-from physfed_ray.data.store import ClientData, read_client_data
+from physfed_ray.data.store import ClientData, concatenate, read_client_data
 from physfed_ray.device import device_words
 from physfed_ray.errors import PhysFedError
-from physfed_ray.evaluation.metrics import score_slices
-from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.orders import Evaluation, Job, Order, Scores, Watch
 from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.run_directory import RunDirectory, client_file
+from physfed_ray.federation.scoring import edge_scans, score, score_edge
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import (
     ClientResult,
+    Train,
     autocast,
-    make_optimizer,
+    build_network,
     publish_client,
     to_device,
     train_client,
@@ -48,6 +48,7 @@ class Host:
         spec: The federation.
         watch: Is told about each client's training.
         locate: Where this machine keeps a file of ``spec.files``.
+        train: How a client is trained.
     """
 
     def __init__(
@@ -55,22 +56,17 @@ class Host:
         spec: Spec,
         watch: Watch | None = None,
         locate: Callable[[Path], Path] = lambda path: path,
+        train: Train = train_client,
     ) -> None:
         torch.set_num_threads(spec.training.threads)
         self._spec = spec
-        self._watch, self._locate = watch, locate
-        self._network = spec.method.build(spec.seed).to(spec.device)
-        shared = spec.method.shared
-        self._shared = FlatState(self._network, shared)
-        self._private = FlatState(self._network, private_parts(self._network, shared))
-        self._optimizer = make_optimizer(
-            spec, (self._shared, self._private), spec.method.learning_rate_scale
-        )
+        self._watch, self._locate, self._train_client = watch, locate, train
+        self._network, (self._shared, self._private), self._optimizer = build_network(spec)
         self._states = PrivateStates(
             self._shared,
             self._private,
             self._optimizer,
-            spec.training.optimizer_state,
+            spec.optimizer_state,
             spec.private_memory_mb * 1e6,
         )
         self._unsaved: dict[int, int] = {}
@@ -143,12 +139,12 @@ class Host:
         spec = self._spec
         info = spec.clients[client]
         self._network.train()
-        result = train_client(
+        result = self._train_client(
             spec,
             self._network,
             (self._shared, self._private),
             self._optimizer,
-            self._data(spec.files[client].train),
+            self._data(*spec.trained_on(client)),
             RoundInput(order.round, info, vector, extras),
             deadline,
         )
@@ -162,7 +158,7 @@ class Host:
     def publish(self, clients: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return what clients tell the server of their data before the first round."""
         return [
-            publish_client(self._spec, self._spec.clients[c], self._data(self._spec.files[c].train))
+            publish_client(self._spec, self._spec.clients[c], self._data(*self._spec.trained_on(c)))
             for c in clients
         ]
 
@@ -210,18 +206,20 @@ class Host:
             job: The client.
             split: "validation" or "test".
             other_code: Protocol code (code_dim,) to use instead of the client's own.
-            detail: Also score the undenoised input (names with ``input/``).
+            detail: Also score the undenoised input (names with ``input/``), and score with the
+                optional metrics.
             pictured: Also return the images of one slice.
         """
         self._load(vector, job)
-        path = getattr(self._spec.files[job.client], split)
-        data = self._data(path)
+        path: Path | None = getattr(self._spec.files[job.client], split)
+        data = self._data(*([path] if path else []))
         denoised = self._denoise(data, None if other_code is None else torch.tensor(other_code))
-        scores = self._score(denoised, data)
+        scores = self._score(denoised, data, detail)
         examples = {}
         if detail:
             low = np.asarray(data.low)
-            scores |= {f"input/{name}": v for name, v in self._score(low, data).items()}
+            before = self._score(low, data, detail)
+            scores |= {f"input/{name}": values for name, values in before.items()}
         if pictured:
             middle = len(data.low) // 2
             examples = {
@@ -232,6 +230,20 @@ class Host:
         return Evaluation(
             list(data.patient), [int(s) for s in data.slice], scores, examples, self._inspect(data)
         )
+
+    def sharpness(self, vector: np.ndarray, job: Job) -> Scores:
+        """Measure what a client's model does to edges, on phantoms scanned under its protocol.
+
+        Returns:
+            Each sharpness, (1,), and with ``input/`` in front that of the undenoised scans.
+        """
+        self._load(vector, job)
+        path = self._spec.files[job.client].test
+        data = self._data(*([path] if path else []))
+        scores: Scores = {}
+        for edge, scans in edge_scans(self._spec, job.client, data):
+            scores |= score_edge(self._spec, edge, self._denoise(scans, None), scans)
+        return scores
 
     def features(
         self, vector: np.ndarray, unseen: int, code: np.ndarray, start: int
@@ -291,7 +303,7 @@ class Host:
             self._load(vector, job)
             g = np.asarray(self._spec.clients[job.client].g, np.float32)
             denoised = self._denoise(replace(data, g=g), None)
-            scores[job.client] = self._score(denoised, data)
+            scores[job.client] = self._score(denoised, data, True)
             tree.add(job.client, torch.from_numpy(denoised))
         return scores, {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
 
@@ -303,7 +315,7 @@ class Host:
         Args:
             unseen: Index of the unseen protocol.
             denoised: (N, n, n) float32, or None.
-            detail: Return examples.
+            detail: Return examples, and score with the optional metrics.
         """
         data = self._data(self._spec.unseen[unseen].test)
         images = np.asarray(data.low) if denoised is None else denoised
@@ -315,7 +327,7 @@ class Host:
         return Evaluation(
             list(data.patient),
             [int(s) for s in data.slice],
-            self._score(images, data),
+            self._score(images, data, detail),
             examples,
             {},
         )
@@ -362,16 +374,16 @@ class Host:
         with torch.inference_mode():
             return self._spec.method.inspect(self._network, to_device(batch, self._spec.device))
 
-    def _score(self, denoised: np.ndarray, data: ClientData) -> Scores:
-        spec = self._spec
-        return score_slices(denoised, data.full, data.body, spec.window_hu, spec.clinical_windows)
+    def _score(self, denoised: np.ndarray, data: ClientData, optional: bool) -> Scores:
+        return score(self._spec, denoised, data, optional=optional)
 
-    def _data(self, path: Path | None) -> ClientData:
-        if path is None:
+    def _data(self, *paths: Path) -> ClientData:
+        if not paths:
             raise ValueError("this client has no images of the split asked for")
-        return _read(self._locate(path))
+        return _read(*(self._locate(path) for path in paths))
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path) -> ClientData:
-    return read_client_data(path)
+def _read(*paths: Path) -> ClientData:
+    parts = [read_client_data(path) for path in paths]
+    return parts[0] if len(parts) == 1 else concatenate(parts)

@@ -22,12 +22,14 @@ class RoundOutcome:
     Attributes:
         pieces: Hosts and handles on what they added up.
         covered: Clients that those pieces account for.
+        diverged: Whether a client is missing because its numbers were not finite.
     """
 
     missing: dict[int, str]
     results: dict[int, ClientResult] = field(default_factory=dict)
     pieces: list[tuple[int, Any]] = field(default_factory=list)
     covered: set[int] = field(default_factory=set)
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,15 @@ class RoundRecord:
 
 
 def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:
-    """Return the mean of each metric; names with ``input/`` go to the split's input."""
+    """Return the mean of each metric; names with ``input/`` go to the split's input.
+
+    Slices on which a metric has no value (NaN) do not count, unless none has one.
+    """
     rows: list[Row] = []
     for name, values in scores.items():
         prefix, _, metric = name.rpartition("/")
         where = f"{split}/{prefix}" if prefix else split
-        rows.append((number, client, where, metric, float(np.mean(values))))
+        kept = values[~np.isnan(values)]
+        mean = float(np.mean(kept)) if len(kept) else math.nan
+        rows.append((number, client, where, metric, mean))
     return rows

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from physfed_ray.data import dataset
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.metrics_table import Metrics, Row
 from physfed_ray.federation.orders import Evaluation, Job, Order
@@ -296,6 +296,7 @@ class Rounds:
         for job, result in zip(order.jobs, results, strict=True):
             if result.missing:
                 outcome.missing[job.client] = result.missing
+                outcome.diverged |= result.diverged
             else:
                 outcome.results[job.client] = result
 
@@ -311,7 +312,8 @@ class Rounds:
             return
         reasons = [f"{self.spec.clients[c].id}: {r}" for c, r in outcome.missing.items()]
         more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
-        raise PhysFedError(
+        kind = DivergedError if outcome.diverged else PhysFedError
+        raise kind(
             f"round {number} has {len(outcome.results)} of {drawn} clients, fewer than the "
             f"quorum of {needed} ({'; '.join(reasons[:4])}{more}); nothing of it was kept: mend "
             "the cause and run again with --resume, or lower federation.quorum"
@@ -378,8 +380,15 @@ class Rounds:
 
 
 def make_schedule(spec: Spec, settings: Federation) -> Schedule:
-    """Return who trains when in this federation."""
-    training = spec.training
+    """Return who trains when in this federation.
+
+    Where the method pools the data there is one turn a round, over everybody's, and nobody who
+    could be absent, slow or late.
+    """
+    training, clients = spec.training, spec.clients
+    if spec.method.pooled:
+        everybody = replace(clients[0], slices=sum(c.slices for c in clients), speed=1.0)
+        settings, clients = Federation(), (everybody,)
     steps = [
         dataset.steps_per_round(
             client.slices,
@@ -387,6 +396,6 @@ def make_schedule(spec: Spec, settings: Federation) -> Schedule:
             patches_per_slice=training.patches_per_slice,
             epochs=training.local_epochs,
         )
-        for client in spec.clients
+        for client in clients
     ]
-    return Schedule(settings, spec.seed, spec.clients, steps)
+    return Schedule(settings, spec.seed, clients, steps)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.run_directory import RunDirectory, round_name
 from physfed_ray.federation.spec import Spec
@@ -126,7 +126,7 @@ class ParameterServer:
             vector, extras = method.aggregate(previous, mean.numpy(), uploads, self._named)
             new = torch.from_numpy(vector)
             if not torch.isfinite(new.sum()):
-                raise PhysFedError(
+                raise DivergedError(
                     f"round {number}: the aggregated parameters are not finite; nothing of the "
                     "round was kept: lower training.lr, or look at the losses in metrics.parquet"
                 )

@@ -69,6 +69,8 @@ def evaluate_all(rounds: Rounds) -> FinalResults:
                 if split == "test":
                     results.rows += _inspection_rows(rounds, client, evaluation)
     results.rows += _swap_rows(rounds, number)
+    if "mtf" in rounds.spec.metrics:
+        results.rows += _edge_rows(rounds, number)
     if rounds.spec.unseen:
         _evaluate_unseen(rounds, number, results)
     return results
@@ -79,6 +81,22 @@ def _inspection_rows(rounds: Rounds, client: int, evaluation: Evaluation) -> lis
     return [
         (rounds.manifest.round, name, "modulation", metric, value)
         for metric, value in evaluation.inspection.items()
+    ]
+
+
+def _edge_rows(rounds: Rounds, number: int) -> list[Row]:
+    """Sharpness of every client's model on the edges of phantoms."""
+    clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
+    vector, _ = rounds.broadcast(number)
+    calls: list[Call] = [
+        (rounds.runtime.host_of[job.client], "sharpness", (vector, job))
+        for job in rounds.jobs(clients)
+    ]
+    values = rounds.runtime.fetch(rounds.runtime.start(calls))
+    return [
+        row
+        for client, scores in zip(clients, values, strict=True)
+        for row in score_rows(number, rounds.spec.clients[client].id, "edge", scores)
     ]
 
 

@@ -6,6 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.experiment import Training
 from physfed_ray.methods.base import ClientInfo, Method
 
@@ -38,6 +39,8 @@ class Spec:
         run_root: Run directory, None when nothing is to be written (benchmarks).
         device: Where hosts compute, ``cpu`` or ``cuda``; the parameter server is always on a CPU.
         private_memory_mb: Memory of a host for private states.
+        electronic_noise: Of the detectors, standard deviation in counts.
+        metrics: Optional metrics that the last evaluation measures.
     """
 
     seed: int
@@ -52,6 +55,23 @@ class Spec:
     run_root: str | None
     device: str = "cpu"
     private_memory_mb: float = 2048.0
+    electronic_noise: float = ELECTRONIC_NOISE_COUNTS
+    metrics: tuple[str, ...] = ()
+
+    def trained_on(self, client: int) -> tuple[Path, ...]:
+        """Return the files of a client's turn: its own, or everybody's where the method pools."""
+        files = self.files if self.method.pooled else self.files[client : client + 1]
+        return tuple(own.train for own in files if own.train is not None)
+
+    @property
+    def optimizer_state(self) -> Literal["persist_private", "persist_all", "fresh"]:
+        """Which moments survive a round.
+
+        Those of a shared part start anew because an average has replaced the weights that they
+        belong to. Nothing is averaged where the data are pooled: all moments are kept.
+        """
+        chosen = self.training.optimizer_state
+        return "persist_all" if self.method.pooled and chosen == "persist_private" else chosen
 
 
 def assign(slices: Sequence[int], groups: Sequence[int]) -> list[list[range]]:

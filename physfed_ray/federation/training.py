@@ -4,16 +4,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from physfed_ray.batch import Batch
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
-from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
@@ -28,6 +29,7 @@ class ClientResult:
         losses: Mean over the steps of the loss and its parts.
         uploads: The method's small named arrays for the server.
         kept: Whether the client has a private state now.
+        diverged: Whether it is missing because its loss or its update was not finite.
     """
 
     client: str
@@ -38,6 +40,7 @@ class ClientResult:
     seconds: float = 0.0
     uploads: dict[str, np.ndarray] = field(default_factory=dict)
     kept: bool = False
+    diverged: bool = False
 
 
 def learning_rate(training: Training, round_number: int) -> float:
@@ -74,6 +77,60 @@ def seed_torch(seed: int, device: str) -> None:
         torch.cuda.manual_seed(seed)
 
 
+class Team(Protocol):
+    """Processes that train one client together, each on its part of every batch."""
+
+    def part(self, batch: Batch) -> tuple[Batch, float]:
+        """Return this process's part of a batch, and its weight in the mean over the batch."""
+
+    def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+        """Return the mean of scalars over the batch from those of the parts, equal for all."""
+
+    def add_up(self, gradient: Tensor) -> None:
+        """Replace a gradient (size,), in place, by the sum of all processes'."""
+
+    def any(self, said: bool) -> bool:
+        """Say whether any process says so, the same to all."""
+
+
+class Alone:
+    """A team of one."""
+
+    def part(self, batch: Batch) -> tuple[Batch, float]:
+        """See ``Team``."""
+        return batch, 1.0
+
+    def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+        """See ``Team``."""
+        return values
+
+    def add_up(self, gradient: Tensor) -> None:
+        """See ``Team``."""
+
+    def any(self, said: bool) -> bool:
+        """See ``Team``."""
+        return said
+
+
+ALONE = Alone()
+
+
+class Train(Protocol):
+    """How a host trains a client: ``train_client``, or what does the same elsewhere."""
+
+    def __call__(
+        self,
+        spec: Spec,
+        network: nn.Module,
+        states: tuple[FlatState, FlatState],
+        optimizer: torch.optim.Optimizer,
+        data: ClientData,
+        given: RoundInput,
+        deadline: float | None,
+    ) -> ClientResult:
+        """See ``train_client``."""
+
+
 def train_client(
     spec: Spec,
     network: nn.Module,
@@ -82,6 +139,7 @@ def train_client(
     data: ClientData,
     given: RoundInput,
     deadline: float | None,
+    team: Team = ALONE,
 ) -> ClientResult:
     """Train one client in place, whose shared and private parts are already loaded.
 
@@ -93,12 +151,13 @@ def train_client(
         data: The client's training data.
         given: What the server broadcast, and which client this is.
         deadline: ``time.monotonic()`` after which the client gives up; None for never.
+        team: Who trains with this process; all call this function with the same arguments.
 
     Returns:
         The result, with a reason in ``missing`` when the client was too slow or its loss or its
         update was not finite.
     """
-    training, client, number = spec.training, given.client, given.round
+    client, number = given.client, given.round
     began = time.monotonic()
     seed_torch(derive_seed(spec.seed, number, client.id, "torch"), spec.device)
     batches = _batches(spec, data, generator(spec.seed, number, client.id, "batches"))
@@ -106,24 +165,30 @@ def train_client(
     sums: dict[str, float] = {}
     steps = images = 0
     for batch in batches:
-        if deadline is not None and time.monotonic() > deadline:
+        if deadline is not None and team.any(time.monotonic() > deadline):
             return ClientResult(client.id, f"missed the deadline after {steps} batches")
+        part, weight = team.part(batch)
         with autocast(spec):
-            loss, parts = spec.method.loss(network, to_device(batch, spec.device), state)
-        if not torch.isfinite(loss):
+            loss, parts = spec.method.loss(network, to_device(part, spec.device), state)
+        values = team.mean({"loss": loss.detach(), **parts}, weight)
+        if not torch.isfinite(values["loss"]):
             return ClientResult(
-                client.id, f"loss is {float(loss.detach())} in round {number}, batch {steps + 1}"
+                client.id,
+                f"loss is {float(values['loss'])} in round {number}, batch {steps + 1}",
+                diverged=True,
             )
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss * weight)
+        for flat in states:
+            team.add_up(flat.gradient)
         optimizer.step()
         for flat in states:
             flat.gradient.zero_()
-        for name, value in {"loss": loss.detach(), **parts}.items():
+        for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value)
         steps, images = steps + 1, images + len(batch.low)
     if not all(bool(torch.isfinite(flat.vector.sum())) for flat in states):
         return ClientResult(
-            client.id, f"update is not finite in round {number}, after batch {steps}"
+            client.id, f"update is not finite in round {number}, after batch {steps}", diverged=True
         )
     return ClientResult(
         client.id,
@@ -151,6 +216,16 @@ def _batches(spec: Spec, data: ClientData, rng: np.random.Generator) -> Iterator
         epochs=training.local_epochs,
         rng=rng,
     )
+
+
+def build_network(
+    spec: Spec,
+) -> tuple[nn.Module, tuple[FlatState, FlatState], torch.optim.Optimizer]:
+    """Return a new network, its shared and private part as flat states, and their optimizer."""
+    network = spec.method.build(spec.seed).to(spec.device)
+    shared = spec.method.shared
+    states = FlatState(network, shared), FlatState(network, private_parts(network, shared))
+    return network, states, make_optimizer(spec, states, spec.method.learning_rate_scale)
 
 
 def make_optimizer(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.batch import Batch
+from physfed_ray.errors import PhysFedError
 from physfed_ray.models.registry import BackboneSettings, backbone_of
 from physfed_ray.seeds import derive_seed
 
@@ -47,6 +48,7 @@ class Task:
         embedding_std: Their standard deviation, d values.
         backbone: The imaging network.
         optimizer: What the clients train with.
+        rounds: Number of rounds to come, for schedules.
     """
 
     image_size: int
@@ -59,6 +61,7 @@ class Task:
     embedding_std: tuple[float, ...]
     backbone: BackboneSettings
     optimizer: LocalOptimizer = LocalOptimizer()
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class Method:
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
+        pooled: Whether a round is one training over the data of all clients in one place. Batches
+            then mix protocols and have no ``g``.
         Settings: Schema of the keys under ``method:``.
     """
 
@@ -140,14 +145,22 @@ class Method:
     paper: ClassVar[str]
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
+    pooled: ClassVar[bool] = False
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
 
     def __init__(self, settings: BaseModel, task: Task) -> None:
+        if (reason := self.refuses(task.backbone)) is not None:
+            raise PhysFedError(reason)
         self.settings = settings
         self.task = task
         self.learning_rate_scale = {}
+
+    @classmethod
+    def refuses(cls, backbone: BackboneSettings) -> str | None:
+        """Return why the method cannot use an imaging network, None when it can."""
+        return None
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""

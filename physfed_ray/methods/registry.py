@@ -12,8 +12,18 @@ GROUP = "physfed_ray.methods"
 
 _OWN = {
     "local": "physfed_ray.methods.local:Local",
+    "pooled": "physfed_ray.methods.pooled:Pooled",
     "fedavg": "physfed_ray.methods.fedavg:FedAvg",
+    "fedprox": "physfed_ray.methods.fedprox:FedProx",
+    "fednova": "physfed_ray.methods.fednova:FedNova",
+    "moon": "physfed_ray.methods.moon:Moon",
+    "feddg": "physfed_ray.methods.feddg:FedDG",
+    "fedkd": "physfed_ray.methods.fedkd:FedKD",
     "fedper": "physfed_ray.methods.fedper:FedPer",
+    "fedbn": "physfed_ray.methods.fedbn:FedBN",
+    "fedmri": "physfed_ray.methods.fedmri:FedMRI",
+    "hyperfed": "physfed_ray.methods.hyperfed:HyperFed",
+    "fedfdd": "physfed_ray.methods.fedfdd:FedFDD",
     "scan_physfed": "physfed_ray.methods.scan_physfed:ScanPhysFed",
 }
 

@@ -13,9 +13,10 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult
+from physfed_ray.federation.training import ClientResult, Train, train_client
 from physfed_ray.runtime import files
 from physfed_ray.runtime.metrics import HostMetrics
+from physfed_ray.runtime.pooled import DataParallel
 
 
 class HostActor:
@@ -26,15 +27,19 @@ class HostActor:
         run: Name of the run.
         name: Name of the host, with its clients.
         gpus: GPUs of the host; below 1 it may not use more of the GPU's memory than that share.
+        mailbox: Of the workers that train in its place, None where it trains itself.
     """
 
-    def __init__(self, spec: Spec, run: str, name: str, gpus: float) -> None:
+    def __init__(
+        self, spec: Spec, run: str, name: str, gpus: float, mailbox: Any | None = None
+    ) -> None:
         self._name, self._run = name, run
         self._client: str | None = None
         if 0 < gpus < 1:
             torch.cuda.set_per_process_memory_fraction(gpus)
         self._metrics = HostMetrics(run, name)
-        self._host = Host(spec, watch=self, locate=files.locate)
+        train: Train = train_client if mailbox is None else DataParallel(mailbox)
+        self._host = Host(spec, watch=self, locate=files.locate, train=train)
 
     def __repr__(self) -> str:
         return f"{self._run}/{self._name}"

@@ -119,7 +119,7 @@ def choose_slots(
             "as well, so that an autoscaler knows how many to start"
         )
     on_gpu = any(gpus) if share == "auto" else share > 0
-    rooms = _rooms(nodes, threads, on_gpu, share)
+    rooms = rooms_of(nodes, threads, on_gpu, share)
     hosts = min(clients, sum(rooms)) if wanted is None else wanted
     if hosts > sum(rooms):
         raise PhysFedError(
@@ -140,7 +140,7 @@ def choose_slots(
     return Slots(tuple(sorted(parts, reverse=True)), threads, each)
 
 
-def _rooms(
+def rooms_of(
     nodes: Sequence[Mapping[str, float]], threads: int, on_gpu: bool, share: float | str
 ) -> list[int]:
     """Return how many hosts each node can carry.

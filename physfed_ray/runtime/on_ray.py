@@ -21,6 +21,8 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.runtime.actors import ServerActor, remote_host
 from physfed_ray.runtime.files import ship, without_run_directory
 from physfed_ray.runtime.placement import Placed, is_ready, node_of
+from physfed_ray.runtime.pooled import Workers
+from physfed_ray.runtime.pooled_worker import WorkersLostError
 
 GRACE_S = 5.0
 ALIVE_S = 30.0
@@ -60,6 +62,7 @@ class RayRuntime(Runtime):
         self._given_up: list[PlacementGroup] = []
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
+        self._workers = Workers(spec, self._environment) if spec.method.pooled else None
         self._server = self._start_server()
         self._hosts: list[Any] = [self._start(host) for host in range(placed.slots.hosts)]
         self._nodes: dict[int, str] = {}
@@ -113,7 +116,13 @@ class RayRuntime(Runtime):
                 runtime_env=self._environment,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle),
             )
-            .remote(self._spec_handle, self._run, self._name(host), self._slots.num_gpus)
+            .remote(
+                self._spec_handle,
+                self._run,
+                self._name(host),
+                self._slots.num_gpus,
+                None if self._workers is None else self._workers.mailbox,
+            )
         )
 
     def _name(self, host: int) -> str:
@@ -167,6 +176,8 @@ class RayRuntime(Runtime):
         self, orders: Mapping[int, tuple[Order, Sequence[Any]]], timeout_s: float | None
     ) -> dict[int, tuple[Any, Any] | Lost]:
         """See ``Runtime.train``."""
+        if self._workers is not None:
+            self._workers.ensure()
         handles = {
             host: self._hosts[host].train.remote(order, *given)
             for host, (order, given) in orders.items()
@@ -297,6 +308,8 @@ class RayRuntime(Runtime):
 
     def close(self) -> None:
         """Kill the actors and give their places back."""
+        if self._workers is not None:
+            self._workers.close()
         for actor in [*self._hosts, self._server]:
             ray.kill(actor)
         self._placed.close()
@@ -318,6 +331,8 @@ def _reason(error: Exception, who: str) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         if isinstance(error.cause, PhysFedError):
             raise error.cause from None
+        if isinstance(error.cause, WorkersLostError):
+            return f"a worker of {who} died"
         if not isinstance(error.cause, ray.exceptions.RayError):
             raise error
         return f"{who} lost a value that it needed ({type(error.cause).__name__})"

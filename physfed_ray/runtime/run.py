@@ -170,6 +170,8 @@ def make_spec(
         run_root=run_root,
         device=device,
         private_memory_mb=experiment.federation.private_memory_mb,
+        electronic_noise=experiment.data.electronic_noise,
+        metrics=experiment.evaluation.metrics,
     )
 
 
@@ -187,6 +189,7 @@ def make_method(experiment: Experiment, prepared: Prepared) -> Method:
         embedding_std=tuple(statistics.embedding_std),
         backbone=experiment.backbone,
         optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
+        rounds=experiment.training.rounds,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 
@@ -195,9 +198,16 @@ def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bo
     directory.check()
     if not resume:
         require_empty(directory)
-        return
-    if not directory.exists("experiment.yaml"):
-        return
+    elif directory.exists("experiment.yaml"):
+        check_settings(directory, experiment)
+
+
+def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
+    """Refuse to go on with a run that was made with other settings.
+
+    Raises:
+        PhysFedError: It was; more rounds alone are no other settings under the constant schedule.
+    """
     before = yaml.safe_load(directory.read("experiment.yaml"))
     now = yaml.safe_load(experiment.to_yaml())
     for content in (before, now):
@@ -244,10 +254,17 @@ def _place(experiment: Experiment, on_event: Callable[[Event], None], stack: Exi
     """Reserve the hosts' places on the Ray cluster."""
     from physfed_ray.runtime.cluster import alive_nodes, choose_slots
     from physfed_ray.runtime.placement import reserve
+    from physfed_ray.runtime.pooled import pooled_slots
 
     clients, threads = len(experiment.clients), experiment.training.threads
+    federation, method = experiment.federation, experiment.method
+    pooled = get_method(method.name).pooled
     placed = reserve(
-        lambda: choose_slots(clients, experiment.federation, threads, alive_nodes()),
+        lambda: (
+            pooled_slots(method.settings, federation, threads, alive_nodes())
+            if pooled
+            else choose_slots(clients, federation, threads, alive_nodes())
+        ),
         experiment.federation.wait_s,
         lambda text: on_event({"event": "message", "text": text}),
     )

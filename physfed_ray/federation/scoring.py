@@ -1,0 +1,104 @@
+"""What a host measures on denoised images, and the phantom scans on which it measures edges."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from physfed_ray.ct.protocol import denormalise as protocol_of
+from physfed_ray.ct.scan import scan
+from physfed_ray.data.grid import denormalise, normalise
+from physfed_ray.data.store import ClientData
+from physfed_ray.evaluation.metrics import score_slices
+from physfed_ray.evaluation.optional import Slices, optional_scores
+from physfed_ray.evaluation.sharpness import (
+    BACKGROUND_HU,
+    CONTRASTS_HU,
+    Edge,
+    edge_phantom,
+    edge_sharpness,
+)
+from physfed_ray.federation.orders import Scores
+from physfed_ray.federation.spec import Spec
+from physfed_ray.seeds import generator
+
+EDGE_SCANS = 16
+"""Scans of each edge: their mean must be quiet enough for a derivative."""
+
+
+def score(spec: Spec, denoised: np.ndarray, data: ClientData, *, optional: bool) -> Scores:
+    """Score denoised images of a client or protocol against their full dose.
+
+    Args:
+        spec: The federation.
+        denoised: (N, n, n) float32 in [0, 1] of the window.
+        data: The slices; ``data.g`` is the protocol that they were scanned under.
+        optional: Also score with the metrics that the experiment names.
+    """
+    windows = spec.clinical_windows
+    scores = score_slices(denoised, data.full, data.body, spec.window_hu, windows)
+    if optional and spec.metrics:
+        slices = Slices(
+            denormalise(denoised, spec.window_hu),
+            denormalise(data.full, spec.window_hu),
+            data.body,
+            protocol_of(data.g).pixel_at(data.image_size),
+            spec.window_hu,
+            windows,
+        )
+        scores |= optional_scores(spec.metrics, slices)
+    return scores
+
+
+def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge, ClientData]]:
+    """Scan phantoms with an edge under a client's protocol, in place of its patients.
+
+    Nobody has described a phantom, so that each scan has the report of one of the client's slices,
+    as their images and the network's modulation would go together in use.
+
+    Args:
+        spec: The federation.
+        client: Index of the client.
+        data: The client's test slices.
+
+    Yields:
+        Each phantom whose insert lies in the experiment's window, and its scans.
+    """
+    info, size = spec.clients[client], data.image_size
+    protocol = protocol_of(info.g)
+    lent = np.linspace(0, len(data) - 1, EDGE_SCANS).round().astype(int)
+    for contrast in CONTRASTS_HU:
+        if BACKGROUND_HU + contrast > spec.window_hu[1]:
+            continue
+        edge = edge_phantom(size, contrast)
+        rngs = [
+            generator(spec.seed, info.id, "edge", contrast, k, "noise") for k in range(EDGE_SCANS)
+        ]
+        full = np.repeat(edge.image[None], EDGE_SCANS, axis=0)
+        low = scan(full, protocol, rngs, electronic_noise=spec.electronic_noise)
+        yield (
+            edge,
+            replace(
+                data,
+                low=normalise(low, spec.window_hu),
+                full=normalise(full, spec.window_hu),
+                body=np.repeat(edge.body[None], EDGE_SCANS, axis=0),
+                embedding=data.embedding[lent],
+                embedding_mask=data.embedding_mask[lent],
+                g=np.asarray(info.g, np.float32),
+                patient=["phantom"] * EDGE_SCANS,
+                slice=np.arange(EDGE_SCANS, dtype=np.int32),
+                scale=np.ones(EDGE_SCANS, np.float32),
+                report=[data.report[k] for k in lent],
+            ),
+        )
+
+
+def score_edge(spec: Spec, edge: Edge, denoised: np.ndarray, scans: ClientData) -> Scores:
+    """Measure an edge in denoised scans, and with ``input/`` in front in the scans themselves."""
+    pixel_mm = protocol_of(scans.g).pixel_at(scans.image_size)
+    after, before = (
+        edge_sharpness(denormalise(images, spec.window_hu), edge, pixel_mm)
+        for images in (denoised, scans.low)
+    )
+    return after | {f"input/{name}": value for name, value in before.items()}

@@ -1,0 +1,45 @@
+"""FedBN: all is shared but batch normalisation.
+
+Li et al. 2021, "FedBN: federated learning on non-IID features via local batch normalization",
+ICLR. Each client keeps the statistics and the affine parameters of its normalisations, algorithm 1;
+all other parameters are averaged. A client's model is the averaged part with its own
+normalisations.
+
+RED-CNN has no normalisation, so that one is put behind each of its layers but the last, which ends
+at the image; a layer's bias goes, for the normalisation's shift has its effect. Statistics, shifts
+and scales are thus all that differs between clients.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from physfed_ray.methods.base import Method
+from physfed_ray.models.registry import BackboneSettings, backbone_of
+
+
+class FedBN(Method):
+    """Layers are shared and averaged; normalisations stay with their client."""
+
+    name = "fedbn"
+    title = "FedBN"
+    paper = "Li et al. 2021, ICLR"
+    group = "personalised"
+    shared = ("encoder.layers", "decoder.layers")
+
+    @classmethod
+    def refuses(cls, backbone: BackboneSettings) -> str | None:
+        """Say so of a backbone without a place for batch normalisation."""
+        if backbone_of(backbone).batch_norm is not None:
+            return None
+        return (
+            f"FedBN keeps batch normalisations private, and the backbone '{backbone.name}' has "
+            "none: choose backbone.name = red_cnn, or another method"
+        )
+
+    def children(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """Return the backbone's two halves with batch normalisations in them."""
+        add = backbone_of(self.task.backbone).batch_norm
+        assert add is not None  # the constructor refuses others
+        encoder, decoder = (super(FedBN, self).children()[name] for name in ("encoder", "decoder"))
+        return {"encoder": lambda: add(encoder()), "decoder": lambda: add(decoder())}
