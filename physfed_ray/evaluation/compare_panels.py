@@ -1,48 +1,48 @@
-"""The pictures of a comparison: every method on the same slices."""
+"""The pictures of a comparison: every method on the same slice, one figure a client."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from physfed_ray.evaluation import pictures
 from physfed_ray.evaluation.compare_tables import Comparison
 from physfed_ray.evaluation.groups import Group
-from physfed_ray.evaluation.report import shown_policy, two_lines
+from physfed_ray.evaluation.pictures import Panel, to_hu
+from physfed_ray.evaluation.report import entries_with_examples, shown_policy
 from physfed_ray.evaluation.run_tables import policy_label
 from physfed_ray.evaluation.runs import ClientEntry, Run
+from physfed_ray.evaluation.zoomed import paper_window, zoomed_panels
 
 
-def compare_panels(comparison: Comparison, split: str, count: int) -> Figure | None:
-    """Draw every method on the same slices of a few clients, of the first seed all have.
+def compare_panels(comparison: Comparison, split: str) -> Iterable[tuple[ClientEntry, Figure]]:
+    """Draw every method on the same slice of each client, of the first seed that all have.
 
     Args:
         comparison: What is compared.
         split: "test" or "unseen".
-        count: Number of clients.
 
-    Returns:
-        None where the runs have no seed or no example in common.
+    Yields:
+        A client and its figure, for those of whom the runs have an example; a few where they are
+        many.
     """
     common = set.intersection(*(set(group.seeds) for group in comparison.groups))
     if not common:
-        return None
+        return
     seed = min(common)
     shown = [(group, next(r for r in group.runs if r.seed == seed)) for group in comparison.groups]
     first = shown[0][1]
-    headings: list[str] = ["Low dose"]
-    panels = []
-    for entry in _telling(first.clients if split == "test" else first.unseen, count):
+    for entry in entries_with_examples(first, split):
         example = first.example(split, entry.id)
-        if example is None:
-            return None
-        headings, images = ["Low dose"], [example.low]
-        for label, image in _results(shown, split, entry.id, example.full):
-            headings.append(label)
-            images.append(image)
-        full, *rest = (pictures.to_hu(x, first.window_hu) for x in (example.full, *images))
-        panels.append(pictures.Panel(two_lines(entry), full, tuple(rest)))
-    return pictures.stacked_panels(panels, headings) if len(headings) > 1 else None
+        assert example is not None, "that is how the entries were chosen"
+        results = dict(_results(shown, split, entry.id, example.full))
+        if not results:
+            continue
+        full, *rest = (
+            to_hu(image, first.window_hu)
+            for image in (example.full, example.low, *results.values())
+        )
+        panel = Panel(entry.label, full, tuple(rest))
+        yield entry, zoomed_panels(panel, ("Low dose", *results), paper_window(full))
 
 
 def _results(
@@ -57,13 +57,3 @@ def _results(
         if policy in example.denoised:
             label = policy_label(group.label, policy) if policy else group.label
             yield label, example.denoised[policy]
-
-
-def _telling(entries: Sequence[ClientEntry], count: int) -> list[ClientEntry]:
-    """Choose the protocol with the fewest views, that with the fewest photons, then the others."""
-    chosen = [
-        min(entries, key=lambda e: e.protocol["views"]),
-        min(entries, key=lambda e: e.protocol["photons"]),
-        *entries,
-    ]
-    return list({entry.id: entry for entry in chosen}.values())[:count]

@@ -1,27 +1,59 @@
-"""The tables of a comparison: scores with seeds, pairings, costs, modulation, settings."""
+"""The tables of a comparison: scores with seeds, and the paper's beside them."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from physfed_ray.evaluation.groups import Group
+from physfed_ray.evaluation.ablation import complete
+from physfed_ray.evaluation.groups import KINDS, Group
 from physfed_ray.evaluation.long_table import LongTable
-from physfed_ray.evaluation.pairing import pair
-from physfed_ray.evaluation.report_page import duration
-from physfed_ray.evaluation.run_tables import UNITS, client_key, headings, policy_label, row_of
-from physfed_ray.evaluation.runs import Run, finite_mean
+from physfed_ray.evaluation.paper import TABLE_UNSEEN, TABLES_SEEN, paper_tables
+from physfed_ray.evaluation.run_tables import (
+    EDGE_UNITS,
+    EDGES,
+    UNITS,
+    client_key,
+    edge_table,
+    headings,
+    optional_columns,
+    policy_label,
+    row_of,
+)
+from physfed_ray.evaluation.runs import ClientEntry, Run
 from physfed_ray.evaluation.tables import (
-    CLIENTS_SHOWN,
     Column,
     Row,
     ScoreTable,
     nan_mean,
-    table_line,
 )
 
 Classical = Mapping[str, Mapping[int, LongTable]]
+
+
+Scope = Literal["seen", "unseen", "unseen as in the paper"]
+"""The clients' own protocols; unseen ones under every policy, or under that of the paper alone."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One way of denoising: a method, and for unseen protocols a policy, else ""."""
+
+    label: str
+    policy: str
+    group: Group
+
+    @property
+    def split(self) -> str:
+        """Where its scores are kept."""
+        return f"unseen/{self.policy}" if self.policy else "test"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it competes: bounds do not."""
+        return self.policy != "oracle" and self.group.kind != "bound"
 
 
 @dataclass(frozen=True)
@@ -31,15 +63,25 @@ class Comparison:
     Attributes:
         groups: The methods.
         classical: Rows of ``classical.parquet`` by title and seed.
+        paper: Whether the paper's own numbers stand beside.
     """
 
     groups: Sequence[Group]
     classical: Classical
+    paper: bool = False
 
     @property
     def first(self) -> Run:
         """A run to read from what all runs share."""
         return self.groups[0].runs[0]
+
+    def by_backbone(self) -> dict[str, "Comparison"]:
+        """Return one comparison for each imaging network, by the network's name."""
+        names = dict.fromkeys(group.backbone for group in self.groups)
+        return {
+            name: replace(self, groups=[g for g in self.groups if g.backbone == name])
+            for name in names
+        }
 
     @property
     def inputs(self) -> list[Run]:
@@ -47,191 +89,103 @@ class Comparison:
         by_seed = {run.seed: run for group in reversed(self.groups) for run in group.runs}
         return [by_seed[seed] for seed in sorted(by_seed)]
 
-    def served(self) -> list[tuple[str, str, Group]]:
-        """Return label, policy and group of every way of serving an unseen protocol."""
+    def served(self, scope: Scope = "unseen") -> list[Served]:
+        """Return every way of denoising a scope, by method and policy."""
+        if scope == "seen":
+            return [Served(group.label, "", group) for group in self.groups]
         return [
-            (policy_label(group.label, policy), policy, group)
+            Served(policy_label(group.label, policy), policy, group)
             for group in self.groups
             for policy in group.runs[0].policies
+            if scope == "unseen" or policy == _policy_of_the_paper(group)
         ]
 
 
-def seen(comparison: Comparison, columns: Sequence[Column]) -> ScoreTable:
-    """Return the table of the clients seen in training."""
+def scores(comparison: Comparison, scope: Scope, columns: Sequence[Column]) -> ScoreTable:
+    """Return the scores of a scope: the input, classical denoisers, and every method."""
+    run, unseen = comparison.first, scope != "seen"
+    entries, word = (run.unseen, "Unseen") if unseen else (run.clients, "Client")
+    before, classical = ("unseen/input", "unseen/classical") if unseen else ("test/input", "test")
+    ids = [entry.id for entry in entries]
+    rows = [row_of("Input", comparison.inputs, before, ids, columns)]
+    rows += _classical_rows(comparison, classical, ids, columns)
+    for served in comparison.served(scope):
+        group = served.group
+        row = row_of(served.label, group.runs, served.split, ids, columns, ranked=served.ranked)
+        quoted = _quoted(comparison, served, entries, columns)
+        rows.append(replace(row, group=KINDS[group.kind], quoted=quoted))
+    caption = f"{UNITS}{client_key(entries, '; ')}."
+    return ScoreTable(caption, headings(entries, word), tuple(columns), tuple(rows))
+
+
+def _quoted(
+    comparison: Comparison,
+    served: Served,
+    entries: Sequence[ClientEntry],
+    columns: Sequence[Column],
+) -> NDArray[np.float64] | None:
+    """Return what the paper printed for a row, None where there is nothing or nobody asks."""
+    group, unseen = served.group, bool(served.policy)
+    table = table_of_the_paper(group.backbone, unseen=unseen)
+    if not comparison.paper or table is None or not complete(group):
+        return None
+    if unseen and served.policy != _policy_of_the_paper(group):
+        return None
+    metrics = [column.metric for column in columns]
+    found = paper_tables().quotes(table, group.method, entries, metrics, unseen=unseen)
+    return found if np.isfinite(found).any() else None
+
+
+def table_of_the_paper(backbone: str, *, unseen: bool) -> int | None:
+    """Return which of the paper's tables speaks of a backbone, None where none does.
+
+    Its table of unseen protocols names no backbone: it is taken for the network of table 1.
+    """
+    seen_in = TABLES_SEEN.get(backbone)
+    if unseen:
+        return TABLE_UNSEEN if seen_in == min(TABLES_SEEN.values()) else None
+    return seen_in
+
+
+def _policy_of_the_paper(group: Group) -> str:
+    """Return how the paper served unseen protocols with a method."""
+    if group.method == "scan_physfed":
+        return "pvqs"
+    return "mean_of_scores" if group.kind == "personalised" else "shared"
+
+
+def edges(comparison: Comparison) -> ScoreTable | None:
+    """Return the sharpness of edges, None where no run measured it."""
     run = comparison.first
+    if all(edge_table(run) is None for group in comparison.groups for run in group.runs):
+        return None
     clients = [c.id for c in run.clients]
-    rows = [row_of("Input", comparison.inputs, "test/input", clients, columns)]
-    rows += _classical_rows(comparison, "test", clients, columns)
-    rows += [row_of(g.label, g.runs, "test", clients, columns) for g in comparison.groups]
-    caption = f"{UNITS}{client_key(run.clients, '; ')}."
-    return ScoreTable(caption, headings(run.clients, "Client"), tuple(columns), tuple(rows))
-
-
-def unseen(comparison: Comparison, columns: Sequence[Column]) -> ScoreTable:
-    """Return the table of the unseen protocols under every policy."""
-    run = comparison.first
-    clients = [c.id for c in run.unseen]
-    rows = [row_of("Input", comparison.inputs, "unseen/input", clients, columns)]
-    rows += _classical_rows(comparison, "unseen/classical", clients, columns)
-    for label, policy, group in comparison.served():
-        ranked = policy != "oracle"
-        rows.append(row_of(label, group.runs, f"unseen/{policy}", clients, columns, ranked=ranked))
-    caption = f"{UNITS}{client_key(run.unseen, '; ')}."
-    return ScoreTable(caption, headings(run.unseen, "Unseen"), tuple(columns), tuple(rows))
+    rows = [row_of("Input", comparison.inputs, "edge/input", clients, EDGES)]
+    for served in comparison.served("seen"):
+        group = served.group
+        row = row_of(served.label, group.runs, "edge", clients, EDGES, ranked=served.ranked)
+        rows.append(replace(row, group=KINDS[group.kind]))
+    return ScoreTable(EDGE_UNITS, headings(run.clients, "Client"), EDGES, tuple(rows))
 
 
 def averages(table: ScoreTable) -> ScoreTable:
     """Return a table's averages over clients alone, every column with its spread over seeds."""
-    rows = tuple(Row(r.label, nan_mean(r.values, 1)[:, None], r.ranked) for r in table.rows)
-    return ScoreTable(table.caption, ("",), table.columns, rows, average=False)
+    rows = tuple(
+        replace(row, values=nan_mean(row.values, 1)[:, None], quoted=None) for row in table.rows
+    )
+    units = table.caption.split(";")[0]  # what follows says which client has which number
+    return ScoreTable(f"{units.rstrip('.')}.", ("",), table.columns, rows, average=False)
 
 
 def window_columns(run: Run) -> list[Column]:
-    """Return the columns of the clinical windows, and the RMSE."""
+    """Return the columns of the clinical windows, the RMSE, and optional metrics."""
     columns = [Column("rmse_hu", "RMSE (HU)", 1.0, 1, higher_is_better=False)]
     for metric in run.slices.distinct("metric"):
-        if "[" in str(metric):
-            base = str(metric).split("[")[0]
+        base = str(metric).split("[")[0]
+        if "[" in str(metric) and base in ("psnr", "ssim"):
             scale = 100.0 if base == "ssim" else 1.0
             columns.append(Column(str(metric), f"{base.upper()} {str(metric)[len(base) :]}", scale))
-    return columns
-
-
-def pairings(comparison: Comparison, *, of_unseen: bool) -> tuple[str, list[list[str]]] | None:
-    """Compare the best method by mean PSNR with every other, seed by seed and client by client.
-
-    Returns:
-        The best method and a row of cells for every other; None with fewer than two.
-    """
-    scores: dict[str, dict[tuple[int, str], float]] = {}
-    if of_unseen:
-        entries = [
-            (label, f"unseen/{p}", g) for label, p, g in comparison.served() if p != "oracle"
-        ]
-    else:
-        entries = [(group.label, "test", group) for group in comparison.groups]
-    for label, split, group in entries:
-        scores[label] = {
-            (run.seed, client): value
-            for run in group.runs
-            for client, value in run.client_means(split, "psnr").items()
-        }
-    order = sorted(scores, key=lambda label: -finite_mean(scores[label].values()))
-    if len(order) < 2:
-        return None
-    rows = []
-    for label in order[1:]:
-        found = pair(scores[order[0]], scores[label])
-        if found is not None:
-            p = "–" if math.isnan(found.p) else f"{found.p:.2g}"
-            rows.append([label, f"{found.difference:+.2f}", f"{found.wins} of {found.pairs}", p])
-    return order[0], rows
-
-
-def costs(comparison: Comparison) -> str:
-    """Return time, bytes and parameters of every method as a Markdown table."""
-    head = [
-        "Method",
-        "seeds",
-        "training time",
-        "s a round",
-        "MB down a round",
-        "MB up a round",
-        "parameters shared",
-        "private, each client",
-    ]
-    rows = []
-    for group in comparison.groups:
-        summaries = [run.summary for run in group.runs]
-        seconds = [v for run in group.runs for v in run.curve("system", "seconds")["server"][1]]
-        down, up = (
-            finite_mean(s["bytes_per_round"][way] for s in summaries) / 1e6
-            for way in ("down", "up")
-        )
-        counts = summaries[0]["parameters"]
-        rows.append(
-            [
-                group.label,
-                ", ".join(map(str, group.seeds)),
-                duration(finite_mean(s["wall_s"] for s in summaries)),
-                f"{finite_mean(seconds):.2f}",
-                f"{down:.2f}",
-                f"{up:.2f}",
-                f"{counts['shared']:,}",
-                f"{counts['private']:,}",
-            ]
-        )
-    return markdown(head, rows)
-
-
-def modulation(comparison: Comparison) -> str | None:
-    """Return the last state of every group's modulation as a Markdown table, None without any."""
-    state: dict[str, dict[str, list[float]]] = {}
-    for group in comparison.groups:
-        for run in group.runs:
-            names = run.metrics.where(split="modulation").distinct("metric")
-            for name in names:
-                values = run.client_means("modulation", str(name)).values()
-                state.setdefault(group.label, {}).setdefault(str(name), []).extend(values)
-    if not state:
-        return None
-    names = list(dict.fromkeys(name for found in state.values() for name in found))
-    rows = []
-    for name in names:
-        cells = [state[label].get(name, []) for label in state]
-        rows.append([f"`{name}`", *(_range(values) for values in cells)])
-    return markdown(["Quantity", *state], rows)
-
-
-def settings(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], str | None]:
-    """Return the settings that all methods share, and a Markdown table of those that differ."""
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    shared, rows = [], []
-    for key in keys:
-        values = [group.settings.get(key, "–") for group in groups]
-        if len(set(values)) == 1:
-            shared.append((key, values[0]))
-        else:
-            rows.append([f"`{key}`", *values])
-    return shared, markdown(["Setting", *(g.label for g in groups)], rows) if rows else None
-
-
-def strengths(comparison: Comparison) -> str | None:
-    """Return the strengths that the classical denoisers were given, None without any.
-
-    One column a client, or the range over the clients where they are many.
-    """
-    if not comparison.classical:
-        return None
-    entries = [*comparison.first.clients, *comparison.first.unseen]
-    if len(entries) > CLIENTS_SHOWN:
-        ranges = []
-        for title, by_seed in comparison.classical.items():
-            found = [v for t in by_seed.values() for v in t.where(split="strength").values]
-            ranges.append([title, _range(found)])
-        return markdown(["Denoiser", "mean strength (range)"], ranges)
-    rows = []
-    for title, by_seed in comparison.classical.items():
-        cells = []
-        for entry in entries:
-            chosen = [t.where(split="strength", client=entry.id).values for t in by_seed.values()]
-            values = sorted({f"{v:.3g}" for found in chosen for v in found}, key=float)
-            cells.append(", ".join(values) or "–")
-        rows.append([title, *cells])
-    return markdown(["Denoiser", *(entry.id for entry in entries)], rows)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose first column holds words and whose others hold numbers."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join(table_line(line) for line in (head, rule, *rows)) + "\n"
-
-
-def _range(values: Sequence[float]) -> str:
-    kept = [v for v in values if math.isfinite(v)]
-    if not kept:
-        return "–"
-    return f"{finite_mean(kept):.4g} ({min(kept):.4g} to {max(kept):.4g})"
+    return [*columns, *optional_columns(run)]
 
 
 def _classical_rows(

@@ -82,7 +82,8 @@ def png(figure: Figure, *, dpi: int = 150, limit: int | None = None) -> bytes:
     _reduced(Image.open(content)).save(small, format="png", optimize=True)
     if len(small.getvalue()) <= limit or dpi <= 50:
         return small.getvalue()
-    return png(figure, dpi=int(dpi * 0.88), limit=limit)
+    fitting = math.sqrt(limit / len(small.getvalue()))
+    return png(figure, dpi=int(dpi * min(0.92, fitting)), limit=limit)
 
 
 def _reduced(image: Image.Image) -> Image.Image:
@@ -157,32 +158,6 @@ def _by_round(curves: Curves) -> tuple[list[int], list[list[float]]]:
         for number, value in zip(rounds, values, strict=True):
             by_round.setdefault(number, []).append(value)
     return sorted(by_round), [by_round[number] for number in sorted(by_round)]
-
-
-@styled
-def compare_curves(groups: Mapping[str, Sequence[Curves]], split: str) -> Figure:
-    """Draw each method's mean PSNR over rounds with a band of one standard deviation over seeds.
-
-    Args:
-        groups: For each method one set of client curves a seed, PSNR in dB.
-        split: Whose PSNR it is.
-    """
-    figure = new_figure(8.5, 4.2)
-    ax = figure.subplots()
-    for colour, (label, seeds) in zip(_colours(len(groups)), groups.items(), strict=True):
-        by_round: dict[int, list[float]] = {}
-        for curves in seeds:
-            for number, value in zip(*mean_curve(curves), strict=True):
-                by_round.setdefault(number, []).append(value)
-        rounds = sorted(by_round)
-        mean = np.array([np.mean(by_round[r]) for r in rounds])
-        spread = np.array([np.std(by_round[r], ddof=min(1, len(by_round[r]) - 1)) for r in rounds])
-        ax.plot(rounds, mean, color=colour, linewidth=2, label=label)
-        ax.fill_between(rounds, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
-    ax.set(xlabel="round", ylabel="PSNR (dB), mean of clients", title=f"PSNR on {split} patients")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="lower right", ncols=1 if len(groups) < 5 else 2)
-    return figure
 
 
 @styled
@@ -286,7 +261,3 @@ def modulation(curves: Mapping[str, Curves]) -> Figure:
     for ax in panels[len(curves) :]:
         ax.set_visible(False)
     return figure
-
-
-def _colours(count: int) -> list[str]:
-    return [PALETTE[k % len(PALETTE)] for k in range(count)]

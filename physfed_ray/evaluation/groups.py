@@ -12,8 +12,15 @@ from physfed_ray.evaluation.classical import CLASSICAL_FILE
 from physfed_ray.evaluation.long_table import LongTable
 from physfed_ray.evaluation.report_page import flatten
 from physfed_ray.evaluation.runs import Run
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.registry import BACKBONES
 
-_KINDS = ("generic", "personalised", "bound")
+KINDS = {
+    "generic": "Generic FL methods",
+    "personalised": "Personalised FL methods",
+    "bound": "Bounds",
+}
+SETTINGS_SPELT_OUT = 2  # of more that differ, a label names those that are not the default
 _SETTINGS = ("method", "backbone", "training", "federation", "reports")
 
 
@@ -39,6 +46,22 @@ class Group:
         """Everything but data, clients and seed, by dotted key."""
         return _settings(self.runs[0])
 
+    @property
+    def kind(self) -> str:
+        """Its part of the tables: "generic", "personalised" or "bound"."""
+        kind = str(self.runs[0].summary.get("group"))
+        return kind if kind in KINDS else "personalised"
+
+    @property
+    def method(self) -> str:
+        """The method's name in the registry."""
+        return str(self.runs[0].experiment["method"]["name"])
+
+    @property
+    def backbone(self) -> str:
+        """The imaging network's name in the registry."""
+        return str(self.runs[0].experiment.get("backbone", {}).get("name", "red_cnn"))
+
 
 def group_runs(runs: Sequence[Run], *, force: bool = False) -> list[Group]:
     """Group runs by method and settings.
@@ -48,7 +71,8 @@ def group_runs(runs: Sequence[Run], *, force: bool = False) -> list[Group]:
         force: Compare runs of different data all the same.
 
     Returns:
-        Generic methods first, then personalised ones and bounds, by title.
+        Generic methods first, then personalised ones and bounds, in the order of the registry,
+        which is that of the paper; methods that are not registered come last by title.
 
     Raises:
         PhysFedError: A run did not finish, was on other data, or is there twice.
@@ -64,7 +88,7 @@ def group_runs(runs: Sequence[Run], *, force: bool = False) -> list[Group]:
     for run in runs:
         found.setdefault(json.dumps(_settings(run), sort_keys=True), []).append(run)
     groups = [_group(members) for members in found.values()]
-    groups.sort(key=lambda g: (_kind(g.runs[0]), g.runs[0].title, str(g.settings)))
+    groups.sort(key=_place)
     return [Group(label, g.runs) for label, g in zip(_labels(groups), groups, strict=True)]
 
 
@@ -92,9 +116,15 @@ def _group(members: Sequence[Run]) -> Group:
     return Group(members[0].title, tuple(by_seed[seed] for seed in sorted(by_seed)))
 
 
-def _kind(run: Run) -> int:
-    kind = run.summary.get("group", "personalised")
-    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+def backbone_title(name: str) -> str:
+    """Return a backbone's name as its paper writes it."""
+    return BACKBONES[name].title.split(" (")[0] if name in BACKBONES else name
+
+
+def _place(group: Group) -> tuple[int, int, str, str]:
+    registered = list(METHODS)
+    rank = registered.index(group.method) if group.method in METHODS else len(registered)
+    return list(KINDS).index(group.kind), rank, group.runs[0].title, str(group.settings)
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -106,12 +136,17 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:
-    """Add to each title the settings in which the groups of that title differ."""
+    """Add to each title the settings in which the groups of that title on one backbone differ."""
     labels = []
     for group in groups:
-        rivals = [g.settings for g in groups if g.label == group.label]
+        rivals = [
+            g.settings for g in groups if (g.label, g.backbone) == (group.label, group.backbone)
+        ]
         keys = dict.fromkeys(key for settings in rivals for key in settings)
         differing = [k for k in keys if len({settings.get(k) for settings in rivals}) > 1]
+        if len(differing) > SETTINGS_SPELT_OUT:
+            usual = _defaults(group.method)
+            differing = [k for k in differing if group.settings.get(k) != usual.get(k)]
         words = [
             group.settings.get(key, "–")
             if key == "method.variant"
@@ -120,6 +155,14 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         ]
         labels.append(f"{group.label} ({', '.join(words)})" if words else group.label)
     return labels
+
+
+def _defaults(method: str) -> dict[str, str]:
+    """Return a method's own settings where they are not set, as they are printed."""
+    if method not in METHODS:
+        return {}
+    fields = METHODS[method].Settings.model_fields
+    return dict(flatten({name: field.default for name, field in fields.items()}, "method"))
 
 
 def _check_same_data(runs: Sequence[Run]) -> None:

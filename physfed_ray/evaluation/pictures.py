@@ -87,41 +87,8 @@ def denoised_panels(
         row[0].set_ylabel(panel.label, fontsize=9)
         _show(row[0], panel.full, window)
         for k, image in enumerate(panel.images):
-            _show(row[1 + k], image, window, _caption(image, panel.full, window))
+            _show(row[1 + k], image, window, caption_of(image, panel.full, window))
             _show_error(row[1 + count + k], image - panel.full, error_hu)
-    _error_bar(figure, axes, error_hu)
-    return figure
-
-
-@styled
-def stacked_panels(
-    panels: Sequence[Panel],
-    headings: Sequence[str],
-    window: Window = SOFT_TISSUE_HU,
-    error_hu: float = ERROR_HU,
-) -> Figure:
-    """Draw many methods side by side: a row of images, and a row of errors below it.
-
-    Args:
-        panels: Two rows each; all have as many images as there are headings.
-        headings: Names of the images.
-        window: What black and white stand for, HU.
-        error_hu: Error in HU at the ends of the colour scale.
-    """
-    columns = 1 + len(headings)
-    height = 2 * _PANEL_INCHES * len(panels) + 0.9
-    figure = new_figure(_PANEL_INCHES * columns + 0.5, height)
-    axes = _picture_axes(figure, 2 * len(panels), columns)
-    for ax, title in zip(axes[0], ("Full dose", *headings), strict=True):
-        ax.set_title(_wrapped(title), fontsize=9, loc="center")
-    for p, panel in enumerate(panels):
-        upper, lower = axes[2 * p], axes[2 * p + 1]
-        upper[0].set_ylabel(panel.label, fontsize=9)
-        _show(upper[0], panel.full, window)
-        lower[0].set_visible(False)
-        for k, image in enumerate(panel.images):
-            _show(upper[1 + k], image, window, _caption(image, panel.full, window))
-            _show_error(lower[1 + k], image - panel.full, error_hu)
     _error_bar(figure, axes, error_hu)
     return figure
 
@@ -140,11 +107,13 @@ def _wrapped(title: str) -> str:
     return textwrap.fill(title, 22, break_on_hyphens=False)
 
 
-def _caption(image: NDArray[np.float32], full: NDArray[np.float32], window: Window) -> str:
+def caption_of(image: NDArray[np.float32], full: NDArray[np.float32], window: Window) -> str:
+    """Return the PSNR of an image in the displayed window."""
     return f"{psnr(image[None], full[None], window)[0]:.1f} dB"
 
 
 def _picture_axes(figure: Figure, rows: int, columns: int) -> NDArray[np.object_]:
+    """Return (rows, columns) axes without ticks or frames, close together."""
     axes = np.asarray(figure.subplots(rows, columns, squeeze=False))
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -158,6 +127,7 @@ def _picture_axes(figure: Figure, rows: int, columns: int) -> NDArray[np.object_
 
 
 def _show(ax: Axes, hu: NDArray[np.float32], window: Window, caption: str = "") -> None:
+    """Show an image in HU from black to white, with a caption in its corner."""
     ax.imshow(hu, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
     if caption:
         ax.text(
@@ -167,10 +137,12 @@ def _show(ax: Axes, hu: NDArray[np.float32], window: Window, caption: str = "") 
 
 
 def _show_error(ax: Axes, error: NDArray[np.float32], limit: float) -> None:
+    """Show an error in HU, blue below 0 and red above."""
     ax.imshow(error, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
 
 
 def _error_bar(figure: Figure, axes: NDArray[np.object_], limit: float) -> None:
+    """Put the scale of the errors below the axes."""
     scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
     bar = figure.colorbar(
         scale, ax=axes.ravel().tolist(), orientation="horizontal", fraction=0.03, aspect=50,

@@ -10,7 +10,7 @@ from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean
 from physfed_ray.evaluation.summaries import EXTREMES, extremes, leader, shown
 from physfed_ray.evaluation.tables import CLIENTS_SHOWN, ScoreTable
 
-CLIENTS_PER_BLOCK = 8  # as many pairs of columns as a projector and a landscape page hold
+CLIENTS_PER_BLOCK, COLUMNS_PER_BLOCK = 8, 16  # what a projector and a landscape page hold
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,8 @@ class TableView:
     def chunks(self) -> list[list[int]]:
         """Indices of the headings of each block; the average is in the last one."""
         count = len(self.table.clients)
-        blocks = [
-            list(range(k, min(k + CLIENTS_PER_BLOCK, count)))
-            for k in range(0, count, CLIENTS_PER_BLOCK)
-        ]
+        width = min(CLIENTS_PER_BLOCK, max(1, COLUMNS_PER_BLOCK // len(self.table.columns)))
+        blocks = [list(range(k, min(k + width, count))) for k in range(0, count, width)]
         if self.table.average:
             blocks[-1].append(count)
         return blocks
@@ -161,7 +159,12 @@ def _contents(tables: Mapping[str, ScoreTable], grids: Mapping[str, Grid]) -> li
 
 
 def _views(tables: Mapping[str, ScoreTable], name: str) -> list[TableView]:
-    titles = {name: "Whole image", f"{name}_body": "Body pixels alone"}
+    titles = {
+        name: "Whole image",
+        f"{name}_body": "Body pixels alone",
+        f"{name}_optional": "Optional metrics",
+        f"{name}_edges": "Sharpness of edges",
+    }
     views = []
     for key, title in titles.items():
         if key in tables:

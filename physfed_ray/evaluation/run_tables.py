@@ -5,12 +5,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run
+from physfed_ray.evaluation.sharpness import CONTRASTS_HU, LEVELS, mtf_name
 from physfed_ray.evaluation.summaries import shown
 from physfed_ray.evaluation.tables import CLIENTS_SHOWN, Column, Row, ScoreTable
 
 WHOLE = (Column("psnr", "PSNR"), Column("ssim", "SSIM", 100.0))
 UNITS = "PSNR in dB, SSIM in %"
 BODY = (Column("psnr_body", "PSNR"), Column("ssim_body", "SSIM", 100.0))
+OPTIONAL = (
+    Column("fsim", "FSIM", 100.0),
+    Column("nps_area_hu2", "NPS area (HU²)", decimals=1, higher_is_better=False),
+    Column("nps_mean_per_mm", "NPS mean (1/mm)", decimals=3, compared=False),
+    Column("nps_peak_per_mm", "NPS peak (1/mm)", decimals=3, compared=False),
+)
+OPTIONAL_UNITS = (
+    "FSIM in %, in the window given where there is one; NPS: the noise power spectrum of the error "
+    "inside the body, its area and its mean and strongest frequency"
+)
+EDGES = tuple(
+    Column(mtf_name(level, contrast), f"{level}% at {contrast} HU", decimals=3)
+    for contrast in CONTRASTS_HU
+    for level in LEVELS
+)
+EDGE_UNITS = (
+    "frequency per mm at which an edge of the given contrast has lost its modulation down to 50% "
+    "or 10%, phantoms scanned under the clients' protocols"
+)
 
 
 def row_of(
@@ -46,7 +66,29 @@ def policy_label(title: str, policy: str) -> str:
     return f"{title}, {suffix}" if suffix else title
 
 
-def seen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable:
+def optional_columns(run: Run) -> tuple[Column, ...]:
+    """Return the columns of the optional metrics that a run was asked for."""
+    names = {str(name) for name in run.slices.distinct("metric")}
+    windows = [name for name in sorted(names) if name.startswith("fsim[")]
+    found = [column for column in OPTIONAL if column.metric in names]
+    return (*found, *(Column(name, f"FSIM {name[len('fsim') :]}", 100.0) for name in windows))
+
+
+def edge_table(run: Run) -> ScoreTable | None:
+    """Return the sharpness of edges after each client's own model, None where not measured."""
+    clients = [c.id for c in run.clients]
+    columns = tuple(c for c in EDGES if run.client_means("edge", c.metric))
+    if not columns:
+        return None
+    rows = (
+        row_of("Input", [run], "edge/input", clients, columns),
+        row_of(run.title, [run], "edge", clients, columns),
+    )
+    caption = f"Clients seen in training ({EDGE_UNITS}){client_key(run.clients, ': ')}."
+    return ScoreTable(caption, headings(run.clients, "Client"), columns, rows)
+
+
+def seen_table(run: Run, columns: Sequence[Column] = WHOLE, units: str = UNITS) -> ScoreTable:
     """Return the table of a run's own clients on the test patients."""
     clients = [c.id for c in run.clients]
     split = "test" if run.client_means("test", columns[0].metric) else "validation"
@@ -55,12 +97,14 @@ def seen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable:
         row_of(run.title, [run], split, clients, columns),
     ]
     caption = (
-        f"Clients seen in training, {split} patients ({UNITS}){client_key(run.clients, ': ')}."
+        f"Clients seen in training, {split} patients ({units}){client_key(run.clients, ': ')}."
     )
     return ScoreTable(caption, headings(run.clients, "Client"), tuple(columns), tuple(rows))
 
 
-def unseen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable | None:
+def unseen_table(
+    run: Run, columns: Sequence[Column] = WHOLE, units: str = UNITS
+) -> ScoreTable | None:
     """Return the table of the unseen protocols under every policy, None without any."""
     if not run.policies:
         return None
@@ -70,7 +114,7 @@ def unseen_table(run: Run, columns: Sequence[Column] = WHOLE) -> ScoreTable | No
         label = policy_label(run.title, policy)
         ranked = policy != "oracle"
         rows.append(row_of(label, [run], f"unseen/{policy}", clients, columns, ranked=ranked))
-    caption = f"Unseen protocols, test patients ({UNITS}){client_key(run.unseen, ': ')}."
+    caption = f"Unseen protocols, test patients ({units}){client_key(run.unseen, ': ')}."
     return ScoreTable(caption, headings(run.unseen, "Unseen"), tuple(columns), tuple(rows))
 
 
@@ -89,14 +133,21 @@ def client_key(entries: Sequence[ClientEntry], joint: str) -> str:
 
 
 def write_tables(run: Run) -> dict[str, ScoreTable]:
-    """Write ``tables/seen`` and ``tables/unseen`` as .md, .csv and .tex; return them by name.
+    """Write ``tables/seen``, ``tables/unseen`` and so on as .md, .csv and .tex; return them.
 
     The .csv files hold every client; .md and .tex a summary where there are many.
     """
-    tables = {"seen": seen_table(run), "seen_body": seen_table(run, BODY)}
-    for name, columns in (("unseen", WHOLE), ("unseen_body", BODY)):
-        if (table := unseen_table(run, columns)) is not None:
-            tables[name] = table
+    found = {
+        "seen": seen_table(run),
+        "seen_body": seen_table(run, BODY),
+        "unseen": unseen_table(run),
+        "unseen_body": unseen_table(run, BODY),
+        "seen_edges": edge_table(run),
+    }
+    if columns := optional_columns(run):
+        found["seen_optional"] = seen_table(run, columns, OPTIONAL_UNITS)
+        found["unseen_optional"] = unseen_table(run, columns, OPTIONAL_UNITS)
+    tables = {name: table for name, table in found.items() if table is not None}
     for name, table in tables.items():
         page = shown(table)
         markdown = f"{page.caption}\n\n{page.to_markdown()}"

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,7 @@ def summary(table: ScoreTable) -> ScoreTable:
         f"{len(table.clients)} clients or protocols, each the mean of its slices; better: the "
         "share of them that is above its own input."
     )
-    rows = tuple(
-        Row(row.label, _statistics(table, row), row.ranked, row.seeds) for row in table.rows
-    )
+    rows = tuple(replace(row, values=_statistics(table, row), quoted=None) for row in table.rows)
     metrics = tuple(column.heading for column in table.columns)
     return ScoreTable(caption, metrics, STATISTICS, rows, average=False)
 

@@ -21,7 +21,9 @@ WINDOW = (-1000.0, 2000.0)
 CLINICAL = {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)}
 METHODS = {
     "local": ("Local", "personalised", ("mean_of_scores", "nearest_protocol", "ensemble")),
+    "pooled": ("Pooled", "bound", ("shared",)),
     "fedavg": ("FedAvg", "generic", ("shared",)),
+    "moon": ("MOON", "generic", ("shared",)),
     "fedper": (
         "FedPer",
         "personalised",
@@ -84,6 +86,8 @@ class RunMaker:
         self.settings = options.get("settings", {})
         self.data = options.get("data", {})
         self.count = options.get("slices", 4)
+        self.backbone = options.get("backbone", "red_cnn")
+        self.traffic = options.get("bytes_each_way", 5.9e7)
         self.finished = options.get("finished", True)
         self.lost = options.get("lost", ())
         self.clients = _protocols("paper-*", options.get("clients", 8))
@@ -160,8 +164,13 @@ class RunMaker:
         rng, log = generator(self.seed, "system"), []
         for r in range(1, self.rounds + 1):
             lost = [c for q, c in self.lost if q == r]
-            system = {"seconds": 1.2 + 0.3 * rng.random(), "bytes_down": 5.9e7, "bytes_up": 5.9e7,
-                      "participants": 8.0 - len(lost), "missing": float(len(lost))}  # fmt: skip
+            system = {
+                "seconds": 1.2 + 0.3 * rng.random(),
+                "bytes_down": self.traffic,
+                "bytes_up": self.traffic,
+                "participants": 8.0 - len(lost),
+                "missing": float(len(lost)),
+            }
             self.rows += [(r, "server", "system", name, value) for name, value in system.items()]
             log.append({"event": "round", "round": r, "missing": dict.fromkeys(lost, "deadline")})
         text = "\n".join(["not json", *(json.dumps(entry) for entry in log)])
@@ -186,7 +195,7 @@ class RunMaker:
             "clients": clients,
             "unseen": [{"id": k, "protocol": asdict(p)} for k, p in self.unseen.items()],
             "reports": {"reporter": "measured", "encoder": "minilm"},
-            "backbone": {"name": "red_cnn", "channels": 32},
+            "backbone": {"name": self.backbone, "channels": 32},
             "method": {"name": self.method, **self.settings},
             "training": {"rounds": self.rounds, "lr": 1e-3, "precision": "bf16", "patch": 64},
             "federation": {"participation": 1.0},
@@ -205,7 +214,7 @@ class RunMaker:
             "device": "CPU, 2 cores (synthetic)",
             "precision": "bf16",
             "parameters": {"shared": 1_850_000, "private": 910_000, "by_module": {"encoder": 9}},
-            "bytes_per_round": {"down": 5.9e7, "up": 5.9e7},
+            "bytes_per_round": {"down": self.traffic, "up": self.traffic},
             "data": {
                 "source": {"patients": 12, "left_out": {"localizer": 3}},
                 "splits": {

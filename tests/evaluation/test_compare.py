@@ -9,10 +9,14 @@ import pytest
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.evaluation.classical import CLASSICAL_FILE
-from physfed_ray.evaluation.compare import PICTURE_BYTES, compare
+from physfed_ray.evaluation.compare import compare
+from physfed_ray.evaluation.compare_pairings import lead, pairings
+from physfed_ray.evaluation.compare_sections import PICTURE_BYTES
+from physfed_ray.evaluation.compare_tables import Comparison, scores
 from physfed_ray.evaluation.groups import group_runs
 from physfed_ray.evaluation.long_table import LongTable
 from physfed_ray.evaluation.pairing import pair
+from physfed_ray.evaluation.run_tables import WHOLE
 from physfed_ray.evaluation.runs import load_run
 
 MakeRun = Callable[..., Path]
@@ -52,7 +56,8 @@ def test_methods_are_grouped_by_variant_and_averaged_over_seeds(
     assert compare(runs, out) == out
     text = out.read_text()
     rows = _table(text, "Whole image")
-    assert list(rows)[2:] == ["Input", "FedAvg", "SCAN-PhysFed (paper)",
+    assert list(rows)[2:] == ["Input", "Generic FL methods", "FedAvg",
+                              "Personalised FL methods", "SCAN-PhysFed (paper)",
                               "SCAN-PhysFed (public_code)"]  # fmt: skip
     averages = []
     for run in (load_run(path) for path in runs[:2]):
@@ -74,8 +79,14 @@ def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: 
         "Body pixels alone",
         "Clinical windows, mean of clients",
         "Clinical windows, mean of protocols",
-        "SCAN-PhysFed (paper) against the others",
-        "SCAN-PhysFed (paper), PVQS against the others",
+        "SCAN-PhysFed (paper) against the others in PSNR",
+        "SCAN-PhysFed (paper) against the others in SSIM",
+        "SCAN-PhysFed (paper), PVQS against the others in PSNR",
+        "Served as in the paper",
+        "Whole image, every policy",
+        "Spread over slices",
+        "Slices of each client",
+        "Slices of unseen protocols",
         "Where PVQS sent each unseen protocol",
         "State of the modulation at the end",
         "Cost",
@@ -84,7 +95,19 @@ def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: 
     ):
         assert f"### {heading}\n" in text
     linked = re.findall(r"\]\((page/[^)]+)\)", text)
-    assert len(linked) == 9
+    assert len(linked) == len(set(linked))
+    written = {f"page/{path.name}" for path in (tmp_path / "page").iterdir()}
+    assert set(linked) == written
+    tables = ("seen", "seen_body", "seen_windows", "unseen", "unseen_body", "unseen_paper",
+              "unseen_windows")  # fmt: skip
+    slices = (*(f"c{k}" for k in range(1, 9)), *(f"unseen-{k}" for k in range(1, 5)))
+    assert {name.removeprefix("page/") for name in written} == {
+        *(f"{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+        *(f"slices_{name}.png" for name in slices),
+        "boxes.png",
+        "curves.png",
+        "curves.csv",
+    }
     for name in linked:
         assert 0 < (tmp_path / name).stat().st_size <= PICTURE_BYTES
     assert "`swap_psnr_drop` | 0.35 (0 to 0.7)" in text
@@ -165,6 +188,120 @@ def test_other_settings_are_other_groups_with_telling_labels(make_run: MakeRun) 
     ]
     labels = {group.label for group in group_runs(runs)}
     assert labels == {"SCAN-PhysFed (tau 0.0001)", "SCAN-PhysFed (tau 0.01)"}
+
+
+@pytest.fixture
+def small(make_run: MakeRun) -> Callable[..., Path]:
+    """Return a function that makes tiny runs."""
+    return lambda method, seed=1, **options: make_run(
+        method, seed, **{"n": 24, "slices": 2, "rounds": 3, "unseen": 2} | options
+    )
+
+
+def test_groups_stand_in_the_papers_order_and_a_bound_wins_nothing(small: MakeRun) -> None:
+    order = ("scan_physfed", "pooled", "moon", "local", "fedper", "fedavg")
+    runs = [load_run(small(m, quality=0.9 if m == "pooled" else 0.3)) for m in order]
+    comparison = Comparison(group_runs(runs), {})
+    table = scores(comparison, "seen", WHOLE)
+    assert [(row.label, row.group, row.ranked) for row in table.rows] == [
+        ("Input", "", True),
+        ("FedAvg", "Generic FL methods", True),
+        ("MOON", "Generic FL methods", True),
+        ("Local", "Personalised FL methods", True),
+        ("FedPer", "Personalised FL methods", True),
+        ("SCAN-PhysFed", "Personalised FL methods", True),
+        ("Pooled", "Bounds", False),
+    ]
+    assert not any(cell.mark for client in table.cells[-1] for cell in client)
+    assert "| *Pooled* |" in table.to_markdown()
+    for scope in ("seen", "unseen"):
+        found = pairings(comparison, WHOLE[0], scope)  # type: ignore[arg-type]
+        assert found is not None
+        assert "Pooled" not in {found[0], *(row[0] for row in found[1])}
+
+
+def test_the_second_best_comes_first_among_the_pairs(small: MakeRun) -> None:
+    quality = {"fedavg": 0.5, "moon": 0.7, "fedper": 0.6}
+    runs = [load_run(small(m, seed, quality=q)) for m, q in quality.items() for seed in (1, 2)]
+    comparison = Comparison(group_runs(runs), {})
+    for column in WHOLE:
+        found = pairings(comparison, column, "seen")
+        assert found is not None
+        assert (found[0], [row[0] for row in found[1]]) == ("MOON", ["FedPer", "FedAvg"])
+        assert found[1][0][2] == "16 of 16"
+    sentence = lead(comparison, "seen")
+    assert sentence.startswith("Best against second. PSNR, MOON minus FedPer: +")
+    assert "SSIM, MOON minus FedPer: +" in sentence
+    assert lead(Comparison(comparison.groups[:1], {}), "seen") == ""
+
+
+def test_as_in_the_paper_every_method_is_served_once(small: MakeRun) -> None:
+    runs = [load_run(small(m)) for m in ("fedavg", "fedper", "scan_physfed", "pooled")]
+    comparison = Comparison(group_runs(runs), {})
+    table = scores(comparison, "unseen as in the paper", WHOLE)
+    assert [row.label for row in table.rows] == [
+        "Input", "FedAvg", "FedPer, mean of local models", "SCAN-PhysFed, PVQS", "Pooled"
+    ]  # fmt: skip
+    assert len(scores(comparison, "unseen", WHOLE).rows) == 1 + 1 + 4 + 5 + 1
+
+
+def test_the_papers_numbers_stand_beside_on_request_alone(small: MakeRun, tmp_path: Path) -> None:
+    runs = [small("fedavg"), small("local"), small("scan_physfed")]
+    out = tmp_path / "page.md"
+    compare(runs, out)
+    assert "Yang et al." not in out.read_text()
+    assert "paper" not in (tmp_path / "page/seen.csv").read_text().splitlines()[0]
+    compare(runs, out, paper=True)
+    text = out.read_text()
+    rows = _table(text, "Whole image")
+    assert rows["FedAvg"][0].endswith("[29.99]")
+    assert rows["FedAvg"][-1].endswith("[84.70]")
+    assert rows["SCAN-PhysFed"][4].endswith("[40.45]")
+    assert not any("[" in cell for cell in rows["Local"] + rows["Input"])
+    served = _table(text, "Served as in the paper")
+    assert served["SCAN-PhysFed, PVQS"][-2].endswith("[38.55]")
+    assert not any("[" in cell for cell in served["SCAN-PhysFed, PVQS"][:-2])
+    every = _table(text, "Whole image, every policy")
+    assert "[" not in "".join(every["SCAN-PhysFed, ensemble"])
+    assert "FedAvg PSNR 32.89, its clients' mean 34.74" in text
+    assert "[" not in "".join("".join(row) for row in _table(text, "Body pixels alone").values())
+
+
+def test_each_backbone_has_its_own_part_and_the_papers_table(
+    small: MakeRun, tmp_path: Path
+) -> None:
+    runs = [
+        small(method, tag=name, backbone=name)
+        for name in ("red_cnn", "uformer")
+        for method in ("fedavg", "scan_physfed")
+    ]
+    out = tmp_path / "page.md"
+    compare(runs, out, paper=True)
+    text = out.read_text()
+    first, second = text.split("## Protocols seen in training, ")[1:]
+    assert first.startswith("RED-CNN\n")
+    assert second.startswith("Uformer\n")
+    assert _table(first, "Whole image")["FedAvg"][0].endswith("[29.99]")
+    assert _table(second, "Whole image")["FedAvg"][0].endswith("[34.31]")
+    assert _table(second, "Whole image")["SCAN-PhysFed"][-2].endswith("[43.65]")
+    assert "has no such table for Uformer" in second
+    for name in re.findall(r"\]\((page/[^)]+)\)", text):
+        assert (tmp_path / name).exists()
+    assert (tmp_path / "page/red_cnn_seen.tex").read_text() != (
+        tmp_path / "page/uformer_seen.tex"
+    ).read_text()
+    assert "| Setting | FedAvg, RED-CNN |" in text
+
+
+def test_settings_of_many_methods_are_a_row_each(small: MakeRun, tmp_path: Path) -> None:
+    taus = [0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
+    runs = [small("scan_physfed", tag=str(tau), settings={"tau": tau}) for tau in taus]
+    runs.append(small("fedavg"))
+    out = tmp_path / "page.md"
+    compare(runs, out)
+    part = out.read_text().split("### Settings\n")[1]
+    assert "| FedAvg | `method.name` fedavg |" in part
+    assert "| SCAN-PhysFed (tau 0.01) | `method.name` scan_physfed, `method.tau` 0.01 |" in part
 
 
 def test_pairs_are_matched_by_seed_and_client() -> None:

@@ -161,6 +161,8 @@ def test_wide_tables_are_cut_into_blocks_with_the_average_last() -> None:
     chunks = TableView("", table).chunks
     assert [len(chunk) for chunk in chunks] == [8, 8, 5]
     assert [k for chunk in chunks for k in chunk] == list(range(21))
+    five = ScoreTable("", clients, (Column("psnr", "PSNR"),) * 5, (Row("A", values.repeat(5, 2)),))
+    assert [len(chunk) for chunk in TableView("", five).chunks] == [3, 3, 3, 3, 3, 3, 3]
 
 
 def test_examples_of_many_clients_are_spread_over_the_ranks_of_the_input(make_run: MakeRun) -> None:
