@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from physfed_ray.experiment import Experiment
     from physfed_ray.runtime.jobs import Jobs
 
+FAILED_RUNS = 1
 INTERRUPTED = 130
 USER_ERROR = 2
 
@@ -21,7 +22,8 @@ USER_ERROR = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0, 2 (user error), 130 (Ctrl-C), or that of the job which was followed.
+    0, 1 (runs of a suite failed), 2 (user error), 130 (Ctrl-C), or that of the job which was
+    followed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = make_parser().parse_args(arguments)
@@ -44,12 +46,17 @@ def _again(options: argparse.Namespace) -> str:
     return f"{options.command} --resume" if missing else str(options.command)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     from physfed_ray.experiment import load_experiment
+    from physfed_ray.experiment.suite import is_suite
     from physfed_ray.progress import progress
     from physfed_ray.runtime.run import run_experiment
     from physfed_ray.runtime.submission import default_run_directory
 
+    if is_suite(options.experiment):
+        return _run_suite(options)
+    if options.jobs:
+        raise PhysFedError(f"--jobs is for suites, and {options.experiment} is one experiment")
     experiment = load_experiment(options.experiment, options.set)
     with progress() as show:
         run_experiment(
@@ -61,6 +68,29 @@ def _run(options: argparse.Namespace) -> None:
             on_event=show,
             command=options.command,
         )
+    return 0
+
+
+def _run_suite(options: argparse.Namespace) -> int:
+    from physfed_ray.experiment.suite import load_suite
+    from physfed_ray.runtime.submission import default_suite_folder
+    from physfed_ray.runtime.suite import run_suite, write_page
+    from physfed_ray.suite_progress import SuiteDisplay, print_result
+
+    suite = load_suite(options.experiment, options.set)
+    out = (options.out or default_suite_folder(suite)).rstrip("/")
+    with SuiteDisplay() as show:
+        result = run_suite(
+            suite,
+            out,
+            jobs=options.jobs,
+            runtime=options.runtime,
+            address=options.address,
+            on_event=show,
+            command=options.command,
+        )
+    print_result(suite, out, result, write_page(suite, out, result))
+    return FAILED_RUNS if result.failed else 0
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -187,7 +217,13 @@ def _report(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from physfed_ray.evaluation.compare import compare
 
-    page = compare(options.run_dirs, options.out, classical=options.classical, force=options.force)
+    page = compare(
+        options.run_dirs,
+        options.out,
+        classical=options.classical,
+        force=options.force,
+        paper=options.paper,
+    )
     print(page)
 
 
@@ -206,8 +242,25 @@ def _methods(_: argparse.Namespace) -> None:
 def _describe(options: argparse.Namespace) -> None:
     from physfed_ray.describe import print_description
     from physfed_ray.experiment import load_experiment
+    from physfed_ray.experiment.suite import is_suite
 
+    if is_suite(options.experiment):
+        _describe_suite(options)
+        return
+    if options.out:
+        raise PhysFedError(f"--out is for suites, and {options.experiment} is one experiment")
     print_description(load_experiment(options.experiment, options.set))
+
+
+def _describe_suite(options: argparse.Namespace) -> None:
+    from physfed_ray.experiment.suite import load_suite
+    from physfed_ray.runtime.submission import default_suite_folder
+    from physfed_ray.runtime.suite_state import standing
+    from physfed_ray.suite_progress import print_suite
+
+    suite = load_suite(options.experiment, options.set)
+    out = (options.out or default_suite_folder(suite)).rstrip("/")
+    print_suite(suite, standing(suite, out), out)
 
 
 CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {

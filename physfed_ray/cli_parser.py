@@ -34,21 +34,32 @@ def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
     run = _command(
         commands,
         "run",
-        "Prepare the data, train, evaluate, and write the report.",
+        "Prepare the data, train, evaluate, and write the report; of a suite, what is missing.",
         "physfed run experiments/quickstart.yaml",
         "physfed run my.yaml --set method.name=fedavg --set training.lr=3e-4",
         "physfed run my.yaml --out runs/first --resume",
         "physfed run my.yaml --runtime inline --set 'clients.0.patients=[A0001]'",
+        "physfed run experiments/table1_redcnn.yaml --set scale=small --runtime inline --jobs 2",
     )
     _experiment_arguments(run)
     run.add_argument(
         "--out",
         metavar="DIR",
         help="run directory, a path or an fsspec URL "
-        "(default: NAME-METHOD-seedSEED in $PHYSFED_RUNS, or in runs)",
+        "(default: NAME-METHOD-seedSEED in $PHYSFED_RUNS, or in runs); of a suite, the folder of "
+        "its runs",
     )
     run.add_argument(
-        "--resume", action="store_true", help="go on after the last completed round of --out"
+        "--resume",
+        action="store_true",
+        help="go on after the last completed round of --out; a suite always does",
+    )
+    run.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        help="runs of a suite side by side (default: as many as there are cores for; on a GPU and "
+        "on Ray 1)",
     )
     _runtime_arguments(run)
 
@@ -168,6 +179,7 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
         "compare",
         "Compare runs of several methods and seeds on one page.",
         "physfed compare runs/real_ct/final/* --out docs/results/real_ct.md --classical",
+        "physfed compare runs/table1_redcnn/runs/* --out table1.md --paper",
     )
     compare.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
     compare.add_argument(
@@ -175,12 +187,18 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
         type=Path,
         default=Path("comparison.md"),
         metavar="FILE",
-        help="Markdown page; its figures go beside it (default: comparison.md)",
+        help="Markdown page; a folder of its name holds its figures, and its tables as CSV and "
+        "LaTeX (default: comparison.md)",
     )
     compare.add_argument(
         "--classical",
         action="store_true",
         help="also score total variation and non-local means, tuned on validation patients",
+    )
+    compare.add_argument(
+        "--paper",
+        action="store_true",
+        help="put the numbers that the SCAN-PhysFed paper prints in brackets beside yours",
     )
     compare.add_argument(
         "--force", action="store_true", help="compare runs of different data all the same"
@@ -211,11 +229,16 @@ def _add_describe(commands: "Commands[argparse.ArgumentParser]") -> None:
     describe = _command(
         commands,
         "describe",
-        "Print the resolved experiment with its sizes and a time estimate, without running it.",
+        "Print the resolved experiment with its sizes and a time estimate, without running it; of "
+        "a suite, its runs and what is missing.",
         "physfed describe experiments/real_ct.yaml",
         "physfed describe my.yaml --set backbone.channels=96",
+        "physfed describe experiments/table1_redcnn.yaml --set scale=small",
     )
     _experiment_arguments(describe)
+    describe.add_argument(
+        "--out", metavar="DIR", help="of a suite: the folder of its runs (default: as for `run`)"
+    )
 
 
 def _command(

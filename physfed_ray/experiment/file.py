@@ -101,10 +101,21 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> None:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise PhysFedError(f"--set {override}: write key=value, for example training.lr=1e-3")
-        _set(content, key.strip().split("."), parse_yaml(value, f"--set {key}"), f"--set {key}")
+        set_key(content, key.strip().split("."), parse_yaml(value, f"--set {key}"), f"--set {key}")
 
 
-def _set(content: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+def set_key(content: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+    """Set one key in place, making the groups on its way.
+
+    Args:
+        content: Nested groups of keys.
+        path: The parts of a dotted key; a number names an item of a list.
+        value: What to set.
+        where: Begins error messages.
+
+    Raises:
+        PhysFedError: The path does not fit the content.
+    """
     node: Any = content
     for depth, part in enumerate(path):
         here = ".".join(path[:depth])

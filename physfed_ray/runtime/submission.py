@@ -12,6 +12,7 @@ from typing import Any
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.suite import Suite
 
 RUNS_VARIABLE = "PHYSFED_RUNS"
 RUNS_ON_CLUSTER = f"${{{RUNS_VARIABLE}:-$HOME/physfed/runs}}"
@@ -57,6 +58,11 @@ def default_run_directory(experiment: Experiment, runs: str = "runs") -> str:
         runs: Folder of the runs when the variable ``PHYSFED_RUNS`` names none.
     """
     return f"{(os.environ.get(RUNS_VARIABLE) or runs).rstrip('/')}/{experiment.run_name()}"
+
+
+def default_suite_folder(suite: Suite) -> str:
+    """Return where the runs of a suite are written when ``--out`` is not given."""
+    return f"{(os.environ.get(RUNS_VARIABLE) or 'runs').rstrip('/')}/{suite.folder}"
 
 
 def make_job(
