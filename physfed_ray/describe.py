@@ -240,6 +240,12 @@ def run_bytes(experiment: Experiment) -> float:
     return _host_bytes(experiment, load, len(experiment.clients))
 
 
+def run_seconds(experiment: Experiment) -> float:
+    """Return how long a run trains on this machine with nothing beside it: an estimate."""
+    todo = plan(experiment)
+    return _seconds_here(experiment, _load(experiment, todo, _method(experiment)))
+
+
 def _slots_here(experiment: Experiment) -> int:
     return max(1, (os.cpu_count() or 1) // experiment.training.threads)
 

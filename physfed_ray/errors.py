@@ -7,3 +7,7 @@ class PhysFedError(Exception):
 
 class DivergedError(PhysFedError):
     """Training diverged: the numbers are no longer finite, and the same run would end so again."""
+
+
+class NoRoomError(PhysFedError):
+    """The Ray cluster has no room now; it may have when others have ended."""

@@ -22,14 +22,21 @@ SPLITS = ("train", "validation", "test")
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 
-GROUPS = {"cluster": "faults", "faults": "faults", "runtime": "runtime"}
-"""Folders whose tests start Ray clusters: they wait a lot, but three at a time are too many."""
+GROUPS = {
+    "cluster": "faults",
+    "faults": "faults",
+    "runtime/test_suite.py": "rest",
+    "runtime": "runtime",
+}
+"""Folders whose tests start Ray clusters: they wait a lot, but three at a time are too many. Files
+in them that start none stand first."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Deal the tests to three processes, two of which have the clusters (``--dist loadgroup``)."""
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    item.add_marker(pytest.mark.xdist_group(GROUPS.get(folder, "rest")))
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    groups = (group for start, group in GROUPS.items() if path.startswith(start))
+    item.add_marker(pytest.mark.xdist_group(next(groups, "rest")))
 
 
 @pytest.fixture(scope="session")

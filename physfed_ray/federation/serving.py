@@ -56,10 +56,20 @@ class FinalResults:
             self.examples[f"{split}/{client}/{name}"] = np.asarray(image, np.float32)
 
 
-def evaluate_all(rounds: Rounds) -> FinalResults:
-    """Evaluate the model of the last round on every split and under every policy."""
+def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
+    """Evaluate the model of the last round on every split and under every policy.
+
+    Args:
+        rounds: The federation after its last round.
+        tested: Also on test patients and unseen protocols.
+    """
     results = FinalResults()
     number = rounds.manifest.round
+    if not tested:
+        evaluations, rows = rounds.evaluate("validation", number)
+        rounds.announce(number, "validation", evaluations)
+        results.rows += rows
+        return results
     for split in ("validation", "test"):
         if any(getattr(files, split) for files in rounds.spec.files):
             evaluations, _ = rounds.evaluate(split, number, detail=True)

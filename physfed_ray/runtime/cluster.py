@@ -88,6 +88,28 @@ def alive_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in found if node["Alive"]]
 
 
+def part_of(nodes: Sequence[Mapping[str, float]], runs: int) -> list[Mapping[str, float]]:
+    """Return the nodes that one of several runs may fill, so that all find room side by side.
+
+    Whole nodes, the smallest, where there are as many as runs; otherwise a part of the smallest.
+
+    Args:
+        nodes: Resources of each node.
+        runs: How many runs there are.
+    """
+    resource = "GPU" if any(node.get("GPU") for node in nodes) else "CPU"
+    ordered = sorted((n for n in nodes if n.get(resource)), key=lambda n: n[resource])
+    if runs <= 1 or not ordered:
+        return list(nodes)
+    if runs <= len(ordered):
+        return ordered[: len(ordered) // runs]
+    each = math.ceil(runs / len(ordered))
+    return [
+        {"CPU": node.get("CPU", 0.0) // each, "GPU": node.get("GPU", 0.0) / each}
+        for node in ordered[:1]
+    ]
+
+
 def choose_slots(
     clients: int, federation: Federation, threads: int, nodes: Sequence[Mapping[str, float]]
 ) -> Slots:
@@ -163,9 +185,9 @@ def _room(node: Mapping[str, float], threads: int, on_gpu: bool, share: float | 
     room = int(node.get("CPU", 0.0) // threads)
     if not on_gpu:
         return room
-    gpus = int(node.get("GPU", 0.0))
     if share == "auto":
-        return room if gpus else 0
+        return room if node.get("GPU") else 0
+    gpus = int(node.get("GPU", 0.0))
     per_gpu = int(1 / float(share) + 1e-9)
     return min(room, gpus * per_gpu if per_gpu else int(gpus // float(share)))
 

@@ -1,9 +1,12 @@
 """Places for hosts on the machines of the Ray cluster."""
 
+import fcntl
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,7 +17,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import NoRoomError
 from physfed_ray.runtime.cluster import Slots
 
 STEP_S = 5.0
@@ -54,7 +57,7 @@ def reserve(
         say: Tells the user what is waited for.
 
     Raises:
-        PhysFedError: If there is no room for them in time.
+        NoRoomError: If there is no room for them in time.
     """
     placed = _ask(choose())
     ends = time.monotonic() + wait_s
@@ -74,6 +77,17 @@ def reserve(
         placed.close()
         raise
     return placed
+
+
+@contextmanager
+def taking_turns(lock: Path | None) -> Iterator[None]:
+    """Hold a file's lock, which ends with this process; None: nobody else takes places."""
+    if lock is None:
+        yield
+        return
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def node_of(group: PlacementGroup) -> str:
@@ -106,9 +120,9 @@ def _words(slots: Slots) -> str:
     )
 
 
-def _no_room(slots: Slots, wait_s: float) -> PhysFedError:
+def _no_room(slots: Slots, wait_s: float) -> NoRoomError:
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return PhysFedError(
+    return NoRoomError(
         f"no room for {_words(slots)}, within {wait_s:g} s: the Ray cluster has "
         f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, part of which another job "
         "may hold; add machines, raise federation.clients_per_host, or wait longer "

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -38,6 +39,20 @@ UNFINISHED = ("prepare", "reports")
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a run that is one of several on a Ray cluster may take of it.
+
+    Attributes:
+        runs: How many of them there are side by side.
+        lock: File that only one of them at a time holds while it takes its places, so that no two
+            hold a part of the cluster each and wait for the other's.
+    """
+
+    runs: int
+    lock: Path
+
+
 def run_experiment(
     experiment: Experiment,
     out: Path | str,
@@ -47,6 +62,8 @@ def run_experiment(
     address: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     command: str = "",
+    tested: bool = True,
+    share: Share | None = None,
 ) -> str:
     """Run an experiment, or go on with an interrupted run, and write its report.
 
@@ -58,6 +75,9 @@ def run_experiment(
         address: Ray cluster to join; None starts one on this machine.
         on_event: Receives progress events.
         command: The command line, for the record.
+        tested: Evaluate on test patients and unseen protocols, and write the report; otherwise
+            the run ends with its validation scores.
+        share: What it may take of the Ray cluster; None: all.
 
     Returns:
         The run directory.
@@ -75,7 +95,7 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(experiment, runtime, on_event)
-        placed = None if runtime == "inline" else _place(experiment, on_event, stack)
+        placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
         spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
@@ -87,12 +107,13 @@ def run_experiment(
         rounds.surviving(rounds.resume)
         on_event(_start_event(spec, place, rounds, runtime))
         rounds.run()
-        results = rounds.surviving(lambda: evaluate_all(rounds))
+        results = rounds.surviving(lambda: evaluate_all(rounds, tested=tested))
         rounds.surviving(
             lambda: _write_results(directory, rounds, results, experiment, prepared, command)
         )
         tracker.add(results.rows)
-        _report(directory)
+        if tested:
+            _report(directory)
         tracker.finish("finished")
         on_event({"event": "done", "run_dir": directory.root})
     return directory.root
@@ -250,24 +271,33 @@ def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], N
     return prepare_on_ray(experiment, on_event)
 
 
-def _place(experiment: Experiment, on_event: Callable[[Event], None], stack: ExitStack) -> Any:
+def _place(
+    experiment: Experiment,
+    on_event: Callable[[Event], None],
+    stack: ExitStack,
+    share: Share | None,
+) -> Any:
     """Reserve the hosts' places on the Ray cluster."""
-    from physfed_ray.runtime.cluster import alive_nodes, choose_slots
-    from physfed_ray.runtime.placement import reserve
+    from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots, part_of
+    from physfed_ray.runtime.placement import reserve, taking_turns
     from physfed_ray.runtime.pooled import pooled_slots
 
     clients, threads = len(experiment.clients), experiment.training.threads
     federation, method = experiment.federation, experiment.method
     pooled = get_method(method.name).pooled
-    placed = reserve(
-        lambda: (
-            pooled_slots(method.settings, federation, threads, alive_nodes())
-            if pooled
-            else choose_slots(clients, federation, threads, alive_nodes())
-        ),
-        experiment.federation.wait_s,
-        lambda text: on_event({"event": "message", "text": text}),
-    )
+
+    def choose() -> Slots:
+        nodes = part_of(alive_nodes(), share.runs if share else 1)
+        if pooled:
+            return pooled_slots(method.settings, federation, threads, nodes)
+        return choose_slots(clients, federation, threads, nodes)
+
+    with taking_turns(share.lock if share else None):
+        placed = reserve(
+            choose,
+            experiment.federation.wait_s,
+            lambda text: on_event({"event": "message", "text": text}),
+        )
     stack.callback(placed.close)
     return placed
 

@@ -99,7 +99,8 @@ def run_suite(
     def work(task: Task) -> Work:
         log = None if logs is None else logs / f"{task.name.replace(' ', '_')}.log"
         root = None if task.run is None else f"{out}/{task.run.path}"
-        return Work(task.experiment, root, runtime, address, command, log)
+        trial = task.variant is not None and task.run in task.variant.trials
+        return Work(task.experiment, root, runtime, address, command, log, tested=not trial)
 
     # Idle OpenMP threads that spin would steal the cores from the other runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

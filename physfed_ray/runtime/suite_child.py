@@ -1,4 +1,4 @@
-"""One run of a suite in a process of its own, which dies with the process that started it."""
+"""One run of a suite or sweep in a process of its own, which dies with the one that started it."""
 
 import multiprocessing
 import os
@@ -6,20 +6,24 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from statistics import mean
+from typing import TYPE_CHECKING, Any, Literal
 
-from physfed_ray.errors import DivergedError, PhysFedError
+from physfed_ray.errors import DivergedError, NoRoomError, PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.record import Event
 
-Outcome = Literal["done", "diverged", "failed"]
-SHOWN = ("prepare", "reports", "start", "round")
-"""Events that the suite's display uses; the run's own log has all of them."""
+if TYPE_CHECKING:
+    from physfed_ray.runtime.run import Share
+
+Outcome = Literal["done", "diverged", "no room", "failed"]
+SHOWN = ("prepare", "reports", "start", "round", "evaluation")
+"""Events that the parent uses; the run's own log has all of them."""
 PATIENCE_S = 10.0
 
 
@@ -34,6 +38,8 @@ class Work:
         address: Ray cluster to join; None starts one.
         command: The command line, for the record.
         log: File that takes what the run prints; None: it goes where the suite's output goes.
+        tested: Whether the run ends with the test and its report.
+        share: What the run may take of the Ray cluster.
     """
 
     experiment: Experiment
@@ -42,6 +48,8 @@ class Work:
     address: str | None
     command: str
     log: Path | None
+    tested: bool = True
+    share: "Share | None" = None
 
 
 class Child:
@@ -52,7 +60,9 @@ class Child:
     """
 
     def __init__(self, work: Work) -> None:
-        context = multiprocessing.get_context("spawn")  # no half-copied threads of torch or Ray
+        # Forked off a process that has imported all and begun nothing: no half-copied threads.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["physfed_ray.runtime.run", "torch.utils.tensorboard"])
         self.events, send = context.Pipe(duplex=False)
         self._process: BaseProcess = context.Process(target=_main, args=(work, send))
         self._process.start()
@@ -98,10 +108,17 @@ def _main(work: Work, events: Connection) -> None:
 
     def on_event(event: Event) -> None:
         if event["event"] in SHOWN:
+            means = _means(event.get("scores", {}))
             slim = {key: value for key, value in event.items() if not isinstance(value, dict)}
-            events.send(slim)
+            events.send(slim | means)
 
     events.send(_outcome(work, on_event))
+
+
+def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over the clients of each score of an evaluation."""
+    names = next(iter(scores.values()), {})
+    return {name: mean(of_client[name] for of_client in scores.values()) for name in names}
 
 
 def _outcome(work: Work, on_event: Callable[[Event], None]) -> Event:
@@ -113,6 +130,8 @@ def _outcome(work: Work, on_event: Callable[[Event], None]) -> Event:
 
             mark_diverged(work.out, str(error))
         return _end("diverged", str(error))
+    except NoRoomError as error:
+        return _end("no room", str(error))
     except PhysFedError as error:
         return _end("failed", str(error))
     except Exception as error:
@@ -132,6 +151,8 @@ def _do(work: Work, on_event: Callable[[Event], None]) -> None:
             resume=True,
             on_event=on_event,
             command=work.command,
+            tested=work.tested,
+            share=work.share,
             **settings,
         )
     elif work.runtime == "inline":

@@ -81,7 +81,6 @@ def alone(folder: Path | None) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise PhysFedError(
-                f"another `physfed run` is at work in {folder}: wait for it, or choose another "
-                "--out"
+                f"another `physfed` is at work in {folder}: wait for it, or choose another --out"
             ) from None
         yield

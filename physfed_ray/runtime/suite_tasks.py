@@ -38,10 +38,10 @@ def tasks(suite: Suite, now: Standing) -> Iterator[Task]:
     ones included: they were made with another rate if the choice turns out differently.
     """
     wanted = list(_wanted(suite, now))
-    uses = Counter(_data_key(run.experiment) for _, run, _ in wanted)
+    uses = Counter(data_key(run.experiment) for _, run, _ in wanted)
     prepared: dict[str, str] = {}
     for variant, run, needs in wanted:
-        key = _data_key(run.experiment)
+        key = data_key(run.experiment)
         if key not in prepared and uses[key] > 1:  # a single run prepares its data itself
             prepared[key] = _data_name(run.experiment, prepared)
             yield Task(prepared[key], run.experiment)
@@ -65,7 +65,8 @@ def _wanted(suite: Suite, now: Standing) -> Iterator[tuple[Variant, Run, tuple[s
                 yield variant, run, needs
 
 
-def _data_key(experiment: Experiment) -> str:
+def data_key(experiment: Experiment) -> str:
+    """Return what tells prepared data of one experiment from another's."""
     return experiment.model_dump_json(include=set(DATA))
 
 

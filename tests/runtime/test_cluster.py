@@ -6,7 +6,7 @@ import pytest
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.runtime.cluster import Slots, choose_slots
+from physfed_ray.runtime.cluster import Slots, choose_slots, part_of
 
 Node = dict[str, float]
 HEAD: Node = {"CPU": 4}
@@ -140,3 +140,33 @@ def test_what_cannot_be_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(PhysFedError, match=words):
         slots(20, nodes, threads, **settings)
+
+
+SMALL_CPU, LARGE_CPU = {"CPU": 4.0}, {"CPU": 16.0}
+GPU_NODE = {"CPU": 16.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "runs", "each"),
+    [
+        ([LARGE_CPU], 1, [LARGE_CPU]),
+        ([LARGE_CPU, SMALL_CPU, {"CPU": 0.0}], 2, [SMALL_CPU]),  # a head without CPUs carries none
+        ([SMALL_CPU] * 5, 2, [SMALL_CPU] * 2),
+        ([LARGE_CPU], 3, [{"CPU": 5.0, "GPU": 0.0}]),
+        ([LARGE_CPU, LARGE_CPU], 3, [{"CPU": 8.0, "GPU": 0.0}]),
+        ([GPU_NODE, LARGE_CPU], 1, [GPU_NODE, LARGE_CPU]),
+        ([GPU_NODE, LARGE_CPU], 2, [{"CPU": 8.0, "GPU": 1.0}]),
+        ([GPU_NODE], 4, [{"CPU": 4.0, "GPU": 0.5}]),
+    ],
+)
+def test_runs_side_by_side_share_the_nodes(nodes: list[Node], runs: int, each: list[Node]) -> None:
+    assert part_of(nodes, runs) == each
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 4, 8])
+def test_all_runs_find_room_side_by_side(runs: int) -> None:
+    """Eight clients of one thread each, on two GPU machines."""
+    slots = choose_slots(8, Federation(), 1, part_of([GPU_NODE, GPU_NODE], runs))
+    assert runs * slots.hosts * slots.num_gpus <= 4 + 1e-9
+    assert runs * slots.hosts * slots.num_cpus <= 32
+    assert slots.hosts == (8 if runs <= 4 else 4)

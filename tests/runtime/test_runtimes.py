@@ -182,12 +182,15 @@ def test_partial_participation_trains_some_and_keeps_the_rest(
     assert rounds.manifest.private_rounds == last
 
 
-def test_resume_equals_the_undisturbed_run(make_spec: MakeSpec, tmp_path: Path) -> None:
-    whole = make_spec("scan_physfed", clients=4, rounds=5, run_root=tmp_path / "whole")
+@pytest.mark.parametrize("method", list(METHODS))
+def test_resume_equals_the_undisturbed_run(
+    make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    whole = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "whole")
     expected = run(whole, InlineRuntime(whole, 2), participation=0.6)
-    half = make_spec("scan_physfed", clients=4, rounds=2, run_root=tmp_path / "half")
+    half = make_spec(method, clients=4, rounds=2, run_root=tmp_path / "half")
     run(half, InlineRuntime(half), participation=0.6)
-    rest = make_spec("scan_physfed", clients=4, rounds=5, run_root=tmp_path / "half")
+    rest = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "half")
     resumed = run(rest, InlineRuntime(rest, 3), participation=0.6)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])

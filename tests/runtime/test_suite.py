@@ -200,7 +200,7 @@ def test_divergence_is_told_from_other_failures(make_spec: Any, monkeypatch: Any
 
 
 def test_one_process_at_a_time_works_on_a_folder(tmp_path: Path) -> None:
-    with alone(tmp_path), pytest.raises(PhysFedError, match="another `physfed run` is at work"):
+    with alone(tmp_path), pytest.raises(PhysFedError, match="another `physfed` is at work"):
         run_suite(suite_in(tmp_path), str(tmp_path), runtime="inline")
 
 
