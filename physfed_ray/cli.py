@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _again(options: argparse.Namespace) -> str:
-    missing = options.action == "run" and not options.resume
+    missing = options.action in ("run", "sweep") and not options.resume
     return f"{options.command} --resume" if missing else str(options.command)
 
 
@@ -91,6 +91,41 @@ def _run_suite(options: argparse.Namespace) -> int:
         )
     print_result(suite, out, result, write_page(suite, out, result))
     return FAILED_RUNS if result.failed else 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from physfed_ray.runtime.submission import default_sweep_folder
+    from physfed_ray.sweep.driver import run_sweep
+    from physfed_ray.sweep.folder import Folder
+    from physfed_ray.sweep.page import write_results
+    from physfed_ray.sweep.pool import Setup
+    from physfed_ray.sweep.progress import SweepDisplay, print_plan, print_result
+    from physfed_ray.sweep.space import load_sweep
+
+    trials = [] if options.trials is None else [f"trials={options.trials}"]
+    sweep = load_sweep(options.sweep, [*options.set, *trials])
+    out = options.out or default_sweep_folder(sweep.file.sweep)
+    if options.dry_run:
+        from physfed_ray.describe import run_seconds
+
+        seconds = run_seconds(sweep.experiment({}, sweep.file.seeds[0]))
+        print_plan(sweep, out, seconds)
+        return 0
+    print_plan(sweep, out)
+    setup = Setup(
+        Folder(out),
+        resume=options.resume,
+        runtime=options.runtime,
+        address=options.address,
+        jobs=options.jobs,
+        time_budget_s=options.time_budget,
+        command=options.command,
+    )
+    with SweepDisplay(sweep.file) as show:
+        result = run_sweep(sweep, setup, show)
+    page = write_results(sweep, setup.folder, result, options.command)
+    print_result(result, sweep.file, page, setup.folder.out)
+    return FAILED_RUNS if result.failed or result.best is None else 0
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -265,6 +300,7 @@ def _describe_suite(options: argparse.Namespace) -> None:
 
 CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": _run,
+    "sweep": _sweep,
     "submit": _submit,
     "jobs": _jobs,
     "jobs follow": _jobs_follow,

@@ -1,6 +1,7 @@
 """The arguments of the ``physfed`` command, with their help."""
 
 import argparse
+import re
 from pathlib import Path
 
 from physfed_ray import __version__
@@ -18,6 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"physfed_ray {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_sweep(commands)
     _add_submit(commands)
     _add_jobs(commands)
     _add_prepare(commands)
@@ -62,6 +64,44 @@ def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
         "on Ray 1)",
     )
     _runtime_arguments(run)
+
+
+def _add_sweep(commands: "Commands[argparse.ArgumentParser]") -> None:
+    sweep = _command(
+        commands,
+        "sweep",
+        "Search keys of an experiment with Optuna, and test the best trial once.",
+        "physfed sweep experiments/sweep_small.yaml",
+        "physfed sweep my_sweep.yaml --trials 100 --time-budget 8h --address auto",
+        "physfed sweep my_sweep.yaml --out runs/my_sweep --resume",
+        "physfed sweep my_sweep.yaml --dry-run --set 'space.training.lr={uniform: [1e-4, 1e-2]}'",
+    )
+    sweep.add_argument("sweep", metavar="SWEEP.yaml", type=Path)
+    _set_argument(sweep)
+    sweep.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of the sweep, a path that all machines see or an fsspec URL (default: the "
+        "sweep's name in $PHYSFED_RUNS, or in runs)",
+    )
+    sweep.add_argument("--resume", action="store_true", help="go on with the trials that --out has")
+    sweep.add_argument(
+        "--trials", metavar="N", type=_count, help="trials in all (default: as the file says)"
+    )
+    sweep.add_argument(
+        "--time-budget",
+        metavar="TIME",
+        type=_seconds,
+        help="no trial begins or goes on after so long, for example 90m or 2h30m; the best is "
+        "still tested",
+    )
+    sweep.add_argument(
+        "--jobs", metavar="N", type=_count, help="trials side by side (default: as the file says)"
+    )
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+    _runtime_arguments(sweep)
 
 
 def _add_submit(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -161,6 +201,15 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"give a whole number of at least 1, not {text}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time such as 2h30m."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or found is None:
+        raise argparse.ArgumentTypeError(f"give a time such as 45s, 90m or 2h30m, not {text}")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 3600.0 * hours + 60.0 * minutes + seconds
 
 
 def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:

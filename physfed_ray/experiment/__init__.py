@@ -138,6 +138,9 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     if "suite" in content:
         raise PhysFedError(f"{path} is a suite, which `physfed run` and `physfed describe` take; "
                            "name an experiment here, such as the suite's base")  # fmt: skip
+    if "sweep" in content:
+        raise PhysFedError(f"{path} is a sweep, which `physfed sweep` takes; name an experiment "
+                           "here, such as the sweep's base")  # fmt: skip
     apply_overrides(content, overrides)
     try:
         return Experiment.model_validate(content, context={"base": path.parent.resolve()})

@@ -65,6 +65,11 @@ def default_suite_folder(suite: Suite) -> str:
     return f"{(os.environ.get(RUNS_VARIABLE) or 'runs').rstrip('/')}/{suite.folder}"
 
 
+def default_sweep_folder(name: str) -> str:
+    """Return where a sweep is written when ``--out`` is not given."""
+    return f"{(os.environ.get(RUNS_VARIABLE) or 'runs').rstrip('/')}/{name}"
+
+
 def make_job(
     path: Path, overrides: Sequence[str], out: str | None, *, resume: bool, command: str
 ) -> Job:
