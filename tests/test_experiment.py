@@ -18,6 +18,8 @@ from physfed_ray.experiment.suite import is_suite, load_suite
 from physfed_ray.methods.registry import METHODS
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not path.stem.startswith("sweep_")]
+"""All but the sweeps, which have tests of their own."""
 SMALLEST = """
 name: small
 data: {source: {phantom: {patients: 4, slices: 2}}}
@@ -65,7 +67,7 @@ def indented_keys(text: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_experiment_of_the_project_loads(path: Path):
     assert load_suite(path).runs if is_suite(path) else load_experiment(path).clients
 
@@ -106,7 +108,7 @@ def test_a_pattern_becomes_clients_named_by_their_protocols(file: Path):
 
 def test_a_resolved_experiment_reads_back_equal(file: Path, tmp_path: Path):
     generated = "clients={generate: {clients: 11, patients_per_client: 2, speed_spread: 0.4}}"
-    own = [path for path in EXPERIMENTS.glob("*.yaml") if not is_suite(path)]
+    own = [path for path in FILES if not is_suite(path)]
     for source, *more in ((file, generated), *((path,) for path in own)):
         experiment = load_experiment(source, ["unseen=unseen-*", "method.name=scan_physfed", *more])
         resolved = tmp_path / "resolved.yaml"

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal.windows import tukey
 
 from physfed_ray.ct.attenuation import AIR_HU
 
@@ -114,6 +113,8 @@ def mtf_name(level: int, contrast_hu: float) -> str:
 
 def transfer_function(images: NDArray[np.float32], edge: Edge) -> NDArray[np.float64] | None:
     """Return the MTF at ``np.linspace(0, 0.5, 501)`` cycles a pixel; None without an edge."""
+    from scipy.signal.windows import tukey  # half a second that every host would wait
+
     place, step = _edge_steps(np.mean(images, axis=0, dtype=np.float64), edge)
     spread = step * tukey(len(step), 0.5)
     if spread.sum() < _LEAST_CONTRAST * edge.contrast_hu:

@@ -6,22 +6,20 @@ from pathlib import Path
 
 import optuna
 
-from physfed_ray.sweep.driver import run_sweep
-from physfed_ray.sweep.folder import Folder
-from physfed_ray.sweep.pool import Setup
-from physfed_ray.sweep.space import load_sweep
-from physfed_ray.sweep.trials import trial_name
+from physfed_ray.runtime.run import run_experiment
+from physfed_ray.sweep.space import load_sweep, restored
+from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
 from tests.faults.nodes import Nodes, wait_for
 from tests.faults.runs import EXPERIMENT
 
 SWEEP = """
 sweep: tiny
 base: base.yaml
-settings: {federation.wait_s: 20, training.rounds: 8}
+settings: {federation.wait_s: 20, training.rounds: 6}
 space:
   method.tau: {log_uniform: [1e-6, 1]}
   training.lr: {log_uniform: [1e-4, 1e-2]}
-trials: 4
+trials: 3
 concurrent: 2
 sampler: random
 pruner: none
@@ -51,10 +49,10 @@ def test_every_trial_is_accounted_for_when_a_node_is_lost(cluster: Nodes, tmp_pa
     cluster.kill(first)
     assert process.wait(300) == 0, seen.read_text()
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{out / 'study.db'}")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4, seen.read_text()
-    alone = run_sweep(
-        load_sweep(file), Setup(Folder(str(tmp_path / "alone")), runtime="inline", jobs=1)
-    )
-    assert [(trial.params, trial.values) for trial in study.trials] == [
-        (trial.params, trial.values) for trial in alone.study.trials
-    ]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3, seen.read_text()
+    sweep = load_sweep(file)
+    for trial in study.trials:
+        experiment = sweep.experiment(restored(sweep.file.space, trial.params), 1, "tiny")
+        (run,) = trial_runs(trial.number, [experiment])
+        run_experiment(experiment, tmp_path / "alone" / run.path, runtime="inline", tested=False)
+        assert trial.values == [scores_of(str(tmp_path / "alone"), run)["psnr"]]

@@ -35,10 +35,9 @@ from tests.federation.test_rounds import ASYNC, LATE, of_speeds
 MakeSpec = Callable[..., Spec]
 
 
-# One for each thing that may cross or stay: whole children, submodules with statistics, spectra,
-# compressed updates, copies of encoders, codes. Hosts take seconds to start. For pooled there is
-# test_pooled.py.
-ON_RAY = ["fedavg", "fedbn", "feddg", "fedkd", "fedmri", "scan_physfed"]
+# One for each thing that may cross or stay: submodules with statistics, spectra, copies of
+# encoders, whole children and codes. Hosts take seconds to start. For pooled: test_pooled.py.
+ON_RAY = ["fedbn", "feddg", "fedmri", "scan_physfed"]
 
 
 def on_one_node(hosts: int) -> Placed:

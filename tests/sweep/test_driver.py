@@ -52,10 +52,10 @@ def state(result: SweepResult, number: int) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sweep, Path, SweepResult]]:
-    """A whole sweep of four trials of two seeds, two side by side, and its page."""
+    """A whole sweep of three trials of two seeds, two side by side, and its page."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.yaml").write_text(TINY)
-    sweep = load_sweep(folder / "tiny.yaml", ["seeds=[1, 2]", "training.rounds=2"])
+    sweep = load_sweep(folder / "tiny.yaml", ["seeds=[1, 2]", "training.rounds=2", "trials=3"])
     out = folder / "out"
     result = run_sweep(sweep, here(out, jobs=2))
     write_results(sweep, Folder(str(out)), result, "physfed sweep tiny.yaml")
@@ -86,9 +86,9 @@ def test_every_trial_is_complete_and_the_first_is_the_base(
     finished: tuple[Sweep, Path, SweepResult],
 ) -> None:
     sweep, _, result = finished
-    assert [state(result, n) for n in range(4)] == ["COMPLETE"] * 4
+    assert [state(result, n) for n in range(3)] == ["COMPLETE"] * 3
     assert result.study.values(result.study.frozen(0)) == sweep.base_values()
-    assert [t.user_attrs[ROUNDS] for t in result.study.trials] == [4] * 4
+    assert [t.user_attrs[ROUNDS] for t in result.study.trials] == [4] * 3
     assert not result.failed
 
 
@@ -101,7 +101,7 @@ def test_trials_never_look_at_test_patients_and_the_best_does_once(
         assert not (run / "report.html").exists()
     best = result.study.best()
     assert best is not None
-    assert len(list((out / "trials").glob("*/seed*"))) == 8
+    assert len(list((out / "trials").glob("*/seed*"))) == 6
     expected = {f"best-{best.number:04d}/seed11"} | ({"base/seed11"} if best.number else set())
     found = {str(path.relative_to(out / "final")) for path in (out / "final").glob("*/*")}
     assert found == expected
@@ -126,9 +126,9 @@ def test_tensorboard_and_the_tables_have_every_trial(
 ) -> None:
     _, out, result = finished
     lines = (out / "tables" / "trials.csv").read_text().splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 4
     assert lines[0].startswith("trial,state,psnr,last_value,method.tau")
-    for number in range(4):
+    for number in range(3):
         folder = out / "trials" / trial_name(number)
         assert list((folder / "seed1").glob("events.out.tfevents.*"))
         assert list((folder / "hparams").glob("events.out.tfevents.*"))
@@ -154,10 +154,10 @@ def test_more_trials_are_added_to_a_finished_sweep(
 ) -> None:
     sweep, out, result = finished
     before = [trial.values for trial in result.study.trials]
-    more = load_sweep(sweep.path, ["seeds=[1, 2]", "training.rounds=2", "trials=5"])
+    more = load_sweep(sweep.path, ["seeds=[1, 2]", "training.rounds=2", "trials=4"])
     after = run_sweep(more, here(out, resume=True, jobs=2))
-    assert [trial.values for trial in after.study.trials][:4] == before
-    assert len(after.study.trials) == 5
+    assert [trial.values for trial in after.study.trials][:3] == before
+    assert len(after.study.trials) == 4
 
 
 def children() -> list[Any]:
@@ -203,18 +203,20 @@ def test_a_trial_that_diverges_is_told_as_pruned(make_sweep: MakeSweep, tmp_path
 def test_a_killed_sweep_goes_on_with_the_trials_that_were_running(tmp_path: Path) -> None:
     """SIGKILL of the command; the resumed study equals that of an undisturbed sweep."""
     (tmp_path / "tiny.yaml").write_text(TINY)
-    overrides = ["trials=3", "training.rounds=6"]
+    overrides = ["trials=2", "training.rounds=6"]
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = [sys.executable, "-m", "physfed_ray", "sweep", str(tmp_path / "tiny.yaml"),
                "--out", str(out), "--runtime", "inline", "--jobs", "1"]  # fmt: skip
     command += [part for entry in overrides for part in ("--set", entry)]
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as process:
-        third = out / "trials" / trial_name(1) / "seed1" / "checkpoints" / "round-0002"
+        second = (
+            out / "trials" / trial_name(1) / "seed1" / "checkpoints" / "round-0002" / "state.json"
+        )
         until = time.monotonic() + 120
-        while not third.exists() and time.monotonic() < until:
+        while not second.exists() and time.monotonic() < until:
             time.sleep(0.05)
         process.kill()
-    assert third.exists()
+    assert second.exists()
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{out / 'study.db'}")
     assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING"]
     time.sleep(1.0)  # its runs end with it
