@@ -1,6 +1,6 @@
 """Compare samplers, and pruning with none, on a small sweep: paired over the samplers' seeds.
 
-    python benchmarks/sweep.py --out /tmp/sweeps
+    python benchmarks/sweep.py --out runs/sweeps
 
 Runs the trials of experiments/sweep_small.yaml (or of another sweep) with TPE, with random
 proposals and with TPE and the file's pruner, once for each seed of the sampler; no final tests.

@@ -1,7 +1,7 @@
 """A suite as a user sees it: a line for each run, the learning rates, what failed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -47,8 +47,8 @@ def task_line(event: Event) -> str:
     return f"{line}, {duration(inner['eta_s'])} left" if "eta_s" in inner else line
 
 
-class SuiteDisplay(AbstractContextManager["SuiteDisplay"]):
-    """Lines of what begins, ends and fails; in a terminal, the runs at work below them.
+class LinesDisplay(AbstractContextManager["LinesDisplay"]):
+    """Printed lines, and in a terminal a line for each run at work below them.
 
     Args:
         console: Where to print.
@@ -56,7 +56,6 @@ class SuiteDisplay(AbstractContextManager["SuiteDisplay"]):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=False, highlight=False)
-        self._at_work: dict[str, Event] = {}
         self._shown: dict[str, float] = {}
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
 
@@ -75,37 +74,58 @@ class SuiteDisplay(AbstractContextManager["SuiteDisplay"]):
         """Stop drawing; the printed lines stay."""
         self._live.stop()
 
+    def print(self, line: str) -> None:
+        """Print a line that stays."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def below(self, lines: Iterable[str]) -> None:
+        """Draw the lines of what is at work, in a terminal."""
+        self._live.update(Group(*map(Text, lines)))
+
+    def now_and_then(self, name: str, line: str) -> None:
+        """Print a line about a run where nothing can be drawn, unless another was just printed."""
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._shown.get(name, 0.0) >= QUIET_S:
+            self._shown[name] = now
+            self.print(line)
+
+    def printed(self, name: str) -> None:
+        """Note that a line about a run was just printed."""
+        self._shown[name] = time.monotonic()
+
+
+class SuiteDisplay(LinesDisplay):
+    """Lines of what begins, ends and fails; in a terminal, the runs at work below them.
+
+    Args:
+        console: Where to print.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._at_work: dict[str, Event] = {}
+
     def __call__(self, event: Event) -> None:
         """Show an event of ``run_suite``."""
         match event["event"]:
             case "chosen":
-                self._print(chosen_line(event["variant"].label, event["chosen"]))
+                self.print(chosen_line(event["variant"].label, event["chosen"]))
                 return
             case "begin":
                 self._at_work[event["name"]] = event
-                self._print(f"{task_line(event)} ({counts_line(event)})")
-                self._shown[event["name"]] = time.monotonic()
+                self.print(f"{task_line(event)} ({counts_line(event)})")
+                self.printed(event["name"])
             case "progress":
                 self._at_work[event["name"]] = event
-                if not self._console.is_terminal:
-                    self._now_and_then(event)
+                self.now_and_then(event["name"], task_line(event))
             case "end":
                 self._at_work.pop(event["name"], None)
                 took = f"{event['words']} in {duration(event['seconds'])}"
-                self._print(f"{event['name']}: {took} ({counts_line(event)})")
+                self.print(f"{event['name']}: {took} ({counts_line(event)})")
             case "failed":
                 self._at_work.pop(event["name"], None)
-                self._print(f"{event['name']}: failed: {event['text']}")
-        lines = [*map(task_line, self._at_work.values()), counts_line(event)]
-        self._live.update(Group(*map(Text, lines)))
-
-    def _now_and_then(self, event: Event) -> None:
-        if time.monotonic() - self._shown.get(event["name"], 0.0) >= QUIET_S:
-            self._shown[event["name"]] = time.monotonic()
-            self._print(task_line(event))
-
-    def _print(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+                self.print(f"{event['name']}: failed: {event['text']}")
+        self.below([*map(task_line, self._at_work.values()), counts_line(event)])
 
 
 def chosen_line(label: str, chosen: "Chosen") -> str:

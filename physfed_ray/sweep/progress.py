@@ -1,26 +1,21 @@
 """A sweep as a user sees it: a line for each trial, what the best is, what was tested."""
 
-import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from optuna.trial import TrialState
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from physfed_ray.progress import duration
+from physfed_ray.suite_progress import LinesDisplay
 from physfed_ray.sweep.driver import SweepResult
 from physfed_ray.sweep.file import SweepFile
 from physfed_ray.sweep.pool import DATA
 from physfed_ray.sweep.space import Sweep, Values
 
 Event = Mapping[str, Any]
-QUIET_S = 60.0
-"""Seconds between two lines about the same run where the output is not a terminal."""
 UNITS = {"psnr": "dB", "ssim": "", "bytes_per_round": "bytes", "shared_parameters": "",
          "parameters": ""}  # fmt: skip
 
@@ -41,7 +36,7 @@ def objective_words(name: str, value: float) -> str:
     return f"{name} {digits} {UNITS[name]}".rstrip()
 
 
-class SweepDisplay(AbstractContextManager["SweepDisplay"]):
+class SweepDisplay(LinesDisplay):
     """Lines of what begins, ends and fails; in a terminal, the trials at work below them.
 
     Args:
@@ -50,45 +45,28 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
     """
 
     def __init__(self, file: SweepFile, console: Console | None = None) -> None:
+        super().__init__(console)
         self._file = file
-        self._console = console or Console(stderr=False, highlight=False)
         self._at_work: dict[str, str] = {}
-        self._shown: dict[str, float] = {}
         self._best: tuple[float, str] | None = None
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Self:
-        """Start drawing, in a terminal."""
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop drawing; the printed lines stay."""
-        self._live.stop()
 
     def __call__(self, event: Event) -> None:
         """Show an event of ``run_sweep``."""
         name = event["name"]
         match event["event"]:
             case "trial":
-                self._print(f"{name}: {values_line(event['values'])}")
+                self.print(f"{name}: {values_line(event['values'])}")
             case "again":
-                self._print(f"{name}: {event['text']}; begun again")
+                self.print(f"{name}: {event['text']}; begun again")
             case "told":
                 self._told(name, event)
             case "final":
                 text = f": {event['text']}" if event["text"] else ""
                 self._at_work.pop(name, None)
-                self._print(f"{name}: {event['outcome']}{text}")
+                self.print(f"{name}: {event['outcome']}{text}")
             case "progress":
                 self._progress(name, event["inner"])
-        self._live.update(Group(*map(Text, self._at_work.values())))
+        self.below(self._at_work.values())
 
     def _progress(self, name: str, inner: Event) -> None:
         line = None
@@ -104,31 +82,25 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         if line is None:
             return
         self._at_work[name] = line
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._shown.get(name, 0.0) >= QUIET_S:
-            self._shown[name] = now
-            self._print(line)
+        self.now_and_then(name, line)
 
     def _told(self, name: str, event: Event) -> None:
         self._at_work.pop(name, None)
         count = f"({event['finished']} of {self._file.trials} done{self._best_words()})"
         if event["values"] is None:
-            self._print(f"{name}: {event['state']}: {event['reason']} {count}")
+            self.print(f"{name}: {event['state']}: {event['reason']} {count}")
             return
         first = event["values"][0]
         if self._best is None or first > self._best[0]:
             self._best = first, name
             count = f"({event['finished']} of {self._file.trials} done; the best so far)"
         pairs = zip(self._file.objectives, event["values"], strict=True)
-        self._print(f"{name}: {', '.join(objective_words(*pair) for pair in pairs)} {count}")
+        self.print(f"{name}: {', '.join(objective_words(*pair) for pair in pairs)} {count}")
 
     def _best_words(self) -> str:
         if self._best is None:
             return ""
         return f"; best {objective_words(self._file.objectives[0], self._best[0])}, {self._best[1]}"
-
-    def _print(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
 
 
 def print_plan(
