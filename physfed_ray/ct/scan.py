@@ -23,17 +23,19 @@ def scan(
 
     Args:
         hu: (B, n, n) float32, HU, on a grid over the protocol's field of view. Outside the
-            inscribed circle the object is taken for air.
+            inscribed circle the object is taken for air. One image may be scanned many times.
         protocol: The scanner.
-        rngs: One random stream for each slice.
+        rngs: One random stream for each slice, or for each scan of a single image.
         electronic_noise: Standard deviation in counts.
 
     Returns:
-        (B, n, n) float32, HU, not clipped; air outside the inscribed circle.
+        (B or scans, n, n) float32, HU, not clipped; air outside the inscribed circle.
     """
     hu = np.asarray(hu, dtype=np.float32)
     outside = ~inscribed_circle(hu.shape[-1])
     sinogram = project(hu_to_mu(np.where(outside, np.float32(AIR_HU), hu)), protocol)
+    if len(hu) == 1:
+        sinogram = np.repeat(sinogram, len(rngs), axis=0)
     for line_integrals, rng in zip(sinogram, rngs, strict=True):
         line_integrals[:] = add_noise(line_integrals, protocol.photons, rng, electronic_noise)
     with torch.inference_mode():

@@ -93,9 +93,10 @@ def phase_congruency(grey: Tensor) -> Tensor:
     """Return PC2 of (B, h, w) float64 images of 0 to 255: 0 without a feature, at most 1."""
     spectrum = torch.fft.fft2(grey)[:, None]
     energy, amplitude = torch.zeros_like(grey), torch.zeros_like(grey)
-    for filters in _log_gabor(*grey.shape[-2:]):
+    size = grey.shape[-2:]
+    for filters, gain in zip(_log_gabor(*size), _noise_gains(*size), strict=True):
         responses = torch.fft.ifft2(spectrum * filters)
-        energy += (_energy(responses) - _noise(responses[:, 0], filters)).clamp_min_(0)
+        energy += (_energy(responses) - _noise(responses[:, 0], gain)).clamp_min_(0)
         amplitude += responses.abs().sum(dim=1)
     return energy / amplitude.clamp_min(torch.finfo(amplitude.dtype).tiny)
 
@@ -112,7 +113,7 @@ def _energy(responses: Tensor) -> Tensor:
     return (turned.real - turned.imag.abs()).sum(dim=1)
 
 
-def _noise(finest: Tensor, filters: Tensor) -> Tensor:
+def _noise(finest: Tensor, gain: Tensor) -> Tensor:
     """Return the energy (B, 1, 1) below which a response is taken for noise.
 
     White noise answers the finest filter with a squared amplitude whose median is ln 2 times its
@@ -121,15 +122,23 @@ def _noise(finest: Tensor, filters: Tensor) -> Tensor:
 
     Args:
         finest: Response of the finest scale, (B, h, w) complex.
-        filters: (scales, h, w), in frequency.
+        gain: One of ``_noise_gains``.
     """
     squared = finest.abs().square().flatten(1)
-    power = squared.quantile(0.5, dim=1) / math.log(2) / filters[0].square().sum()
-    even = torch.fft.ifft2(filters.sum(dim=0)).real
-    rayleigh = (power * even.square().sum() * even.numel()).sqrt()
+    rayleigh = (squared.quantile(0.5, dim=1) / math.log(2) * gain).sqrt()
     sigmas = math.sqrt(math.pi / 2) + NOISE_SIGMAS * math.sqrt(2 - math.pi / 2)
     threshold: Tensor = (rayleigh * sigmas / NOISE_SCALE)[:, None, None]
     return threshold
+
+
+@lru_cache(maxsize=4)
+def _noise_gains(height: int, width: int) -> Tensor:
+    """Return (orientations,): energy of the filters' summed even part over the finest's."""
+    filters = _log_gabor(height, width)
+    even = torch.fft.ifft2(filters.sum(dim=1)).real
+    finest = filters[:, 0].square().sum(dim=(1, 2))
+    gains: Tensor = even.square().sum(dim=(1, 2)) * (height * width) / finest
+    return gains
 
 
 @lru_cache(maxsize=4)

@@ -74,8 +74,8 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
         rngs = [
             generator(spec.seed, info.id, "edge", contrast, k, "noise") for k in range(EDGE_SCANS)
         ]
+        low = scan(edge.image[None], protocol, rngs, electronic_noise=spec.electronic_noise)
         full = np.repeat(edge.image[None], EDGE_SCANS, axis=0)
-        low = scan(full, protocol, rngs, electronic_noise=spec.electronic_noise)
         yield (
             edge,
             replace(

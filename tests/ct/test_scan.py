@@ -102,6 +102,12 @@ def test_a_slice_depends_on_its_own_stream_and_not_on_its_batch(water: np.ndarra
     assert np.abs(batch[0] - batch[2]).max() > 1
 
 
+def test_many_scans_of_one_image_are_scans_of_copies_of_it(water: np.ndarray) -> None:
+    protocol = PRESETS["paper-2"]
+    once, copies = scan(water[None], protocol, streams(1, 2)), np.stack([water, water])
+    assert np.array_equal(once, scan(copies, protocol, streams(1, 2)))
+
+
 def test_one_stream_too_few_is_an_error(water: np.ndarray) -> None:
     with pytest.raises(ValueError, match="zip"):
         scan(np.stack((water, water)), replace(PAPER_1, views=8), streams(1))
