@@ -9,6 +9,9 @@ STAMP := .venv/.installed
 # Idle OpenMP threads that spin steal the cores from the other hosts.
 export OMP_WAIT_POLICY = PASSIVE
 
+# Every process of Ray imports the package: the first one leaves it compiled for the others.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test
 .DELETE_ON_ERROR:
 

@@ -1,5 +1,6 @@
 """Fixtures that several packages' tests share."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from physfed_ray.models.registry import BackboneSettings
 from physfed_ray.seeds import derive_seed, generator
 
 SPLITS = ("train", "validation", "test")
+
+# Ray starts a process for each core before anybody has asked for one; few tests would use them.
+os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
