@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from physfed_ray.data import dataset
 from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.metrics_table import Metrics, Row
@@ -16,7 +15,7 @@ from physfed_ray.federation.orders import Evaluation, Job, Order
 from physfed_ray.federation.record import Event, RoundOutcome, RoundRecord, score_rows
 from physfed_ray.federation.run_directory import Manifest, RunDirectory
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
-from physfed_ray.federation.schedule import Plan, Schedule, Turn
+from physfed_ray.federation.schedule import Plan, Turn, make_schedule
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import learning_rate
 from physfed_ray.methods.base import Method
@@ -377,25 +376,3 @@ class Rounds:
         self._pending, self._losses = [], 0
         self._unsaved.clear()
         self._on_rows(rows)
-
-
-def make_schedule(spec: Spec, settings: Federation) -> Schedule:
-    """Return who trains when in this federation.
-
-    Where the method pools the data there is one turn a round, over everybody's, and nobody who
-    could be absent, slow or late.
-    """
-    training, clients = spec.training, spec.clients
-    if spec.method.pooled:
-        everybody = replace(clients[0], slices=sum(c.slices for c in clients), speed=1.0)
-        settings, clients = Federation(), (everybody,)
-    steps = [
-        dataset.steps_per_round(
-            client.slices,
-            batch_size=training.batch_size,
-            patches_per_slice=training.patches_per_slice,
-            epochs=training.local_epochs,
-        )
-        for client in clients
-    ]
-    return Schedule(settings, spec.seed, clients, steps)

@@ -15,12 +15,14 @@ local step of a client of speed 1: a client's turn takes steps / speed.
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from physfed_ray.data import dataset
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.federation.availability import make_availability
+from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import ClientInfo
 from physfed_ray.seeds import generator
 
@@ -192,3 +194,25 @@ class _Buffer:
         for client in self._s.draw(count, number, flying | excluded, "async", self._draws):
             end = self._time + self._s._duration[client]
             heapq.heappush(self._flying, (end, client, number - 1))
+
+
+def make_schedule(spec: Spec, settings: Federation) -> Schedule:
+    """Return who trains when in this federation.
+
+    Where the method pools the data there is one turn a round, over everybody's, and nobody who
+    could be absent, slow or late.
+    """
+    training, clients = spec.training, spec.clients
+    if spec.method.pooled:
+        everybody = replace(clients[0], slices=sum(c.slices for c in clients), speed=1.0)
+        settings, clients = Federation(), (everybody,)
+    steps = [
+        dataset.steps_per_round(
+            client.slices,
+            batch_size=training.batch_size,
+            patches_per_slice=training.patches_per_slice,
+            epochs=training.local_epochs,
+        )
+        for client in clients
+    ]
+    return Schedule(settings, spec.seed, clients, steps)

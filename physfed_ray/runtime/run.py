@@ -1,42 +1,35 @@
 """One run of an experiment: prepare, train, evaluate, report."""
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import yaml
 
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.device import resolve_precision
 from physfed_ray.errors import PhysFedError
-from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.availability import make_availability
-from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory, require_empty
+from physfed_ray.federation.run_directory import RunDirectory, require_empty
 from physfed_ray.federation.runtime import Runtime
-from physfed_ray.federation.serving import FinalResults, evaluate_all
+from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo, LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
+from physfed_ray.runtime.results import report, with_provenance, write_results
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
 
 UNFINISHED = ("prepare", "reports")
 """Events that come too often for the log, but for the last."""
-VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ def run_experiment(
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
         spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
-        directory.write("experiment.yaml", _with_provenance(experiment).encode())
+        directory.write("experiment.yaml", with_provenance(experiment).encode())
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, placed)
         stack.callback(place.close)
@@ -109,11 +102,11 @@ def run_experiment(
         rounds.run()
         results = rounds.surviving(lambda: evaluate_all(rounds, tested=tested))
         rounds.surviving(
-            lambda: _write_results(directory, rounds, results, experiment, prepared, command)
+            lambda: write_results(directory, rounds, results, experiment, prepared, command)
         )
         tracker.add(results.rows)
         if tested:
-            _report(directory)
+            report(directory)
         tracker.finish("finished")
         on_event({"event": "done", "run_dir": directory.root})
     return directory.root
@@ -324,118 +317,3 @@ def _start_event(spec: Spec, place: Runtime, rounds: Rounds, runtime: str) -> Ev
         "precision": spec.precision,
         "device": spec.device,
     }
-
-
-def _write_results(
-    directory: RunDirectory,
-    rounds: Rounds,
-    results: FinalResults,
-    experiment: Experiment,
-    prepared: Prepared,
-    command: str,
-) -> None:
-    rounds.finish(results.rows)
-    directory.write_table("slices.parquet", results.slices, SLICES_SCHEMA)
-    directory.write_arrays("examples.npz", results.examples)
-    codes = rounds.runtime.server("codebook")
-    if codes is not None:
-        names = np.array([client.id for client in rounds.spec.clients])
-        directory.write_arrays("codebook.npz", {"clients": names, "codes": codes})
-    directory.write_json("summary.json", _summary(rounds, results, experiment, prepared, command))
-
-
-def _summary(
-    rounds: Rounds,
-    results: FinalResults,
-    experiment: Experiment,
-    prepared: Prepared,
-    command: str,
-) -> dict[str, Any]:
-    spec = rounds.spec
-    last = rounds.metrics.rows(number=rounds.manifest.round, split="system")
-    system = {metric: value for _, _, _, metric, value in last}
-    (device,) = rounds.runtime.fetch(
-        rounds.runtime.start([(rounds.runtime.hosts[0], "device_words", ())])
-    )
-    return {
-        "method": spec.method.name,
-        "title": spec.method.title,
-        "group": spec.method.group,
-        "seed": experiment.seed,
-        "rounds": rounds.manifest.round,
-        "wall_s": float(rounds.metrics.values("system", "seconds").sum()),
-        "device": device,
-        "precision": spec.precision,
-        "parameters": parameter_counts(spec.method, spec.seed),
-        "bytes_per_round": {"down": system["bytes_down"], "up": system["bytes_up"]},
-        "data": prepared.data_summary,
-        "clients": [
-            {
-                "id": client.id,
-                "protocol": vars(client.protocol),
-                "patients": client.patients,
-                "slices": client.slices,
-                "host": rounds.runtime.host_of[index],
-            }
-            for index, client in enumerate(prepared.clients)
-        ],
-        "unseen": [_unseen_summary(rounds, results, unseen) for unseen in prepared.unseen],
-        "command": command,
-    }
-
-
-def _unseen_summary(rounds: Rounds, results: FinalResults, unseen: Any) -> dict[str, Any]:
-    route, nearest = results.routes.get(unseen.id), results.nearest.get(unseen.id)
-    names = [client.id for client in rounds.spec.clients]
-    return {
-        "id": unseen.id,
-        "protocol": vars(unseen.protocol),
-        "route": route and {"client": names[route.client], "cosine": route.cosine},
-        "nearest": None if nearest is None else names[nearest],
-    }
-
-
-def parameter_counts(method: Method, seed: int) -> dict[str, Any]:
-    """Return the numbers of parameters that travel, that stay, and of each child."""
-    network = method.build(seed)
-    by_module = {
-        name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()
-    }
-    parts = method.shared, private_parts(network, method.shared)
-    shared, private = (FlatState(network, part).vector.numel() for part in parts)
-    return {"shared": shared, "private": private, "by_module": by_module}
-
-
-def _with_provenance(experiment: Experiment) -> str:
-    content = yaml.safe_load(experiment.to_yaml())
-    versions = {}
-    for name in VERSIONED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
-    content["provenance"] = {
-        "versions": versions | {"python": platform.python_version()},
-        "git_commit": _git_commit(),
-    }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def _git_commit() -> str | None:
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None
-
-
-def _report(directory: RunDirectory) -> None:
-    if directory.local_path is not None:
-        write_report(directory.local_path)
-        return
-    with TemporaryDirectory() as folder:
-        directory.download(Path(folder))
-        write_report(Path(folder))
-        directory.upload(Path(folder), ("report.html", "figures", "tables"))

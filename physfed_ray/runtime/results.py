@@ -1,0 +1,147 @@
+"""What a run leaves in its directory: its settings with versions, its results, its report."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import yaml
+
+from physfed_ray.data.prepare import Prepared
+from physfed_ray.evaluation.report import write_report
+from physfed_ray.experiment import Experiment
+from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.rounds import Rounds
+from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory
+from physfed_ray.federation.serving import FinalResults
+from physfed_ray.methods.base import Method
+from physfed_ray.models.registry import parameter_counts
+
+VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
+
+
+def with_provenance(experiment: Experiment) -> str:
+    """Return an experiment as YAML, with the versions that it runs on."""
+    content = yaml.safe_load(experiment.to_yaml())
+    versions = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    content["provenance"] = {
+        "versions": versions | {"python": platform.python_version()},
+        "git_commit": _git_commit(),
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None
+
+
+def write_results(
+    directory: RunDirectory,
+    rounds: Rounds,
+    results: FinalResults,
+    experiment: Experiment,
+    prepared: Prepared,
+    command: str,
+) -> None:
+    """Write what the last evaluation found.
+
+    Args:
+        directory: The run directory.
+        rounds: The federation after its last round.
+        results: The last evaluation.
+        experiment: The experiment.
+        prepared: Its data.
+        command: The command line.
+    """
+    rounds.finish(results.rows)
+    directory.write_table("slices.parquet", results.slices, SLICES_SCHEMA)
+    directory.write_arrays("examples.npz", results.examples)
+    codes = rounds.runtime.server("codebook")
+    if codes is not None:
+        names = np.array([client.id for client in rounds.spec.clients])
+        directory.write_arrays("codebook.npz", {"clients": names, "codes": codes})
+    directory.write_json("summary.json", _summary(rounds, results, experiment, prepared, command))
+
+
+def _summary(
+    rounds: Rounds,
+    results: FinalResults,
+    experiment: Experiment,
+    prepared: Prepared,
+    command: str,
+) -> dict[str, Any]:
+    spec = rounds.spec
+    last = rounds.metrics.rows(number=rounds.manifest.round, split="system")
+    system = {metric: value for _, _, _, metric, value in last}
+    (device,) = rounds.runtime.fetch(
+        rounds.runtime.start([(rounds.runtime.hosts[0], "device_words", ())])
+    )
+    return {
+        "method": spec.method.name,
+        "title": spec.method.title,
+        "group": spec.method.group,
+        "seed": experiment.seed,
+        "rounds": rounds.manifest.round,
+        "wall_s": float(rounds.metrics.values("system", "seconds").sum()),
+        "device": device,
+        "precision": spec.precision,
+        "parameters": _parameters(spec.method, spec.seed),
+        "bytes_per_round": {"down": system["bytes_down"], "up": system["bytes_up"]},
+        "data": prepared.data_summary,
+        "clients": [
+            {
+                "id": client.id,
+                "protocol": vars(client.protocol),
+                "patients": client.patients,
+                "slices": client.slices,
+                "host": rounds.runtime.host_of[index],
+            }
+            for index, client in enumerate(prepared.clients)
+        ],
+        "unseen": [_unseen_summary(rounds, results, unseen) for unseen in prepared.unseen],
+        "command": command,
+    }
+
+
+def _unseen_summary(rounds: Rounds, results: FinalResults, unseen: Any) -> dict[str, Any]:
+    route, nearest = results.routes.get(unseen.id), results.nearest.get(unseen.id)
+    names = [client.id for client in rounds.spec.clients]
+    return {
+        "id": unseen.id,
+        "protocol": vars(unseen.protocol),
+        "route": route and {"client": names[route.client], "cosine": route.cosine},
+        "nearest": None if nearest is None else names[nearest],
+    }
+
+
+def _parameters(method: Method, seed: int) -> dict[str, Any]:
+    """Return the numbers of parameters that travel, that stay, and of each child."""
+    network = method.build(seed)
+    parts = method.shared, private_parts(network, method.shared)
+    shared, private = (FlatState(network, part).vector.numel() for part in parts)
+    return {"shared": shared, "private": private, "by_module": parameter_counts(network)}
+
+
+def report(directory: RunDirectory) -> None:
+    """Write the run's page, figures and tables, also where the directory is a bucket."""
+    if directory.local_path is not None:
+        write_report(directory.local_path)
+        return
+    with TemporaryDirectory() as folder:
+        directory.download(Path(folder))
+        write_report(Path(folder))
+        directory.upload(Path(folder), ("report.html", "figures", "tables"))
