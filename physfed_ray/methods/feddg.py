@@ -6,16 +6,18 @@ A exp(i P), a client n != k, an amplitude A_n of its bank, and the window M of l
 
     A_lambda  = (1 - M) A + M ((1 - lambda) A + lambda A_n),   lambda ~ U[0, 1]
     t         = F^-1(A_lambda exp(i P))
-    theta'    = theta - beta clip(grad L(x; theta))            the episode's inner step
-    minimise    L(x; theta) + L(t; theta')
+    theta'    = theta - beta clip(grad L(x, y; theta))         the episode's inner step
+    minimise    L(x, y; theta) + L(t, y + t - x; theta')   for the full dose y
 
 **Spectra leave the clients**: before the first round every client publishes the amplitudes, within
 the window, of a few of its low-dose training images, and the server hands the bank of all of them
 to every client. Phases, and amplitudes outside the window, stay; but the amplitudes that leave
 include the image's mean attenuation. The paper's clients publish the spectra of all their images.
 
-For denoising, L is the mean squared error, only the low-dose input is transformed, and the target
-stays: the network has to undo what is borrowed. The paper's boundary-oriented loss compares
+For denoising, L is the mean squared error. A segmentation does not change with the style of its
+image, a full-dose image does: what the input borrows, t - x, is also added to the target, so that
+the noise to be found stays the same. (With the target left as it was, the network would have to
+undo what it cannot see, and ends below its input.) The paper's boundary-oriented loss compares
 features on both sides of a segmented contour and has no counterpart here; it is left out. The inner
 step is of first order, as in the authors' code, unless ``second_order`` is set. With
 ``training.patch``, spectra are those of patches.
@@ -135,9 +137,10 @@ class FedDG(Method):
             f"network.{name}": weight - beta * gradient.clamp(-clip, clip)
             for name, weight, gradient in zip(names, weights, gradients, strict=True)
         }
-        borrowed = replace(batch, low=self.transform(batch.low, state))
+        moved = self.transform(batch.low, state)
+        borrowed = replace(batch, low=moved, full=batch.full + (moved - batch.low))
         denoised = torch.func.functional_call(_Denoiser(self, network), fast, (borrowed,))
-        outer = mean_squared_error(denoised, batch)
+        outer = mean_squared_error(denoised, borrowed)
         return inner + outer, {"mse": inner.detach(), "outer": outer.detach()}
 
     def transform(self, low: Tensor, bank: Bank) -> Tensor:
