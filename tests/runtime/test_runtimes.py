@@ -97,7 +97,7 @@ def numbers(rounds: Rounds, results: FinalResults) -> dict[tuple[object, ...], f
 def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, method: str) -> None:
     spec = make_spec(method, clients=5, unseen=2)
     alone = run(spec, InlineRuntime(spec))
-    packed = run(spec, RayRuntime(spec, on_one_node(3)))
+    packed = run(spec, RayRuntime(spec, on_one_node(2)))
     assert np.array_equal(alone[2], packed[2])
     assert numbers(*alone[:2]) == numbers(*packed[:2])
     assert alone[1].slices == packed[1].slices
@@ -203,7 +203,7 @@ def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
     calm = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "calm"))
     expected = run(calm, InlineRuntime(calm), **settings)
     half = of_speeds(make_spec(**make, rounds=3, run_root=tmp_path / "half"))
-    rounds, _, _ = run(half, RayRuntime(half, on_one_node(2)), **settings)
+    rounds, _, _ = run(half, InlineRuntime(half, 2), **settings)
     assert rounds.manifest.bases
     rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
     resumed = run(rest, RayRuntime(rest, on_one_node(2)), **settings)
@@ -263,7 +263,7 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:
     calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
-    expected = run(calm, RayRuntime(calm, on_one_node(2)))
+    expected = run(calm, InlineRuntime(calm))
     spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
     place = RayRuntime(spec, on_one_node(2))
     events: list[Event] = []
