@@ -3,11 +3,9 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -19,6 +17,7 @@ from physfed_ray.evaluation.run_tables import write_tables
 from physfed_ray.evaluation.runs import POLICIES, ClientEntry, Run, finite_mean, load_run
 from physfed_ray.evaluation.summaries import gains, leader
 from physfed_ray.evaluation.tables import CLIENTS_SHOWN, ScoreTable
+from physfed_ray.pages import render
 
 EXAMPLES = 8
 ROWS = 4
@@ -60,9 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
         width = min(_WIDTH_PX, round(figure.get_size_inches()[0] * 106.4))
         coded = base64.b64encode(content).decode()
         embedded[name] = EmbeddedFigure(title, sentence, coded, width)
-    template = (files("physfed_ray.evaluation") / "report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(template).render(page=page(run, tables, plain), figures=embedded)
+    html = render("report.html", page=page(run, tables, plain), figures=embedded)
     run.directory.write("report.html", html.encode())
     return Path(run.directory.path("report.html"))
 

@@ -5,10 +5,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -26,6 +24,7 @@ from physfed_ray.evaluation.neighbours import (
     nearest,
 )
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.pages import render
 
 Window = tuple[float, float]
 WINDOWS: Mapping[str, Window] = {
@@ -150,9 +149,8 @@ def write_reports_page(
     corpus = gather(prepared)
     chosen = choose(corpus, count, seed)
     found = meaning(corpus, seed)
-    template = (files("physfed_ray.evaluation") / "reports.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(template).render(
+    html = render(
+        "reports.html",
         name=f"data {prepared.root.name[:8]}" if experiment is None else experiment.name,
         lead=_lead(corpus, chosen),
         numbers=_numbers(corpus, found),

@@ -7,11 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import optuna
 from optuna.importance import FanovaImportanceEvaluator
@@ -22,6 +20,7 @@ from physfed_ray.evaluation.figures import png
 from physfed_ray.evaluation.pairing import pair
 from physfed_ray.evaluation.runs import Run, load_run
 from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.pages import render
 from physfed_ray.sweep import figures as draw
 from physfed_ray.sweep.driver import BASE, BEST, SweepResult
 from physfed_ray.sweep.figures import Tried
@@ -110,9 +109,7 @@ def write_results(sweep: Sweep, folder: Folder, result: SweepResult, command: st
         "out": folder.out,
         "study": str(out / STUDY),
     }
-    text = files("physfed_ray.sweep").joinpath("sweep.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    _write(out / PAGE, environment.from_string(text).render(page))
+    _write(out / PAGE, render(PAGE, **page))
     folder.save(STUDY, PAGE, "best.yaml", "tables", "figures", "front", "logs")
     return folder.run(PAGE)
 
