@@ -97,7 +97,7 @@ def phase_congruency(grey: Tensor) -> Tensor:
     for filters, gain in zip(_log_gabor(*size), _noise_gains(*size), strict=True):
         responses = torch.fft.ifft2(spectrum * filters)
         energy += (_energy(responses) - _noise(responses[:, 0], gain)).clamp_min_(0)
-        amplitude += responses.abs().sum(dim=1)
+        amplitude += _power(responses).sqrt_().sum(dim=1)
     return energy / amplitude.clamp_min(torch.finfo(amplitude.dtype).tiny)
 
 
@@ -108,9 +108,14 @@ def _energy(responses: Tensor) -> Tensor:
         responses: (B, scales, h, w) complex: even and odd filters' responses.
     """
     total = responses.sum(dim=1, keepdim=True)
-    direction = total / (total.abs() + _EPSILON)
+    direction = total / (_power(total).sqrt_() + _EPSILON)
     turned = responses * direction.conj()
     return (turned.real - turned.imag.abs()).sum(dim=1)
+
+
+def _power(responses: Tensor) -> Tensor:
+    """Return squared amplitudes."""
+    return responses.real.square() + responses.imag.square()
 
 
 def _noise(finest: Tensor, gain: Tensor) -> Tensor:
@@ -124,8 +129,8 @@ def _noise(finest: Tensor, gain: Tensor) -> Tensor:
         finest: Response of the finest scale, (B, h, w) complex.
         gain: One of ``_noise_gains``.
     """
-    squared = finest.abs().square().flatten(1)
-    rayleigh = (squared.quantile(0.5, dim=1) / math.log(2) * gain).sqrt()
+    median = torch.from_numpy(np.median(_power(finest).flatten(1).numpy(), axis=1))
+    rayleigh = (median / math.log(2) * gain).sqrt()
     sigmas = math.sqrt(math.pi / 2) + NOISE_SIGMAS * math.sqrt(2 - math.pi / 2)
     threshold: Tensor = (rayleigh * sigmas / NOISE_SCALE)[:, None, None]
     return threshold
