@@ -1,37 +1,34 @@
 """A sweep on a bucket: the study comes back from it, on whatever machine goes on."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
-from optuna.trial import TrialState
+import optuna
 
 from physfed_ray.data.plan import cache_folder
-from physfed_ray.sweep.driver import run_sweep
-from physfed_ray.sweep.folder import Folder
-from physfed_ray.sweep.page import write_results
-from physfed_ray.sweep.pool import Setup
 from tests.s3_bucket import s3_bucket
-from tests.sweep.conftest import MakeSweep
+from tests.sweep.conftest import TINY
 
 
 def test_a_sweep_on_a_bucket_goes_on_without_the_folder_of_the_first_machine(
-    make_sweep: MakeSweep, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    command = [sys.executable, "-m", "physfed_ray", "sweep", str(tmp_path / "tiny.yaml")]
+    command += ["--out", "s3://sweeps/tiny", "--runtime", "inline", "--set", "training.rounds=2"]
     with s3_bucket("sweeps"):
-        out = "s3://sweeps/tiny"
-        first = run_sweep(
-            make_sweep("trials=1", "training.rounds=2"), Setup(Folder(out), runtime="inline")
-        )
+        subprocess.run([*command, "--set", "trials=1"], check=True)
         shutil.rmtree(cache_folder(None) / "sweeps")
-        more = make_sweep("trials=2", "training.rounds=2")
-        second = run_sweep(more, Setup(Folder(out), runtime="inline", resume=True))
-        write_results(more, Folder(out), second)
+        subprocess.run([*command, "--set", "trials=2", "--resume"], check=True)
         files = fsspec.filesystem("s3")
         found = set(files.find("sweeps/tiny"))
         page = files.cat("sweeps/tiny/sweep.html").decode()
-    assert [trial.state for trial in second.study.trials] == [TrialState.COMPLETE] * 2
-    assert second.study.frozen(0).values == first.study.frozen(0).values
-    for name in ("study.db", "best.yaml", "tables/trials.csv", "trials/trial-0001/seed1/run.log"):
+        files.get("sweeps/tiny/study.db", str(tmp_path / "study.db"))
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+    for name in ("best.yaml", "tables/trials.csv", "trials/trial-0001/seed1/run.log"):
         assert f"sweeps/tiny/{name}" in found, sorted(found)
-    assert f"{second.study.frozen(1).values[0]:.3f}" in page
+    assert f"{study.trials[1].values[0]:.3f}" in page
