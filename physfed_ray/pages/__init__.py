@@ -9,7 +9,7 @@ def render(template: str, /, **content: Any) -> str:
     """Fill in a page.
 
     Args:
-        template: A file of this folder; all of them begin with ``style.css``.
+        template: A file of this folder that extends ``base.html``.
         content: What it names.
     """
     environment = jinja2.Environment(
