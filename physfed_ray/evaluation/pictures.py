@@ -115,9 +115,7 @@ def caption_of(image: NDArray[np.float32], full: NDArray[np.float32], window: Wi
 def _picture_axes(figure: Figure, rows: int, columns: int) -> NDArray[np.object_]:
     """Return (rows, columns) axes without ticks or frames, close together."""
     axes = np.asarray(figure.subplots(rows, columns, squeeze=False))
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # type: ignore[call-arg]
+    figure.set_layout_engine("compressed", w_pad=0.01, h_pad=0.02, wspace=0.0, hspace=0.0)
     for ax in axes.ravel():
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
