@@ -139,14 +139,25 @@ def _record(comparison: Comparison, part: Part) -> Iterable[str]:
     shared, differing = facts.settings(comparison.groups)
     yield from _items(shared)
     yield f"\n{differing or ''}"
+    if (rates := facts.learning_rates(comparison.groups)) is not None:
+        yield "### Learning rates\n"
+        yield rates
     yield "### Machine and versions\n"
-    devices = {str(run.summary.get("device", "?")) for g in comparison.groups for run in g.runs}
-    yield from _items([("device", "; ".join(sorted(devices)))])
-    yield from _items(flatten(first.experiment.get("provenance", {})))
-    yield "\n### Commands\n\n```"
     runs = [run for group in comparison.groups for run in group.runs]
+    yield from _items(_origins(runs))
+    yield "\n### Commands\n\n```"
     yield from dict.fromkeys(_portable(str(run.summary.get("command", ""))) for run in runs)
     yield "```\n"
+
+
+def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return the devices and versions of all runs; where they differ, each value."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        device = ("device", str(run.summary.get("device", "?")))
+        for key, value in (device, *flatten(run.experiment.get("provenance", {}))):
+            found.setdefault(key, {})[value] = None
+    return [(key, "; ".join(values)) for key, values in found.items()]
 
 
 def _items(entries: Sequence[tuple[str, str]], skip: str | None = None) -> Iterable[str]:

@@ -29,7 +29,10 @@ def courses(comparison: Comparison, split: str) -> dict[str, Course]:
 
 
 def _course(group: Group, split: str) -> Course | None:
-    """Average over the seeds, at the rounds at which all of them were scored."""
+    """Average over the seeds, at the rounds at which all of them were scored.
+
+    The time is the median over the seeds: a run that was suspended for a while says little.
+    """
     curves = {
         column.metric: [dict(zip(*mean_curve(run.curve(split, column.metric)), strict=True))
                         for run in group.runs]
@@ -49,7 +52,10 @@ def _course(group: Group, split: str) -> Course | None:
     ]
     seconds = [spent_until(run, "seconds", rounds) for run in group.runs]
     return Course(
-        np.array(rounds, np.float64), np.mean(sent, axis=0) / _MB, np.mean(seconds, axis=0), scores
+        np.array(rounds, np.float64),
+        np.mean(sent, axis=0) / _MB,
+        np.median(seconds, axis=0),
+        scores,
     )
 
 

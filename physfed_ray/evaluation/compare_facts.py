@@ -1,19 +1,26 @@
 """What a comparison says beside scores: costs, the state of the modulation, settings."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
 
 from physfed_ray.evaluation.compare_tables import Comparison
 from physfed_ray.evaluation.groups import Group, backbone_title
 from physfed_ray.evaluation.report_page import duration
-from physfed_ray.evaluation.runs import finite_mean
+from physfed_ray.evaluation.runs import Run, finite_mean
 from physfed_ray.evaluation.tables import CLIENTS_SHOWN, table_line
+from physfed_ray.experiment.suite import LEARNING_RATES
 
 METHODS_IN_COLUMNS = 6
 
 
 def costs(comparison: Comparison) -> str:
-    """Return time, bytes and parameters of every method as a Markdown table."""
+    """Return time, bytes and parameters of every method as a Markdown table.
+
+    Times are medians over seeds and over rounds.
+    """
     head = [
         "Method",
         "seeds",
@@ -37,8 +44,8 @@ def costs(comparison: Comparison) -> str:
             [
                 group.label,
                 ", ".join(map(str, group.seeds)),
-                duration(finite_mean(s["wall_s"] for s in summaries)),
-                f"{finite_mean(seconds):.2f}",
+                duration(median(s["wall_s"] for s in summaries)),
+                f"{median(seconds):.2f}",
                 f"{down:.2f}",
                 f"{up:.2f}",
                 f"{counts['shared']:,}",
@@ -76,13 +83,9 @@ def settings(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], str | None
     found = {key: [group.settings.get(key, "–") for group in groups] for key in keys}
     shared = [(key, values[0]) for key, values in found.items() if len(set(values)) == 1]
     differing = {key: values for key, values in found.items() if len(set(values)) > 1}
-    several = len({group.backbone for group in groups}) > 1
-    names = [
-        f"{group.label}, {backbone_title(group.backbone)}" if several else group.label
-        for group in groups
-    ]
     if not differing:
         return shared, None
+    names = _names(groups)
     if len(groups) <= METHODS_IN_COLUMNS:
         rows = [[f"`{key}`", *values] for key, values in differing.items()]
         return shared, markdown(["Setting", *names], rows)
@@ -92,6 +95,52 @@ def settings(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], str | None
         for k, name in enumerate(names)
     ]  # fmt: skip
     return shared, markdown(["Method", "settings that are not those of all"], rows, numbers=False)
+
+
+def learning_rates(groups: Sequence[Group]) -> str | None:
+    """Return what a suite's trials scored at each learning rate, None where none were made.
+
+    A Markdown table of PSNR on validation patients with the choice in bold, and how it was made.
+    """
+    trials = [_trials(group.runs[0]) for group in groups]
+    rates = sorted({float(rate) for found in trials for rate in found.get("validation_psnr", {})})
+    rows = []
+    for name, found in zip(_names(groups), trials, strict=True):
+        scores = {float(rate): score for rate, score in found.get("validation_psnr", {}).items()}
+        if scores:
+            ends = min(scores), max(scores)
+            rows.append([name, *(_score(scores, r, found["chosen"], ends) for r in rates)])
+    if not rows:
+        return None
+    made = {(found["rounds"], found["seed"]) for found in trials if found}
+    words = " or ".join(f"{rounds} rounds with seed {seed}" for rounds, seed in sorted(made))
+    return (
+        f"Mean PSNR on validation patients in dB after {words}. The best is bold, and its rate "
+        "was used for all seeds; where it is at an edge of the grid, a better one may lie "
+        "outside.\n\n" + markdown(["Method", *(f"{rate:g}" for rate in rates)], rows)
+    )
+
+
+def _trials(run: Run) -> Mapping[str, Any]:
+    """Return what ``learning_rates.json`` of a run's suite says of the run's method."""
+    folder = run.directory.local_path
+    file = None if folder is None else folder.absolute().parent.parent / LEARNING_RATES
+    if file is None or not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return dict(found.get(run.name.removesuffix(f"-seed{run.seed}"), {}))
+
+
+def _score(
+    scores: Mapping[float, float | None], rate: float, chosen: float | None, ends: Sequence[float]
+) -> str:
+    if rate not in scores:
+        return "–"
+    score = scores[rate]
+    text = "diverged" if score is None else f"{score:.2f}"
+    if rate != chosen:
+        return text
+    return f"**{text}**{' (edge)' if rate in ends else ''}"
 
 
 def strengths(comparison: Comparison) -> str | None:
@@ -117,6 +166,15 @@ def strengths(comparison: Comparison) -> str | None:
             cells.append(", ".join(values) or "–")
         rows.append([title, *cells])
     return markdown(["Denoiser", *(entry.id for entry in entries)], rows)
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    """Return the labels of groups, with their backbone where there are several."""
+    several = len({group.backbone for group in groups}) > 1
+    return [
+        f"{group.label}, {backbone_title(group.backbone)}" if several else group.label
+        for group in groups
+    ]
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:

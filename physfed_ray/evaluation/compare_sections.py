@@ -302,4 +302,5 @@ def training(part: Part) -> Iterable[str]:
     )
     yield facts.modulation(comparison) or "None of these methods has one.\n"
     yield "### Cost\n"
+    yield "Times are medians, over seeds and over rounds.\n"
     yield facts.costs(comparison)

@@ -22,6 +22,8 @@ from physfed_ray.experiment.suite_file import (
 
 OWNED = {"seed": "seeds", "method": "methods", "method.name": "methods"}
 """Keys of an experiment that the suite gives each run, with the suite's own key for them."""
+LEARNING_RATES = "learning_rates.json"
+"""What the trials said, in the suite's folder."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import yaml
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
-from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory
 from physfed_ray.federation.serving import FinalResults
 from physfed_ray.methods.base import Method
 from physfed_ray.models.registry import parameter_counts
+from physfed_ray.step_cost import network_sizes
 
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
@@ -130,10 +130,9 @@ def _unseen_summary(rounds: Rounds, results: FinalResults, unseen: Any) -> dict[
 
 def _parameters(method: Method, seed: int) -> dict[str, Any]:
     """Return the numbers of parameters that travel, that stay, and of each child."""
-    network = method.build(seed)
-    parts = method.shared, private_parts(network, method.shared)
-    shared, private = (FlatState(network, part).vector.numel() for part in parts)
-    return {"shared": shared, "private": private, "by_module": parameter_counts(network)}
+    shared, private, _ = network_sizes(method)
+    by_module = parameter_counts(method.build(seed))
+    return {"shared": shared, "private": private, "by_module": by_module}
 
 
 def report(directory: RunDirectory) -> None:

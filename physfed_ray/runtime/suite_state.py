@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from physfed_ray.experiment.suite import Run, Suite, Variant
+from physfed_ray.experiment.suite import LEARNING_RATES, Run, Suite, Variant
 from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.runtime.run import check_settings
-
-LEARNING_RATES = "learning_rates.json"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Comparison pages: grouped by method, averaged over seeds, never over different data."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -302,6 +303,48 @@ def test_settings_of_many_methods_are_a_row_each(small: MakeRun, tmp_path: Path)
     part = out.read_text().split("### Settings\n")[1]
     assert "| FedAvg | `method.name` fedavg |" in part
     assert "| SCAN-PhysFed (tau 0.01) | `method.name` scan_physfed, `method.tau` 0.01 |" in part
+
+
+def test_a_suspended_run_hardly_moves_the_time_and_every_commit_is_named(
+    small: MakeRun, tmp_path: Path
+) -> None:
+    runs = [small("fedavg", seed) for seed in (1, 2, 3)]
+    summary = json.loads((runs[1] / "summary.json").read_text())
+    (runs[1] / "summary.json").write_text(json.dumps(summary | {"wall_s": 5000.0}))
+    resolved = (runs[2] / "experiment.yaml").read_text()
+    (runs[2] / "experiment.yaml").write_text(resolved.replace("0123abcd", "4567cdef"))
+    compare(runs, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| FedAvg | 1, 2, 3 | 18.0 s |" in page
+    assert "- git_commit: 0123abcd; 4567cdef\n" in page
+    assert page.count("versions.torch") == 1
+
+
+def test_the_learning_rates_of_a_suite_s_trials_are_on_its_page(
+    small: MakeRun, tmp_path: Path
+) -> None:
+    suite = tmp_path / "suite"
+    runs = []
+    for method in ("fedavg", "moon", "local"):
+        runs.append(suite / "runs" / f"{method}-red_cnn-seed1")
+        runs[-1].parent.mkdir(parents=True, exist_ok=True)
+        small(method).rename(runs[-1])
+    trials = {"seed": 1, "rounds": 20}
+    tried = {
+        "fedavg-red_cnn": {"validation_psnr": {"0.0003": 40.0, "0.001": 41.25}, "chosen": 0.001},
+        "moon-red_cnn": {"validation_psnr": {"0.001": 41.0, "0.003": None}, "chosen": 0.001},
+    }
+    recorded = {name: found | trials for name, found in tried.items()}
+    (suite / "learning_rates.json").write_text(json.dumps(recorded))
+    compare(runs, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "after 20 rounds with seed 1" in page
+    assert "| Method | 0.0003 | 0.001 | 0.003 |" in page
+    assert "| FedAvg | 40.00 | **41.25** (edge) | – |" in page
+    assert "| MOON | – | **41.00** (edge) | diverged |" in page
+    assert "| Local | 4" not in page.split("### Learning rates")[1]
+    compare([small("fedavg", 2)], tmp_path / "page.md")
+    assert "### Learning rates" not in (tmp_path / "page.md").read_text()
 
 
 def test_pairs_are_matched_by_seed_and_client() -> None:
