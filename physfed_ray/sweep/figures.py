@@ -71,16 +71,16 @@ def history(trials: Sequence[Tried], objective: str) -> Figure:
     ax = figure.subplots()
     done = [t for t in trials if t.state == "complete"]
     cut = [t for t in trials if t.state == "pruned" and t.course]
-    ax.plot([t.number for t in cut], [t.last for t in cut], "x", color=GREY,
-            label="pruned, where it stood")  # fmt: skip
-    ax.plot([t.number for t in done], [t.objectives[0] for t in done], "o", color=PALETTE[0],
-            label="complete")  # fmt: skip
+    frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
+    ax.plot([t.number for t in cut], [max(t.last, frame[0]) for t in cut], "x", color=GREY,
+            clip_on=False, label="pruned, where it stood")  # fmt: skip
+    ax.plot([t.number for t in done], [max(t.last, frame[0]) for t in done], "o",
+            color=PALETTE[0], clip_on=False, label="complete")  # fmt: skip
     if done:
         best = np.maximum.accumulate([t.objectives[0] for t in done])
         numbers = [*(t.number for t in done), max(t.number for t in trials)]
         ax.step(numbers, [*best, best[-1]], where="post", color=PALETTE[1], label="best so far")
-    _frame_quality(ax, [t.objectives[0] for t in done], [t.last for t in cut])
-    ax.set(xlabel="trial", ylabel=LABELS[objective])
+    ax.set(xlabel="trial", ylabel=LABELS[objective], ylim=frame)
     ax.legend(loc="lower right")
     return figure
 
@@ -104,9 +104,9 @@ def courses(trials: Sequence[Tried], objective: str) -> Figure:
             ax.plot(rounds[-1], values[-1], "x", color=GREY, ms=5)
     for label, colour in (("best", PALETTE[1]), ("complete", PALETTE[0]), ("pruned", GREY)):
         ax.plot([], [], color=colour, label=label)
-    ends = [t.objectives[0] for t in trials if t.objectives]
-    _frame_quality(ax, ends, [v for t in trials for v in t.course.values()])
-    ax.set(xlabel="rounds, over the trial's seeds", ylabel=LABELS[objective])
+    ends = [t.last for t in trials if t.course]
+    frame = _frame(ends, [v for t in trials for v in t.course.values()])
+    ax.set(xlabel="rounds, over the trial's seeds", ylabel=LABELS[objective], ylim=frame)
     ax.legend(loc="lower right")
     return figure
 
@@ -121,20 +121,22 @@ def slices(trials: Sequence[Tried], space: Mapping[str, Parameter], objective: s
     done = [t for t in trials if t.state == "complete"]
     cut = [t for t in trials if t.state == "pruned" and t.course]
     shade = Normalize(0, max((t.number for t in trials), default=1))
+    frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
     for ax, (key, parameter) in zip(axes, space.items(), strict=False):
         have = [t for t in cut if key in t.values]
-        ax.plot(_places(have, key, parameter), [t.last for t in have], "x", color=GREY, ms=5)
+        ax.plot(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], "x",
+                color=GREY, ms=5, clip_on=False)  # fmt: skip
         have = [t for t in done if key in t.values]
-        ax.scatter(_places(have, key, parameter), [t.objectives[0] for t in have], s=26,
+        ax.scatter(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], s=26,
                    c=[t.number for t in have], cmap="Blues", norm=shade, edgecolors=PALETTE[0],
-                   linewidths=0.6, zorder=3)  # fmt: skip
+                   linewidths=0.6, zorder=3, clip_on=False)  # fmt: skip
         _scale_axis(ax, parameter)
         ax.set_xlabel(key)
     for ax in axes[len(space) :]:
         ax.set_visible(False)
     for ax in axes[::columns]:
         ax.set_ylabel(LABELS[objective])
-    _frame_quality(axes[0], [t.objectives[0] for t in done], [t.last for t in cut])
+    axes[0].set_ylim(frame)
     return figure
 
 
@@ -260,13 +262,16 @@ def _quality_range(values: Sequence[float]) -> tuple[float, float]:
     return low - 0.6 * spread, high + 0.1 * spread
 
 
-def _frame_quality(ax: Axes, done: Sequence[float], cut: Sequence[float]) -> None:
-    """Show the values that matter: the worst trials would press the best ones together."""
+def _frame(done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
+    """Return the limits that show the values that matter.
+
+    The worst trials, and what pruned ones had reached early, would press the best ones together:
+    what lies below is drawn at the lower edge.
+    """
     values = list(done) or list(cut)
     if not values:
-        return
+        return 0.0, 1.0
     low, high = _quality_range(values)
     floor = min([*values, *cut])
     bottom = max(low - 2.0 * (high - low), floor - 0.05 * (high - floor))
-    if bottom < high:
-        ax.set_ylim(bottom, high + 0.05 * (high - bottom))
+    return bottom, high + 0.05 * (high - bottom)

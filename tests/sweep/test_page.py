@@ -4,10 +4,12 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
 from physfed_ray.experiment import load_experiment
+from physfed_ray.sweep import figures as draw
 from physfed_ray.sweep.driver import SweepResult
 from physfed_ray.sweep.folder import STUDY, Folder
 from physfed_ray.sweep.page import importances, rounds_saved, tried, write_results
@@ -56,6 +58,25 @@ def test_the_page_has_every_trial_and_its_figures(make_sweep: MakeSweep, tmp_pat
     assert float(rows[best.number]["psnr"]) == best.values[0]
     assert rows[2]["psnr"] == ""
     assert float(rows[2]["last_value"]) < 40
+
+
+def test_no_trial_is_left_out_of_a_figure(make_sweep: MakeSweep) -> None:
+    """What lies far below the best is at the lower edge."""
+    sweep = make_sweep("sampler=random")
+    study = filled(sweep)
+    trial, _ = study.ask()
+    study.report(trial, -400.0, 1)
+    study.tell(trial, TrialState.PRUNED, reason="after 1 rounds")
+    trials = tried(study)
+    for ax in (draw.history(trials, "psnr").axes[0],
+               *draw.slices(trials, sweep.file.space, "psnr").axes[:3]):  # fmt: skip
+        heights = np.concatenate(
+            [*(line.get_ydata() for line in ax.lines),
+             *(points.get_offsets()[:, 1] for points in ax.collections)]
+        )  # fmt: skip
+        assert len(heights) >= 25
+        assert heights.min() == ax.get_ylim()[0] > 20
+        assert heights.max() < ax.get_ylim()[1]
 
 
 def test_importances_find_the_parameter_that_matters(make_sweep: MakeSweep) -> None:
