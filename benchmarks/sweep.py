@@ -5,7 +5,8 @@
 Runs the trials of experiments/sweep_small.yaml (or of another sweep) with TPE, with random
 proposals and with TPE and the file's pruner, once for each seed of the sampler; no final tests.
 Stopped and started again, it goes on. Prints one JSON line. The first trial has the base's own
-values in every arm; ``proposed_db`` is the best of what the sampler itself proposed.
+values in every arm; ``proposed_db`` is the best of what the sampler itself proposed. ``slices.png``
+and the importances are of all trials of the sweeps without pruning.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from physfed_ray.sweep.driver import Driver
+from physfed_ray.sweep.figures import slices
 from physfed_ray.sweep.folder import STUDY, Folder
-from physfed_ray.sweep.page import tried
+from physfed_ray.sweep.page import importances, tried
 from physfed_ray.sweep.pool import Pool, Setup
 from physfed_ray.sweep.space import load_sweep
 from physfed_ray.sweep.study import SweepStudy
@@ -41,8 +43,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
-    """Run the trials of one arm with one seed; return the best score and the rounds."""
+def run(args: argparse.Namespace, arm: str, seed: int, pooled: SweepStudy) -> dict[str, Any]:
+    """Run the trials of one arm with one seed; return the best score and the rounds.
+
+    Trials that were not pruned are added to ``pooled``.
+    """
     overrides = [*args.set, *ARMS[arm], f"sampler.seed={seed}", "concurrent=1"]
     sweep = load_sweep(args.sweep, overrides)
     folder = Folder(str(args.out / f"{arm}-{seed}"))
@@ -54,6 +59,8 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
     finally:
         pool.stop()
     trials = tried(study)
+    if arm != "tpe_pruned":
+        pooled.study.add_trials(study.trials)
     best = study.best()
     assert best is not None
     return {
@@ -69,7 +76,12 @@ def main() -> None:
     """Run the benchmark."""
     args = parse()
     seeds = range(1, args.seeds + 1)
-    found = {arm: [run(args, arm, seed) for seed in seeds] for arm in ARMS}
+    sweep = load_sweep(args.sweep, args.set)
+    pooled = SweepStudy(sweep.file, None)
+    found = {arm: [run(args, arm, seed, pooled) for seed in seeds] for arm in ARMS}
+    slices(tried(pooled), sweep.file.space, sweep.file.objectives[0]).savefig(
+        args.out / "slices.png", dpi=120
+    )
     best = {arm: [result["best"] for result in results] for arm, results in found.items()}
     rounds = {arm: sum(result["rounds"] for result in results) for arm, results in found.items()}
 
@@ -92,6 +104,7 @@ def main() -> None:
         "pruned_minus_tpe_db": differences("tpe_pruned", "tpe"),
         "pruned": [result["pruned"] for result in found["tpe_pruned"]],
         "rounds": rounds,
+        "importances": {key: round(value, 3) for key, value in importances(pooled).items()},
         "rounds_saved": round(1 - rounds["tpe_pruned"] / rounds["tpe"], 3),
     }
     print(json.dumps(result))

@@ -73,9 +73,9 @@ def history(trials: Sequence[Tried], objective: str) -> Figure:
     cut = [t for t in trials if t.state == "pruned" and t.course]
     frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
     ax.plot([t.number for t in cut], [max(t.last, frame[0]) for t in cut], "x", color=GREY,
-            clip_on=False, label="pruned, where it stood")  # fmt: skip
+            clip_on=False, in_layout=False, label="pruned, where it stood")  # fmt: skip
     ax.plot([t.number for t in done], [max(t.last, frame[0]) for t in done], "o",
-            color=PALETTE[0], clip_on=False, label="complete")  # fmt: skip
+            color=PALETTE[0], clip_on=False, in_layout=False, label="complete")  # fmt: skip
     if done:
         best = np.maximum.accumulate([t.objectives[0] for t in done])
         numbers = [*(t.number for t in done), max(t.number for t in trials)]
@@ -125,11 +125,11 @@ def slices(trials: Sequence[Tried], space: Mapping[str, Parameter], objective: s
     for ax, (key, parameter) in zip(axes, space.items(), strict=False):
         have = [t for t in cut if key in t.values]
         ax.plot(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], "x",
-                color=GREY, ms=5, clip_on=False)  # fmt: skip
+                color=GREY, ms=5, clip_on=False, in_layout=False)  # fmt: skip
         have = [t for t in done if key in t.values]
         ax.scatter(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], s=26,
                    c=[t.number for t in have], cmap="Blues", norm=shade, edgecolors=PALETTE[0],
-                   linewidths=0.6, zorder=3, clip_on=False)  # fmt: skip
+                   linewidths=0.6, zorder=3, clip_on=False, in_layout=False)  # fmt: skip
         _scale_axis(ax, parameter)
         ax.set_xlabel(key)
     for ax in axes[len(space) :]:
@@ -273,5 +273,5 @@ def _frame(done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = _quality_range(values)
     floor = min([*values, *cut])
-    bottom = max(low - 2.0 * (high - low), floor - 0.05 * (high - floor))
+    bottom = max(low - 0.25 * (high - low), floor - 0.05 * (high - floor))
     return bottom, high + 0.05 * (high - bottom)

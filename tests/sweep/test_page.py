@@ -1,6 +1,7 @@
 """What a sweep leaves to read, from studies that were filled in here."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_no_trial_is_left_out_of_a_figure(make_sweep: MakeSweep) -> None:
         assert len(heights) >= 25
         assert heights.min() == ax.get_ylim()[0] > 20
         assert heights.max() < ax.get_ylim()[1]
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied:UserWarning")
+def test_figures_of_trials_of_which_none_was_pruned_are_laid_out(make_sweep: MakeSweep) -> None:
+    sweep = make_sweep("sampler=random")
+    trials = tried(filled(sweep, trials=2))
+    assert {trial.state for trial in trials} == {"complete"}
+    for figure in (draw.history(trials, "psnr"), draw.courses(trials, "psnr"),
+                   draw.slices(trials, sweep.file.space, "psnr")):  # fmt: skip
+        figure.savefig(io.BytesIO())
 
 
 def test_importances_find_the_parameter_that_matters(make_sweep: MakeSweep) -> None:
