@@ -72,8 +72,9 @@ def history(trials: Sequence[Tried], objective: str) -> Figure:
     done = [t for t in trials if t.state == "complete"]
     cut = [t for t in trials if t.state == "pruned" and t.course]
     frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
-    ax.plot([t.number for t in cut], [max(t.last, frame[0]) for t in cut], "x", color=GREY,
-            clip_on=False, in_layout=False, label="pruned, where it stood")  # fmt: skip
+    if cut:
+        ax.plot([t.number for t in cut], [max(t.last, frame[0]) for t in cut], "x", color=GREY,
+                clip_on=False, in_layout=False, label="pruned, where it stood")  # fmt: skip
     ax.plot([t.number for t in done], [max(t.last, frame[0]) for t in done], "o",
             color=PALETTE[0], clip_on=False, in_layout=False, label="complete")  # fmt: skip
     if done:
@@ -102,10 +103,12 @@ def courses(trials: Sequence[Tried], objective: str) -> Figure:
                 alpha=1 if top else 0.65, zorder=3 if top else 2)  # fmt: skip
         if trial.state == "pruned":
             ax.plot(rounds[-1], values[-1], "x", color=GREY, ms=5)
-    for label, colour in (("best", PALETTE[1]), ("complete", PALETTE[0]), ("pruned", GREY)):
+    kinds = [("best", PALETTE[1]), ("complete", PALETTE[0])]
+    if any(trial.state == "pruned" for trial in trials):
+        kinds.append(("pruned", GREY))
+    for label, colour in kinds:
         ax.plot([], [], color=colour, label=label)
-    ends = [t.last for t in trials if t.course]
-    frame = _frame(ends, [v for t in trials for v in t.course.values()])
+    frame = _frame([value for trial in trials for value in trial.course.values()], [])
     ax.set(xlabel="rounds, over the trial's seeds", ylabel=LABELS[objective], ylim=frame)
     ax.legend(loc="lower right")
     return figure
