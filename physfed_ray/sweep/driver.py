@@ -25,7 +25,7 @@ from physfed_ray.sweep.folder import STUDY
 from physfed_ray.sweep.pool import Pool, Setup, Wanted
 from physfed_ray.sweep.space import Sweep
 from physfed_ray.sweep.study import ATTEMPTS, FINISHED, ROUNDS, SweepStudy
-from physfed_ray.sweep.trials import TrialAtWork, trial_runs
+from physfed_ray.sweep.trials import TrialAtWork, trial_name, trial_runs
 
 BASE, BEST = "base", "best"
 """Names of the runs of the final test."""
@@ -256,6 +256,7 @@ class Driver:
         complete = state == TrialState.COMPLETE
         values = at_work.objectives(self._sweep.file.objectives) if complete else None
         self._study.tell(at_work.trial, state, values, reason)
+        best = self._study.best()
         self._on_event(
             {
                 "event": "told",
@@ -264,6 +265,7 @@ class Driver:
                 "values": values,
                 "reason": reason,
                 "finished": self._study.count(*FINISHED),
+                "best": None if best is None else (trial_name(best.number), best.values[0]),
             }
         )
 

@@ -48,7 +48,6 @@ class SweepDisplay(LinesDisplay):
         super().__init__(console)
         self._file = file
         self._at_work: dict[str, str] = {}
-        self._best: tuple[float, str] | None = None
 
     def __call__(self, event: Event) -> None:
         """Show an event of ``run_sweep``."""
@@ -86,21 +85,20 @@ class SweepDisplay(LinesDisplay):
 
     def _told(self, name: str, event: Event) -> None:
         self._at_work.pop(name, None)
-        count = f"({event['finished']} of {self._file.trials} done{self._best_words()})"
+        first, best = self._file.objectives[0], ""
+        if event["best"] is not None:
+            of, value = event["best"]
+            best = (
+                "; the best so far"
+                if of == name
+                else f"; best {objective_words(first, value)}, {of}"
+            )
+        count = f"({event['finished']} of {self._file.trials} done{best})"
         if event["values"] is None:
             self.print(f"{name}: {event['state']}: {event['reason']} {count}")
             return
-        first = event["values"][0]
-        if self._best is None or first > self._best[0]:
-            self._best = first, name
-            count = f"({event['finished']} of {self._file.trials} done; the best so far)"
         pairs = zip(self._file.objectives, event["values"], strict=True)
         self.print(f"{name}: {', '.join(objective_words(*pair) for pair in pairs)} {count}")
-
-    def _best_words(self) -> str:
-        if self._best is None:
-            return ""
-        return f"; best {objective_words(self._file.objectives[0], self._best[0])}, {self._best[1]}"
 
 
 def print_plan(

@@ -1,5 +1,6 @@
 """A sweep run for real, on tiny phantoms: what is tried, told, resumed, and named as failed."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from physfed_ray.cli import main
 from physfed_ray.errors import PhysFedError
@@ -26,6 +28,7 @@ from physfed_ray.sweep.driver import SweepResult, run_sweep
 from physfed_ray.sweep.folder import Folder
 from physfed_ray.sweep.page import write_results
 from physfed_ray.sweep.pool import Setup
+from physfed_ray.sweep.progress import SweepDisplay
 from physfed_ray.sweep.space import Sweep, load_sweep
 from physfed_ray.sweep.study import ATTEMPTS, REASON, ROUNDS
 from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
@@ -155,9 +158,19 @@ def test_more_trials_are_added_to_a_finished_sweep(
     sweep, out, result = finished
     before = [trial.values for trial in result.study.trials]
     more = load_sweep(sweep.path, ["seeds=[1, 2]", "training.rounds=2", "trials=4"])
-    after = run_sweep(more, here(out, resume=True, jobs=2))
+    events: list[Event] = []
+    after = run_sweep(more, here(out, resume=True, jobs=2), events.append)
     assert [trial.values for trial in after.study.trials][:3] == before
     assert len(after.study.trials) == 4
+    best = after.study.best()
+    assert best is not None
+    screen = io.StringIO()
+    SweepDisplay(more.file, Console(file=screen, width=200))(
+        next(event for event in events if event["event"] == "told")
+    )
+    words = f"best psnr {best.values[0]:.3f} dB, {trial_name(best.number)}"
+    words = "the best so far" if best.number == 3 else words
+    assert f"(4 of 4 done; {words})" in screen.getvalue()
 
 
 def children() -> list[Any]:
