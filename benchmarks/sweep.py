@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from physfed_ray.evaluation.figures import png
 from physfed_ray.sweep.driver import Driver
 from physfed_ray.sweep.figures import slices
 from physfed_ray.sweep.folder import STUDY, Folder
@@ -79,9 +80,8 @@ def main() -> None:
     sweep = load_sweep(args.sweep, args.set)
     pooled = SweepStudy(sweep.file, None)
     found = {arm: [run(args, arm, seed, pooled) for seed in seeds] for arm in ARMS}
-    slices(tried(pooled), sweep.file.space, sweep.file.objectives[0]).savefig(
-        args.out / "slices.png", dpi=120
-    )
+    figure = slices(tried(pooled), sweep.file.space, sweep.file.objectives[0])
+    (args.out / "slices.png").write_bytes(png(figure, dpi=120))
     best = {arm: [result["best"] for result in results] for arm, results in found.items()}
     rounds = {arm: sum(result["rounds"] for result in results) for arm, results in found.items()}
 

@@ -19,7 +19,7 @@ PATIENCE_S = 120.0
 SYSTEM = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 5,
-    "gcs_rpc_server_reconnect_timeout_s": 20,  # a busy machine has silences of more than 5
+    "gcs_rpc_server_reconnect_timeout_s": 20,  # busy machines are silent for over 5 s
     "enable_worker_prestart": False,
     "prestart_worker_first_driver": False,
 }
