@@ -33,4 +33,4 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup  # groups: tests/conftest.py
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder  # groups: tests/conftest.py

@@ -30,15 +30,16 @@ SCRIPT = """
 import socket, sys, time
 import ray
 
-@ray.remote(scheduling_strategy="SPREAD")
+@ray.remote(num_cpus=0)
 def where():
     return socket.gethostname()
 
 ray.init()
-names, limit = set(), time.monotonic() + float(sys.argv[1])
-while len(names) < 3 and time.monotonic() < limit:
-    names |= set(ray.get([where.remote() for _ in range(6)]))
-print("seen:", *sorted(names))
+limit = time.monotonic() + float(sys.argv[1])
+while len(ray.nodes()) < 3 and time.monotonic() < limit:
+    time.sleep(1)
+labels = [{"ray.io/node-id": node["NodeID"]} for node in ray.nodes()]
+print("seen:", *sorted(ray.get([where.options(label_selector=l).remote() for l in labels])))
 """
 SMALL = (
     "data.source.phantom={patients: 4, slices: 2}",

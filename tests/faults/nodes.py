@@ -15,7 +15,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 STORE_BYTES = 80 * 2**20
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 SYSTEM = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 5,

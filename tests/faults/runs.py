@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.end_to_end.test_resume import state_of
-from tests.faults.nodes import wait_for
+from tests.faults.nodes import PATIENCE_S, wait_for
 
 __all__ = ["ENTRY_POINT", "Faults", "Run", "State", "state_of"]
 State = dict[str, object]
@@ -114,7 +114,7 @@ class Run:
 
     def status(self) -> int:
         """Wait for the end and return the exit status."""
-        return self.process.wait(240)
+        return self.process.wait(PATIENCE_S)
 
     def succeeds(self) -> str:
         """Wait for a good end and return all that the user saw."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.nodes import Nodes, wait_for
+from tests.faults.nodes import PATIENCE_S, Nodes, wait_for
 
 COUNT = 240
 REPORTER = "MapWorker"
@@ -37,7 +37,7 @@ class Job:
 
     def succeeds(self) -> None:
         """Wait for a good end, which Ray's own lines about its retries may follow."""
-        assert self.process.wait(120) == 0, self.text
+        assert self.process.wait(PATIENCE_S) == 0, self.text
         assert f"{COUNT} described" in self.text.splitlines(), self.text
 
 

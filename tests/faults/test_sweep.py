@@ -9,7 +9,7 @@ import optuna
 from physfed_ray.runtime.run import run_experiment
 from physfed_ray.sweep.space import load_sweep, restored
 from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
-from tests.faults.nodes import Nodes, wait_for
+from tests.faults.nodes import PATIENCE_S, Nodes, wait_for
 from tests.faults.runs import EXPERIMENT
 
 SWEEP = """
@@ -47,7 +47,7 @@ def test_every_trial_is_accounted_for_when_a_node_is_lost(cluster: Nodes, tmp_pa
 
     wait_for(lambda: begun(0) and begun(1), f"two trials at work in {seen.read_text()}")
     cluster.kill(first)
-    assert process.wait(300) == 0, seen.read_text()
+    assert process.wait(PATIENCE_S) == 0, seen.read_text()
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{out / 'study.db'}")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2, seen.read_text()
     sweep = load_sweep(file)

@@ -4,6 +4,7 @@ import io
 import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -215,14 +216,14 @@ def federate(spec: Spec, runtime: str) -> Watched:
     watched = type(kind.__name__, (kind,), {"secrets": secrets})
     place = watched(spec, 2 if runtime == "inline" else reserve(lambda: Slots((2,))))
     directory = None if spec.run_root is None else RunDirectory(spec.run_root)
-    rounds = Rounds(spec, Federation(), place, directory, lambda _: None, lambda _: None)
-    rounds.resume()
-    rounds.run()
-    evaluate_all(rounds)
     server: tuple[list[str], set[str]] = ([], set())
-    if runtime == "ray":
-        server = RayRuntime.server(place, "watched")
-    place.close()
+    with closing(place):
+        rounds = Rounds(spec, Federation(), place, directory, lambda _: None, lambda _: None)
+        rounds.resume()
+        rounds.run()
+        evaluate_all(rounds)
+        if runtime == "ray":
+            server = RayRuntime.server(place, "watched")
     return Watched(set(place.seen), set(place.found), *server)
 
 

@@ -111,6 +111,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "240",
     }
     flags = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port",
              "metrics-export-port", "dashboard-agent-grpc-port")  # fmt: skip
@@ -125,7 +126,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ]
     head = environment | {MARK: mark, "PHYSFED_CACHE": str(home / "cache")}
     try:
-        subprocess.run(start, env=head, check=True, capture_output=True)
+        done = subprocess.run(start, env=head, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         yield Cluster(f"http://127.0.0.1:{ports[1]}", environment)
     finally:
         kill_marked(mark)

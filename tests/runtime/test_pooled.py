@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,6 @@ def test_two_workers_are_close_also_when_one_dies_and_the_host(
     method = Deadly(spec.method.settings, spec.method.task)
     method.file = tmp_path / "deadly"
     spec = replace(spec, method=method, run_root=str(tmp_path / "run"))
-    place = RayRuntime(spec, on_one_node(1))
     events: list[Event] = []
 
     def disturb(event: Event) -> None:
@@ -89,10 +89,10 @@ def test_two_workers_are_close_also_when_one_dies_and_the_host(
             ray.kill(place._hosts[0])
 
     directory = RunDirectory(spec.run_root or "")
-    rounds = Rounds(spec, Federation(), place, directory, disturb, lambda rows: None)
-    rounds.run()
-    vector = np.array(place.server("broadcast")[0])
-    place.close()
+    with closing(RayRuntime(spec, on_one_node(1))) as place:
+        rounds = Rounds(spec, Federation(), place, directory, disturb, lambda rows: None)
+        rounds.run()
+        vector = np.array(place.server("broadcast")[0])
     said = [event["text"] for event in events if event["event"] == "message"]
     assert said == [
         "a worker of host-0:c1..c3 died; replaced, going on after round 1",

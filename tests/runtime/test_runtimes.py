@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,13 +74,12 @@ def run(
     directory = None if spec.run_root is None else RunDirectory(spec.run_root)
     federation = Federation(**settings)
     record = [] if events is None else events
-    rounds = Rounds(spec, federation, place, directory, record.append, lambda rows: None)
-    rounds.resume()
-    rounds.run()
-    results = evaluate_all(rounds)
-    vector = np.array(place.server("broadcast")[0])
-    place.close()
-    return rounds, results, vector
+    with closing(place):
+        rounds = Rounds(spec, federation, place, directory, record.append, lambda rows: None)
+        rounds.resume()
+        rounds.run()
+        results = evaluate_all(rounds)
+        return rounds, results, np.array(place.server("broadcast")[0])
 
 
 def order(clients: Iterable[int]) -> Order:
@@ -265,7 +265,6 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
     calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
     expected = run(calm, InlineRuntime(calm))
     spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
-    place = RayRuntime(spec, on_one_node(2))
     events: list[Event] = []
 
     def kill_after_the_first_round(event: Event) -> None:
@@ -273,15 +272,9 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
         if event["event"] == "round" and event["round"] == 1:
             ray.kill(place._hosts[1])
 
-    rounds = Rounds(
-        spec,
-        Federation(),
-        place,
-        RunDirectory(spec.run_root or ""),
-        kill_after_the_first_round,
-        lambda rows: None,
-    )
-    rounds.run()
+    directory = RunDirectory(spec.run_root or "")
+    with closing(RayRuntime(spec, on_one_node(2))) as place:
+        watch = kill_after_the_first_round
+        Rounds(spec, Federation(), place, directory, watch, lambda rows: None).run()
+        assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
     assert any("replaced" in str(e.get("text")) for e in events)
-    assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
-    place.close()
