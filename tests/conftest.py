@@ -31,6 +31,7 @@ GROUPS = {"faults": "faults", "cluster": "faults", "runtime": "runtime"}
 """Folders whose tests start Ray clusters; each group runs in one process, one test at a time."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist is to see the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal the tests to two processes: first the clusters, which take longest, then file by file.
 
