@@ -92,8 +92,7 @@ class Host:
         """
         deadline = None if order.deadline_s is None else time.monotonic() + order.deadline_s
         broadcast = dict(zip(order.bases, zip(given[::2], given[1::2], strict=True), strict=True))
-        for group in self._optimizer.param_groups:
-            group["lr"] = order.learning_rate * group["lr_scale"]
+        self._optimizer.learning_rate = order.learning_rate
         self._tree.release()
         results: dict[int, ClientResult] = {}
         jobs = {job.client: job for job in order.jobs}

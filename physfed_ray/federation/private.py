@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import IO, Literal
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.optimizer import FlatOptimizer
 
 Persistence = Literal["persist_private", "persist_all", "fresh"]
 State = Mapping[str, Tensor]
@@ -36,7 +36,7 @@ class PrivateStates:
         self,
         shared: FlatState,
         private: FlatState,
-        optimizer: torch.optim.Optimizer,
+        optimizer: FlatOptimizer,
         persistence: Persistence,
         budget_bytes: float,
     ) -> None:
@@ -106,8 +106,7 @@ class PrivateStates:
         state = self._private.named(self._private.vector.to("cpu", copy=True))
         for part, parameter in self._kept.items():
             for name, value in self._optimizer.state.get(parameter, {}).items():
-                if value is not None:  # momentum that is off
-                    state[f"optimizer.{part}.{name}"] = value.detach().to("cpu", copy=True)
+                state[f"optimizer.{part}.{name}"] = value.to("cpu", copy=True)
         self.keep(client, number, state)
         return state
 

@@ -1,7 +1,7 @@
 """Local training of one client in one round."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,6 +15,7 @@ from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
@@ -123,7 +124,7 @@ class Train(Protocol):
         spec: Spec,
         network: nn.Module,
         states: tuple[FlatState, FlatState],
-        optimizer: torch.optim.Optimizer,
+        optimizer: FlatOptimizer,
         data: ClientData,
         given: RoundInput,
         deadline: float | None,
@@ -135,7 +136,7 @@ def train_client(
     spec: Spec,
     network: nn.Module,
     states: tuple[FlatState, FlatState],
-    optimizer: torch.optim.Optimizer,
+    optimizer: FlatOptimizer,
     data: ClientData,
     given: RoundInput,
     deadline: float | None,
@@ -220,27 +221,10 @@ def _batches(spec: Spec, data: ClientData, rng: np.random.Generator) -> Iterator
 
 def build_network(
     spec: Spec,
-) -> tuple[nn.Module, tuple[FlatState, FlatState], torch.optim.Optimizer]:
+) -> tuple[nn.Module, tuple[FlatState, FlatState], FlatOptimizer]:
     """Return a new network, its shared and private part as flat states, and their optimizer."""
     network = spec.method.build(spec.seed).to(spec.device)
     shared = spec.method.shared
     states = FlatState(network, shared), FlatState(network, private_parts(network, shared))
-    return network, states, make_optimizer(spec, states, spec.method.learning_rate_scale)
-
-
-def make_optimizer(
-    spec: Spec, states: tuple[FlatState, FlatState], scale: Mapping[str, float]
-) -> torch.optim.Optimizer:
-    """Return the optimizer over the flat parameters, one group a part of the network.
-
-    Each group keeps its factor on the learning rate as ``lr_scale``.
-    """
-    training = spec.training
-    groups = [
-        {"params": [parameter], "lr_scale": scale.get(part.partition(".")[0], 1.0)}
-        for state in states
-        for part, parameter in state.parameters.items()
-    ]
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, fused=True)
-    return torch.optim.Adam(groups, lr=training.lr, eps=training.adam_eps, fused=True)
+    optimizer = FlatOptimizer(spec.training, states, spec.method.learning_rate_scale)
+    return network, states, optimizer

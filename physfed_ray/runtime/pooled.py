@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pydantic import BaseModel
@@ -28,6 +27,7 @@ from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import ClientResult
 from physfed_ray.methods.base import RoundInput
@@ -39,7 +39,6 @@ from physfed_ray.runtime.pooled_worker import (
     Trained,
     Turn,
     WorkersLostError,
-    moments_of,
     work,
 )
 
@@ -104,7 +103,7 @@ class DataParallel:
         spec: Spec,
         network: nn.Module,
         states: tuple[FlatState, FlatState],
-        optimizer: torch.optim.Optimizer,
+        optimizer: FlatOptimizer,
         data: ClientData,
         given: RoundInput,
         deadline: float | None,
@@ -115,7 +114,7 @@ class DataParallel:
         turn = Turn(
             given,
             states[1].vector.numpy(force=True),
-            moments_of(optimizer),
+            optimizer.moments(),
             self._data[1],
             None if deadline is None else deadline - time.monotonic(),
         )
@@ -125,7 +124,7 @@ class DataParallel:
             raise error.cause from None
         for flat, vector in zip(states, trained.vectors, strict=True):
             flat.vector.copy_(from_dlpack(vector))
-        optimizer.load_state_dict(trained.moments)
+        optimizer.load(trained.moments)
         return trained.result
 
 

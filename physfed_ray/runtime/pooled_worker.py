@@ -19,6 +19,7 @@ from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.optimizer import Moments
 from physfed_ray.federation.training import ClientResult, build_network, train_client
 from physfed_ray.methods.base import RoundInput
 
@@ -45,7 +46,7 @@ class Turn:
 
     given: RoundInput
     private: np.ndarray
-    moments: dict[str, Any]
+    moments: list[Moments]
     data: Any
     seconds: float | None
 
@@ -61,7 +62,7 @@ class Trained:
 
     result: ClientResult
     vectors: list[np.ndarray]
-    moments: dict[str, Any]
+    moments: list[Moments]
 
 
 class Mailbox:
@@ -111,16 +112,6 @@ class Mailbox:
             self._news.notify_all()
 
 
-def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state with its tensors in the CPU's memory."""
-    content = optimizer.state_dict()
-    state = {
-        index: {n: v.cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
-        for index, values in content["state"].items()
-    }
-    return content | {"state": state}
-
-
 def work(config: Mapping[str, Any]) -> None:
     """Train turn after turn: what each worker does.
 
@@ -140,7 +131,7 @@ def work(config: Mapping[str, Any]) -> None:
         turn: Turn = ray.get(handle)
         for flat, vector in zip(states, (turn.given.shared, turn.private), strict=True):
             flat.vector.copy_(from_dlpack(vector))
-        optimizer.load_state_dict(turn.moments)
+        optimizer.load(turn.moments)
         deadline = None if turn.seconds is None else time.monotonic() + turn.seconds
         with _enough_memory():
             result = train_client(
@@ -148,7 +139,7 @@ def work(config: Mapping[str, Any]) -> None:
             )
         if team.rank == 0:
             vectors = [flat.vector.numpy(force=True) for flat in states]
-            ray.get(mailbox.bring.remote(last, Trained(result, vectors, moments_of(optimizer))))
+            ray.get(mailbox.bring.remote(last, Trained(result, vectors, optimizer.moments())))
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.host import Host
+from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.orders import Job, Order
 from physfed_ray.federation.private import Persistence, PrivateStates, State
 from physfed_ray.federation.server import ParameterServer
@@ -35,8 +37,7 @@ class Swapped:
         self.network = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(4, 2)})
         self.shared = FlatState(self.network, ["a"])
         self.private = FlatState(self.network, ["b"])
-        parameters = [*self.shared.parameters.values(), *self.private.parameters.values()]
-        self.optimizer = torch.optim.Adam(parameters, lr=0.1)
+        self.optimizer = FlatOptimizer(Training(lr=0.1), (self.shared, self.private), {})
         self.states = PrivateStates(
             self.shared, self.private, self.optimizer, persistence, budget_bytes
         )
