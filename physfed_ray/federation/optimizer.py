@@ -1,7 +1,7 @@
 """Adam and SGD over flat parameters, by torch's own fused functions.
 
-The classes of ``torch.optim`` import what ``torch.compile`` needs, which costs every process that
-trains about 2 s of CPU when it starts. Their functions do not.
+The classes of ``torch.optim`` import what ``torch.compile`` needs, which takes every process that
+trains about as much CPU again as importing torch. Their functions do not.
 """
 
 from collections.abc import Mapping, Sequence

@@ -82,7 +82,7 @@ def test_moments_carry_on_elsewhere_as_copies(settings: dict[str, Any]) -> None:
 
 
 def test_training_does_not_import_what_compiling_needs() -> None:
-    """It takes every host longer than torch itself."""
+    """It takes about as long as importing torch."""
     code = """
 import sys, torch
 from torch import nn
