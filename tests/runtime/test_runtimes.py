@@ -267,14 +267,13 @@ def test_a_dead_host_is_restarted_and_the_result_is_the_same(
     spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
     events: list[Event] = []
 
-    def kill_after_the_first_round(event: Event) -> None:
+    def kill(event: Event) -> None:
         events.append(event)
         if event["event"] == "round" and event["round"] == 1:
             ray.kill(place._hosts[1])
 
     directory = RunDirectory(spec.run_root or "")
     with closing(RayRuntime(spec, on_one_node(2))) as place:
-        watch = kill_after_the_first_round
-        Rounds(spec, Federation(), place, directory, watch, lambda rows: None).run()
+        Rounds(spec, Federation(), place, directory, kill, lambda rows: None).run()
         assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
     assert any("replaced" in str(e.get("text")) for e in events)
