@@ -17,12 +17,12 @@ from torch import nn
 
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Federation, Training
-from physfed_ray.federation.metrics_table import Row
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.spec import ClientFiles, Spec
 from physfed_ray.methods.base import ClientInfo, Method, NoSettings, Task
 from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import reserve
@@ -153,7 +153,7 @@ def make_runtime(spec: Spec, hosts_of_nodes: Sequence[int]) -> RayRuntime:
     return RayRuntime(spec, reserve(lambda: Slots(tuple(hosts_of_nodes))))
 
 
-def make_rounds(spec: Spec, place: RayRuntime, rows: list[Row] | None = None) -> Rounds:
+def make_rounds(spec: Spec, place: RayRuntime, rows: list[MetricRow] | None = None) -> Rounds:
     """Return the rounds of a federation, with a run directory where the spec names one.
 
     Args:
@@ -166,7 +166,7 @@ def make_rounds(spec: Spec, place: RayRuntime, rows: list[Row] | None = None) ->
     return Rounds(spec, Federation(), place, directory, lambda event: None, keep)
 
 
-def client_seconds(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
+def client_seconds(rows: Sequence[MetricRow]) -> dict[int, dict[str, float]]:
     """Return the seconds of each client's own training, by round and client."""
     found: dict[int, dict[str, float]] = {}
     for number, client, split, metric, value in rows:

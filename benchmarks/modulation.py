@@ -32,8 +32,8 @@ from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.experiment import load_experiment
-from physfed_ray.federation.run_directory import RunDirectory, client_file, round_name
 from physfed_ray.methods.base import Method
+from physfed_ray.rundir.run_directory import RunDirectory, client_file, round_name
 from physfed_ray.runtime.run import make_method
 
 BATCH = 8

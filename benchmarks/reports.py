@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from common import rounded, run_alone, start_ray
 
+from physfed_ray.cost.machines import MACHINES
 from physfed_ray.data.description import Slice, read_slices
 from physfed_ray.data.grid import to_grid
 from physfed_ray.data.phantom import PhantomSource
 from physfed_ray.data.shards import image_hash
 from physfed_ray.data.store import Scans, write_scans
 from physfed_ray.experiment import Reports
-from physfed_ray.machines import MACHINES
 from tests.reports.tiny_models import make_tiny_llava
 
 IMAGE_TOKENS = 17

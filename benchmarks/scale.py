@@ -37,8 +37,8 @@ from common import (
 )
 from processes import Peaks
 
-from physfed_ray.federation.metrics_table import Row
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
+from physfed_ray.rundir.long_table import MetricRow
 
 HOSTS = 2
 PATCH = 32
@@ -63,7 +63,7 @@ def measure(
     """Return time and memory of a federation; call it in a process of its own."""
     torch.set_num_threads(1)
     start_ray(HOSTS)
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     with tempfile.TemporaryDirectory() as folder, Peaks(ACTORS, every_s=1.0) as peaks:
         files = [
             write_random_slices(Path(folder) / f"{i}.arrow", 1, PATCH, DIM, i) for i in range(FILES)

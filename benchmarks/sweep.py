@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from physfed_ray.evaluation.figures import png
+from physfed_ray.pages.figures import png
 from physfed_ray.sweep.driver import Driver
 from physfed_ray.sweep.figures import slices
 from physfed_ray.sweep.folder import STUDY, Folder
 from physfed_ray.sweep.page import importances, tried
-from physfed_ray.sweep.pool import Pool, Setup
+from physfed_ray.sweep.pool import Setup, TrialPool
 from physfed_ray.sweep.space import load_sweep
 from physfed_ray.sweep.study import SweepStudy
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, arm: str, seed: int, pooled: SweepStudy) -> di
     folder = Folder(str(args.out / f"{arm}-{seed}"))
     setup = Setup(folder, resume=True, runtime="inline", jobs=args.jobs)
     study = SweepStudy(sweep.file, folder.local / STUDY, sweep.settings())
-    pool = Pool(setup, None, args.jobs, lambda event: None)
+    pool = TrialPool(setup, None, args.jobs, lambda event: None)
     try:
         Driver(sweep, setup, study, pool, lambda event: None).run()
     finally:

@@ -50,10 +50,10 @@ from common import (
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from physfed_ray.federation.metrics_table import Row
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
+from physfed_ray.rundir.long_table import MetricRow
 
 STORE_BYTES = 512 * 2**20
 WARM_UP = 2
@@ -109,7 +109,7 @@ def start_cluster(nodes: int) -> Cluster:
     return cluster
 
 
-def breakdown(rounds: Rounds, rows: list[Row], count: int) -> dict[str, float]:
+def breakdown(rounds: Rounds, rows: list[MetricRow], count: int) -> dict[str, float]:
     """Return the median seconds of a round and of its parts."""
     place, watch = rounds.runtime, Stopwatch()
     watch.watch(place, "publish", "publish", wait=True)
@@ -146,7 +146,7 @@ def measure(nodes: int, clients: int, count: int) -> dict[str, Any]:
         task = make_task(nodes * clients, IMAGE, DIM, channels=32)
         method = ScanPhysFed(ScanPhysFedSettings(), task)
         for name, root in {"checkpoints_off": None, "checkpoints_on": f"{folder}/run"}.items():
-            rows: list[Row] = []
+            rows: list[MetricRow] = []
             spec = make_spec(method, nodes * clients, [file], SLICES, root, batch_size=4)
             place = make_runtime(spec, [1] * nodes)
             parts = breakdown(make_rounds(spec, place, rows), rows, count)

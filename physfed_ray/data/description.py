@@ -65,7 +65,7 @@ def describe_slices(describer: Describer, slices: Sequence[Slice]) -> Described:
     return describer.embed([next(written) if s.report is None else s.report for s in slices])
 
 
-def run_inline(reports: Reports, slices: Sequence[Slice]) -> Iterator[DescribedSlices]:
+def describe_inline(reports: Reports, slices: Sequence[Slice]) -> Iterator[DescribedSlices]:
     """Describe batch by batch in this process."""
     describer = reports.make()
     waiting = iter(slices)

@@ -4,10 +4,11 @@ import contextlib
 import os
 import secrets
 import tempfile
+import typing
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class PatientVolume:
             raise ValueError("a volume needs one spacing and one position for each slice")
 
 
-class PatientSource(Protocol):
+class PatientSource(typing.Protocol):
     """Where patients come from: a folder of DICOM, or a generator of phantoms."""
 
     def ids(self) -> tuple[str, ...]:

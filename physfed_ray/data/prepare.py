@@ -15,8 +15,13 @@ from typing import Any
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
-from physfed_ray.data.description import Progress, RunReports, describe, tell_reports
-from physfed_ray.data.description import run_inline as run_reports_inline
+from physfed_ray.data.description import (
+    Progress,
+    RunReports,
+    describe,
+    describe_inline,
+    tell_reports,
+)
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
@@ -41,7 +46,7 @@ SEEN_SPLITS = ("train", "validation", "test")
 RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
 
 
-def run_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
+def scan_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
     """Make the shards one after the other in this process."""
     for shard in shards:
         yield do_shard(plan.source, plan.settings, shard, plan.cache)
@@ -80,13 +85,13 @@ def prepare(
     done = cached = total - len(missing)
     unusable: dict[str, str] = {}
     _tell(progress, done, total, cached)
-    for outcome in (run_shards or run_inline)(todo, missing):
+    for outcome in (run_shards or scan_inline)(todo, missing):
         done += 1
         if outcome.unusable is not None:
             unusable[outcome.shard.pseudonym] = outcome.unusable
         _tell(progress, done, total, cached)
     usable = [shard for shard in todo.shards if shard.pseudonym not in unusable]
-    descriptions = describe(todo, usable, run_reports or run_reports_inline, progress)
+    descriptions = describe(todo, usable, run_reports or describe_inline, progress)
     return _finish(todo, unusable, descriptions)
 
 

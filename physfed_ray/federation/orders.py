@@ -1,7 +1,7 @@
 """What the rounds and the hosts say to each other: plain, picklable values."""
 
+import typing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -11,7 +11,7 @@ Scores = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Job:
+class ClientTurn:
     """One client's turn on its host.
 
     Attributes:
@@ -34,9 +34,9 @@ class Order:
     Attributes:
         round: Number of the round.
         learning_rate: Of this round.
-        clients: Clients that the host's sum accounts for, ascending; those without a job count
+        clients: Clients that the host's sum accounts for, ascending; those without a turn count
             as absent.
-        jobs: Clients to train.
+        turns: Clients to train.
         bases: Rounds of the shared vectors that go with the order, in their order.
         difference: Send what changed since the base instead of the parameters themselves, so that
             updates of different bases can be added.
@@ -47,14 +47,14 @@ class Order:
     round: int
     learning_rate: float
     clients: tuple[int, ...]
-    jobs: tuple[Job, ...]
+    turns: tuple[ClientTurn, ...]
     bases: tuple[int, ...]
     difference: bool = False
     save: bool = True
     deadline_s: float | None = None
 
 
-class Watch(Protocol):
+class Watch(typing.Protocol):
     """Is told which client is in training."""
 
     def begin(self, client: str, waiting: int) -> None:
@@ -65,7 +65,7 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ClientEvaluation:
     """Scores of one set of images.
 
     Attributes:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from physfed_ray.federation.metrics_table import Row
+from physfed_ray.events import Event
 from physfed_ray.federation.schedule import Plan
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import ClientResult
-
-Event = dict[str, Any]
+from physfed_ray.rundir.long_table import MetricRow
 
 
 @dataclass
@@ -49,9 +48,9 @@ class RoundRecord:
     sizes: tuple[int, int]
     published: tuple[int, int] = 0, 0
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MetricRow]:
         """Return each participant's losses, and the round's own figures as ``server``."""
-        rows: list[Row] = []
+        rows: list[MetricRow] = []
         for client, result in sorted(self.outcome.results.items()):
             values = result.losses | {"steps": float(result.steps), "seconds": result.seconds}
             rows += [
@@ -100,12 +99,14 @@ class RoundRecord:
         return down + len(results) * received, up + sent
 
 
-def score_rows(number: int, client: str, split: str, scores: Mapping[str, np.ndarray]) -> list[Row]:
+def score_rows(
+    number: int, client: str, split: str, scores: Mapping[str, np.ndarray]
+) -> list[MetricRow]:
     """Return the mean of each metric; names with ``input/`` go to the split's input.
 
     Slices on which a metric has no value (NaN) do not count, unless none has one.
     """
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     for name, values in scores.items():
         prefix, _, metric = name.rpartition("/")
         where = f"{split}/{prefix}" if prefix else split

@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from physfed_ray.errors import DivergedError, PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.metrics_table import Metrics, Row
-from physfed_ray.federation.orders import Evaluation, Job, Order
-from physfed_ray.federation.record import Event, RoundOutcome, RoundRecord, score_rows
-from physfed_ray.federation.run_directory import Manifest, RunDirectory
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Order
+from physfed_ray.federation.record import RoundOutcome, RoundRecord, score_rows
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
-from physfed_ray.federation.schedule import Plan, Turn, make_schedule
+from physfed_ray.federation.schedule import Plan, PlannedTurn, make_schedule
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import learning_rate
 from physfed_ray.methods.base import Method
+from physfed_ray.rundir.long_table import METRICS_FILE, LongTable, MetricRow
+from physfed_ray.rundir.run_directory import Manifest, RunDirectory
 
 T = TypeVar("T")
 PICTURED = 32
@@ -50,11 +51,11 @@ class Rounds:
         runtime: Runtime,
         directory: RunDirectory | None,
         on_event: Callable[[Event], None],
-        on_rows: Callable[[Sequence[Row]], None],
+        on_rows: Callable[[Sequence[MetricRow]], None],
     ) -> None:
         self.spec, self._settings, self.runtime = spec, settings, runtime
         self.directory, self._on_event, self._on_rows = directory, on_event, on_rows
-        self.metrics = Metrics()
+        self.metrics = LongTable()
         self._schedule = make_schedule(spec, settings)
         self._losses = 0
         runtime.notice = self._say
@@ -66,7 +67,7 @@ class Rounds:
         self._on_disk = {0, manifest.round, *manifest.bases}
         self._vectors: dict[int, tuple[Any, Any]] = {}
         self._unsaved: set[int] = set()
-        self._pending: list[Row] = []
+        self._pending: list[MetricRow] = []
         self._sizes: tuple[int, int] | None = None
         self._published = 0, 0
 
@@ -77,7 +78,7 @@ class Rounds:
         """Go to the last completed round of the run directory, if there is one."""
         manifest = self.directory.last_manifest() if self.directory else None
         if self.directory is not None and manifest is not None:
-            self.metrics = Metrics.read(self.directory)
+            self.metrics = self.directory.read_table(METRICS_FILE)
             self.metrics.truncate(manifest.round)
         self._stand_at(manifest or Manifest(0, {client.id: 0 for client in self.spec.clients}))
         self.runtime.server("restore", self.manifest.round)
@@ -166,20 +167,20 @@ class Rounds:
     def _saves(self, number: int) -> bool:
         return number % self._settings.checkpoint_every == 0 or number == self.spec.training.rounds
 
-    def finish(self, rows: Sequence[Row]) -> None:
+    def finish(self, rows: Sequence[MetricRow]) -> None:
         """Write the rows of the last evaluation."""
         self.metrics.replace(rows)
         if self.directory is not None:
-            self.metrics.write(self.directory)
+            self.directory.write_table(METRICS_FILE, self.metrics)
 
-    def jobs(self, clients: Sequence[int]) -> list[Job]:
-        """Return the clients' jobs, with the private state of the last completed round."""
+    def turns(self, clients: Sequence[int]) -> list[ClientTurn]:
+        """Return the clients' turns, with the private state of the last completed round."""
         rounds = self.manifest.private_rounds
-        return [Job(c, rounds[self.spec.clients[c].id]) for c in clients]
+        return [ClientTurn(c, rounds[self.spec.clients[c].id]) for c in clients]
 
     def evaluate(
         self, split: str, number: int, *, detail: bool = False
-    ) -> tuple[dict[int, Evaluation], list[Row]]:
+    ) -> tuple[dict[int, ClientEvaluation], list[MetricRow]]:
         """Evaluate every client that has images of a split, on its own host."""
         clients = [
             c for c, files in enumerate(self.spec.files) if getattr(files, split) is not None
@@ -190,19 +191,21 @@ class Rounds:
         }
         calls = [
             (
-                self.runtime.host_of[job.client],
-                "evaluate",
-                (vector, job, split, None, detail, detail and job.client in pictured),
+                self.runtime.host_of[turn.client],
+                "seen.evaluate",
+                (vector, turn, split, None, detail, detail and turn.client in pictured),
             )
-            for job in self.jobs(clients)
+            for turn in self.turns(clients)
         ]
         evaluations = dict(zip(clients, self.runtime.fetch(self.runtime.start(calls)), strict=True))
-        rows: list[Row] = []
+        rows: list[MetricRow] = []
         for client, evaluation in evaluations.items():
             rows += score_rows(number, self.spec.clients[client].id, split, evaluation.scores)
         return evaluations, rows
 
-    def announce(self, number: int, split: str, evaluations: Mapping[int, Evaluation]) -> None:
+    def announce(
+        self, number: int, split: str, evaluations: Mapping[int, ClientEvaluation]
+    ) -> None:
         """Send an evaluation's mean scores as an event."""
         scores = {
             self.spec.clients[client].id: {
@@ -222,9 +225,9 @@ class Rounds:
     def _train(self, number: int, plan: Plan) -> RoundOutcome:
         outcome = RoundOutcome(dict(plan.missing))
         waiting = {
-            job.client: replace(job, base=turn.base, factor=self._factor(number, turn))
-            for job, turn in zip(
-                self.jobs([turn.client for turn in plan.turns]), plan.turns, strict=True
+            turn.client: replace(turn, base=planned.base, factor=self._factor(number, planned))
+            for turn, planned in zip(
+                self.turns([p.client for p in plan.turns]), plan.turns, strict=True
             )
         }
         for attempt in range(1 + RETRIES):
@@ -236,32 +239,32 @@ class Rounds:
                 elif self._replaced(host, answer, number, attempt):
                     continue
                 else:
-                    outcome.missing.update({job.client: answer.reason for job in order.jobs})
+                    outcome.missing.update({turn.client: answer.reason for turn in order.turns})
             done = {*outcome.results, *outcome.missing}
-            waiting = {client: job for client, job in waiting.items() if client not in done}
+            waiting = {client: turn for client, turn in waiting.items() if client not in done}
             if not waiting:
                 break
         return outcome
 
-    def _factor(self, number: int, turn: Turn) -> float:
-        return self._schedule.factor(number, turn) if self._schedule.stale else 1.0
+    def _factor(self, number: int, planned: PlannedTurn) -> float:
+        return self._schedule.factor(number, planned) if self._schedule.stale else 1.0
 
     def _orders(
-        self, number: int, waiting: Mapping[int, Job], outcome: RoundOutcome
+        self, number: int, waiting: Mapping[int, ClientTurn], outcome: RoundOutcome
     ) -> dict[int, tuple[Order, list[Any]]]:
         """Return what each host that has clients waiting is to do, and with which vectors."""
         orders = {}
         for host in self.runtime.hosts:
             clients = [c for c in self.runtime.assignment[host] if c not in outcome.covered]
-            jobs = tuple(waiting[c] for c in clients if c in waiting)
-            if not jobs:
+            turns = tuple(waiting[c] for c in clients if c in waiting)
+            if not turns:
                 continue
-            bases = tuple(sorted({job.base for job in jobs}))
+            bases = tuple(sorted({turn.base for turn in turns}))
             order = Order(
                 round=number,
                 learning_rate=learning_rate(self.spec.training, number),
                 clients=tuple(clients),
-                jobs=jobs,
+                turns=turns,
                 bases=bases,
                 difference=self._schedule.stale,
                 save=self._saves(number),
@@ -292,12 +295,12 @@ class Rounds:
         results, pieces = answer
         outcome.pieces.append((host, pieces))
         outcome.covered.update(order.clients)
-        for job, result in zip(order.jobs, results, strict=True):
+        for turn, result in zip(order.turns, results, strict=True):
             if result.missing:
-                outcome.missing[job.client] = result.missing
+                outcome.missing[turn.client] = result.missing
                 outcome.diverged |= result.diverged
             else:
-                outcome.results[job.client] = result
+                outcome.results[turn.client] = result
 
     def _check_quorum(self, number: int, plan: Plan, outcome: RoundOutcome) -> None:
         excused = plan.missing if self._settings.schedule == "async" else {}  # too stale, replaced
@@ -332,7 +335,7 @@ class Rounds:
         )
         return sizes
 
-    def _curve_rows(self, number: int) -> list[Row]:
+    def _curve_rows(self, number: int) -> list[MetricRow]:
         split = "validation" if any(f.validation for f in self.spec.files) else "test"
         if not any(getattr(files, split) for files in self.spec.files):
             return []
@@ -368,7 +371,7 @@ class Rounds:
                 self.runtime.server("save_base", base, *self._vectors[base])
             self._on_disk = {0, number, *self.manifest.bases}
             self.metrics.add(rows)
-            self.metrics.write(self.directory)
+            self.directory.write_table(METRICS_FILE, self.metrics)
             self.directory.commit(self.manifest)
             self.directory.prune(self.manifest, self._settings.keep_checkpoints)
         else:

@@ -28,7 +28,7 @@ from physfed_ray.seeds import generator
 
 
 @dataclass(frozen=True)
-class Turn:
+class PlannedTurn:
     """One client's training whose update counts in a round.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan:
         bases: Earlier rounds whose shared vector a later turn trains on.
     """
 
-    turns: tuple[Turn, ...]
+    turns: tuple[PlannedTurn, ...]
     missing: dict[int, str]
     time: float
     bases: frozenset[int]
@@ -98,7 +98,7 @@ class Schedule:
             self._plans.append(self._next(len(self._plans) + 1))
         return self._plans[number - 1]
 
-    def factor(self, number: int, turn: Turn) -> float:
+    def factor(self, number: int, turn: PlannedTurn) -> float:
         """Return the weight of a turn's update for its staleness."""
         return weight_of_staleness(number - 1 - turn.base, self._settings.staleness_exponent)
 
@@ -122,7 +122,7 @@ class _Rounds:
 
     def __init__(self, schedule: Schedule) -> None:
         self._s = schedule
-        self._arriving: dict[int, list[Turn]] = {}
+        self._arriving: dict[int, list[PlannedTurn]] = {}
         self._time = 0.0
 
     def plan(self, number: int) -> Plan:
@@ -136,14 +136,14 @@ class _Rounds:
             longest = max(longest, min(duration, deadline))
             late = max(0, math.ceil(duration / deadline - 1e-9) - 1)
             if late == 0:
-                turns.append(Turn(client, number - 1))
+                turns.append(PlannedTurn(client, number - 1))
             elif settings.late == "drop" or late > settings.max_staleness:
                 missing[client] = (
                     f"late: its {s._steps[client]} steps at speed {s._clients[client].speed:g} "
                     f"take {duration:g}, the deadline is {deadline:g}"
                 )
             else:
-                self._arriving.setdefault(number + late, []).append(Turn(client, number - 1))
+                self._arriving.setdefault(number + late, []).append(PlannedTurn(client, number - 1))
         self._time += longest
         return Plan(
             tuple(sorted(turns, key=lambda turn: turn.client)),
@@ -164,7 +164,7 @@ class _Buffer:
 
     def plan(self, number: int) -> Plan:
         settings = self._s._settings
-        turns: dict[int, Turn] = {}
+        turns: dict[int, PlannedTurn] = {}
         missing: dict[int, str] = {}
         while len(turns) < settings.buffer:
             self._fill(number, {*turns, *missing})
@@ -179,7 +179,7 @@ class _Buffer:
                     f"({settings.max_staleness})"
                 )
             else:
-                turns[client] = Turn(client, base)
+                turns[client] = PlannedTurn(client, base)
         bases = frozenset(base for _, _, base in self._flying)
         ordered = tuple(turns[client] for client in sorted(turns))
         return Plan(ordered, missing, self._time, bases)

@@ -9,17 +9,17 @@ from physfed_ray.ct.protocol import denormalise as protocol_of
 from physfed_ray.ct.scan import scan
 from physfed_ray.data.grid import denormalise, normalise
 from physfed_ray.data.store import ClientData
-from physfed_ray.evaluation.metrics import score_slices
-from physfed_ray.evaluation.optional import Slices, optional_scores
-from physfed_ray.evaluation.sharpness import (
+from physfed_ray.federation.orders import Scores
+from physfed_ray.federation.spec import Spec
+from physfed_ray.metrics.optional import Slices, optional_scores
+from physfed_ray.metrics.pixelwise import score_slices
+from physfed_ray.metrics.sharpness import (
     BACKGROUND_HU,
     CONTRASTS_HU,
     Edge,
     edge_phantom,
     edge_sharpness,
 )
-from physfed_ray.federation.orders import Scores
-from physfed_ray.federation.spec import Spec
 from physfed_ray.seeds import generator
 
 EDGE_SCANS = 16

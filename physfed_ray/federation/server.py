@@ -9,9 +9,9 @@ from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.run_directory import RunDirectory, round_name
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
+from physfed_ray.rundir.run_directory import RunDirectory, round_name
 
 PUBLISHED = "published."
 """What names of arrays begin with that clients publish once, before the first round."""

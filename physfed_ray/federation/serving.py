@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.federation.host import EVALUATION_BATCH
-from physfed_ray.federation.metrics_table import Row
-from physfed_ray.federation.orders import Evaluation, Scores
+from physfed_ray.federation.client_network import EVALUATION_BATCH
+from physfed_ray.federation.orders import ClientEvaluation, Scores
 from physfed_ray.federation.record import score_rows
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Call
 from physfed_ray.federation.server import Route
 from physfed_ray.federation.tree import TreeSum
+from physfed_ray.rundir.long_table import MetricRow
 
 SliceRow = tuple[str, str, str, int, str, float]
 
@@ -34,13 +34,13 @@ SliceRow = tuple[str, str, str, int, str, float]
 class FinalResults:
     """What the last evaluation found: rows for the two tables, images, and routes."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MetricRow] = field(default_factory=list)
     slices: list[SliceRow] = field(default_factory=list)
     examples: dict[str, np.ndarray] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     nearest: dict[str, int] = field(default_factory=dict)
 
-    def add(self, number: int, client: str, split: str, evaluation: Evaluation) -> None:
+    def add(self, number: int, client: str, split: str, evaluation: ClientEvaluation) -> None:
         """Add one client's or protocol's evaluation of a split."""
         self.rows += score_rows(number, client, split, evaluation.scores)
         for name, values in evaluation.scores.items():
@@ -86,7 +86,7 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
     return results
 
 
-def _inspection_rows(rounds: Rounds, client: int, evaluation: Evaluation) -> list[Row]:
+def _inspection_rows(rounds: Rounds, client: int, evaluation: ClientEvaluation) -> list[MetricRow]:
     name = rounds.spec.clients[client].id
     return [
         (rounds.manifest.round, name, "modulation", metric, value)
@@ -94,13 +94,13 @@ def _inspection_rows(rounds: Rounds, client: int, evaluation: Evaluation) -> lis
     ]
 
 
-def _edge_rows(rounds: Rounds, number: int) -> list[Row]:
+def _edge_rows(rounds: Rounds, number: int) -> list[MetricRow]:
     """Sharpness of every client's model on the edges of phantoms."""
     clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
     vector, _ = rounds.broadcast(number)
     calls: list[Call] = [
-        (rounds.runtime.host_of[job.client], "sharpness", (vector, job))
-        for job in rounds.jobs(clients)
+        (rounds.runtime.host_of[turn.client], "seen.sharpness", (vector, turn))
+        for turn in rounds.turns(clients)
     ]
     values = rounds.runtime.fetch(rounds.runtime.start(calls))
     return [
@@ -110,7 +110,7 @@ def _edge_rows(rounds: Rounds, number: int) -> list[Row]:
     ]
 
 
-def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
+def _swap_rows(rounds: Rounds, number: int) -> list[MetricRow]:
     """PSNR that every client loses when it is given the code least like its own."""
     codes = rounds.runtime.server("codebook")
     clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
@@ -120,11 +120,11 @@ def _swap_rows(rounds: Rounds, number: int) -> list[Row]:
     farthest = np.argmin(unit @ unit.T, axis=1)
     vector, _ = rounds.broadcast(number)
     calls = []
-    for job in rounds.jobs(clients):
-        host = rounds.runtime.host_of[job.client]
-        own = codes[job.client]
-        for code in (own, codes[farthest[job.client]]):
-            calls.append((host, "evaluate", (vector, job, "test", code)))
+    for turn in rounds.turns(clients):
+        host = rounds.runtime.host_of[turn.client]
+        own = codes[turn.client]
+        for code in (own, codes[farthest[turn.client]]):
+            calls.append((host, "seen.evaluate", (vector, turn, "test", code)))
     values = rounds.runtime.fetch(rounds.runtime.start(calls))
     return [
         (
@@ -149,14 +149,14 @@ def _evaluate_unseen(rounds: Rounds, number: int, results: FinalResults) -> None
         if local:
             named["unseen/ensemble"] = local[unseen][1]
         calls: list[Call] = [
-            (host, "score_unseen", (unseen, images, True)) for images in (None, *named.values())
+            (host, "unseen.score", (unseen, images, True)) for images in (None, *named.values())
         ]
         evaluations = runtime.fetch(runtime.start(calls))
         for split, evaluation in zip(["unseen/input", *named], evaluations, strict=True):
             results.add(number, info.id, split, evaluation)
         if local:
             for policy, scores in _choose(rounds, unseen, local[unseen][0], results).items():
-                evaluation = Evaluation(
+                evaluation = ClientEvaluation(
                     evaluations[0].patients, evaluations[0].slices, scores, {}, {}
                 )
                 results.add(number, info.id, f"unseen/{policy}", evaluation)
@@ -173,7 +173,7 @@ def _policy_images(
     spec, runtime = rounds.spec, rounds.runtime
     if not _has_private(rounds):
         calls = [
-            (_host_for(rounds, u), "denoise_unseen", (vector, u)) for u in range(len(spec.unseen))
+            (_host_for(rounds, u), "unseen.denoise", (vector, u)) for u in range(len(spec.unseen))
         ]
         return [{"shared": image} for image in runtime.fetch(runtime.start(calls))]
     routes = [runtime.server("route", info.g) for info in spec.unseen]
@@ -197,11 +197,15 @@ def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -
     """Send features, batch by batch, to the host that owns the decoder of the nearest code."""
     runtime = rounds.runtime
     here, owner = _host_for(rounds, unseen), runtime.host_of[route.client]
-    (job,) = rounds.jobs([route.client])
+    (turn,) = rounds.turns([route.client])
     batches = []
     for start in range(0, rounds.spec.unseen[unseen].slices, EVALUATION_BATCH):
-        (features,) = runtime.start([(here, "features", (vector, unseen, route.code, start))])
-        batches += runtime.fetch(runtime.start([(owner, "decode", (vector, job, features))]))
+        (features,) = runtime.start(
+            [(here, "unseen.features", (vector, unseen, route.code, start))]
+        )
+        batches += runtime.fetch(
+            runtime.start([(owner, "unseen.decode", (vector, turn, features))])
+        )
     return np.concatenate(batches)
 
 
@@ -210,7 +214,7 @@ def _local_models(rounds: Rounds, vector: Any) -> list[tuple[dict[int, Scores], 
     runtime, clients = rounds.runtime, len(rounds.spec.clients)
     hosts = [(host, runtime.assignment[host]) for host in runtime.hosts]
     calls = [
-        (host, "serve", (vector, rounds.jobs(owned), unseen))
+        (host, "unseen.serve", (vector, rounds.turns(owned), unseen))
         for unseen in range(len(rounds.spec.unseen))
         for host, owned in hosts
     ]

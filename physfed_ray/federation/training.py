@@ -1,10 +1,10 @@
 """Local training of one client in one round."""
 
 import time
+import typing
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def seed_torch(seed: int, device: str) -> None:
         torch.cuda.manual_seed(seed)
 
 
-class Team(Protocol):
+class Team(typing.Protocol):
     """Processes that train one client together, each on its part of every batch."""
 
     def part(self, batch: Batch) -> tuple[Batch, float]:
@@ -116,7 +116,7 @@ class Alone:
 ALONE = Alone()
 
 
-class Train(Protocol):
+class Train(typing.Protocol):
     """How a host trains a client: ``train_client``, or what does the same elsewhere."""
 
     def __call__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class HostActor:
     def call(self, name: str, *arguments: Any) -> Any:
         """Forward any other call."""
         with _enough_memory(self._name):
-            return getattr(self._host, name)(*arguments)
+            return attrgetter(name)(self._host)(*arguments)
 
     def missing(self, sizes: Mapping[Path, int]) -> list[Path]:
         """Forward to ``files.missing``."""

@@ -1,6 +1,7 @@
 """The inline runtime: hosts and server in this very process, for laptops and debuggers."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from physfed_ray.federation.host import Host
@@ -41,7 +42,7 @@ class InlineRuntime(Runtime):
 
     def start(self, calls: Sequence[Call]) -> list[Any]:
         """See ``Runtime.start``."""
-        return [getattr(self._hosts[host], name)(*arguments) for host, name, arguments in calls]
+        return [attrgetter(name)(self._hosts[host])(*arguments) for host, name, arguments in calls]
 
     def fetch(self, handles: Sequence[Any]) -> list[Any]:
         """See ``Runtime.fetch``."""

@@ -15,9 +15,9 @@ from ray.util.scheduling_strategies import (
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.orders import Order
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.spec import Spec
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.actors import ServerActor, remote_host
 from physfed_ray.runtime.files import ship, without_run_directory
 from physfed_ray.runtime.placement import Placed, is_ready, node_of

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Share:
+class PoolShare:
     """What each reporter of a pool takes, and how many the cluster carries.
 
     Attributes:
@@ -37,7 +37,7 @@ class Share:
     most: int
 
 
-def share(reports: Reports) -> Share:
+def share(reports: Reports) -> PoolShare:
     """Settle what ``auto`` means in ``reports.pool`` on the cluster as it is.
 
     Raises:
@@ -57,7 +57,7 @@ def share(reports: Reports) -> Share:
             "gpus_per_reporter, or add such machines"
         )
     most = room if pool.max_size == "auto" else pool.max_size
-    return Share(pool.cpus_per_reporter, gpus, max(pool.min_size, most))
+    return PoolShare(pool.cpus_per_reporter, gpus, max(pool.min_size, most))
 
 
 def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:

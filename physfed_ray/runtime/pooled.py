@@ -37,8 +37,8 @@ from physfed_ray.runtime.pooled_worker import (
     HOST_SHARE,
     Mailbox,
     Trained,
-    Turn,
     WorkersLostError,
+    WorkerTurn,
     work,
 )
 
@@ -111,7 +111,7 @@ class DataParallel:
         """See ``federation.training.train_client``."""
         if self._data is None or self._data[0] is not data:
             self._data = data, ray.put(data)
-        turn = Turn(
+        turn = WorkerTurn(
             given,
             states[1].vector.numpy(force=True),
             optimizer.moments(),

@@ -33,7 +33,7 @@ class WorkersLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Turn:
+class WorkerTurn:
     """What the workers are to do in a round.
 
     Attributes:
@@ -57,7 +57,7 @@ class Trained:
 
     Attributes:
         vectors: Shared and private parameters, float32.
-        moments: As in ``Turn``.
+        moments: As in ``WorkerTurn``.
     """
 
     result: ClientResult
@@ -128,7 +128,7 @@ def work(config: Mapping[str, Any]) -> None:
     last = ""
     while (taken := ray.get(mailbox.take.remote(last))) is not None:
         last, (handle,) = taken
-        turn: Turn = ray.get(handle)
+        turn: WorkerTurn = ray.get(handle)
         for flat, vector in zip(states, (turn.given.shared, turn.private), strict=True):
             flat.vector.copy_(from_dlpack(vector))
         optimizer.load(turn.moments)

@@ -15,7 +15,7 @@ from physfed_ray.data.description import Progress
 from physfed_ray.data.dicom_files import list_files
 from physfed_ray.data.patient import PatientSource, evenly_spaced
 from physfed_ray.data.plan import PreparePlan, cache_folder
-from physfed_ray.data.prepare import prepare, run_inline
+from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.shards import Outcome, Shard, ShardSettings, do_shard, shard_path
 from physfed_ray.errors import PhysFedError
@@ -70,7 +70,7 @@ def run_shards(
         return
     nodes = None if folder is None else nodes_with(folder)
     if nodes is not None and not _cpus(nodes):
-        yield from run_inline(plan, shards)
+        yield from scan_inline(plan, shards)
         return
     task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, num_returns=2)(_make)
     if nodes is not None:

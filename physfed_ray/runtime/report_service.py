@@ -22,7 +22,7 @@ import ray
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.reports.base import Described
-from physfed_ray.runtime.pool import PoolReporter, Share, as_sentence, share
+from physfed_ray.runtime.pool import PoolReporter, PoolShare, as_sentence, share
 
 DEPLOYMENT = "reporters"
 MORE_AFTER_S = 2.0
@@ -177,7 +177,7 @@ class Replica:
         return [answers[row] for row in range(len(images))]
 
 
-def _deployment(serve: Any, reports: Reports, each: Share) -> Any:
+def _deployment(serve: Any, reports: Reports, each: PoolShare) -> Any:
     """Return the application: replicas that grow in number with the requests in progress."""
     pool = reports.pool
 

@@ -29,7 +29,7 @@ from ray.experimental.internal_kv import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
-from physfed_ray.data.description import DescribedSlices, Slice, run_inline
+from physfed_ray.data.description import DescribedSlices, Slice, describe_inline
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.reports.base import Described
@@ -116,7 +116,7 @@ class _Health:
 def describe_on_ray(
     reports: Reports, slices: Sequence[Slice], worth_s: float = WORTH_S
 ) -> Iterator[DescribedSlices]:
-    """Describe slices in a pool of actors; see ``physfed_ray.data.description.run_inline``.
+    """Describe slices in a pool of actors; see ``physfed_ray.data.description.describe_inline``.
 
     Batches come as they are finished, in any order. Closing the iterator ends the actors.
 
@@ -156,7 +156,7 @@ def _while_quick(
     if not worth_s or describer.reporter.uses_gpu or describer.encoder.uses_gpu:
         return
     done, begun = -1, 0.0
-    for batch in run_inline(reports, slices):
+    for batch in describe_inline(reports, slices):
         yield batch
         if done < 0:  # it waited for the models
             done, begun = 0, time.monotonic()

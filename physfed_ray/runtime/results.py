@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import yaml
 
+from physfed_ray.cost.step_cost import network_sizes
 from physfed_ray.data.prepare import Prepared
-from physfed_ray.evaluation.report import write_report
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import SLICES_SCHEMA, RunDirectory
 from physfed_ray.federation.serving import FinalResults
 from physfed_ray.methods.base import Method
 from physfed_ray.models.registry import parameter_counts
-from physfed_ray.step_cost import network_sizes
+from physfed_ray.pages.run_page import write_run_page
+from physfed_ray.rundir.long_table import SLICE_COLUMNS, SLICES_FILE, LongTable
+from physfed_ray.rundir.run_directory import RunDirectory
 
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
 
@@ -68,7 +69,7 @@ def write_results(
         command: The command line.
     """
     rounds.finish(results.rows)
-    directory.write_table("slices.parquet", results.slices, SLICES_SCHEMA)
+    directory.write_table(SLICES_FILE, LongTable(SLICE_COLUMNS, results.slices))
     directory.write_arrays("examples.npz", results.examples)
     codes = rounds.runtime.server("codebook")
     if codes is not None:
@@ -85,7 +86,7 @@ def _summary(
     command: str,
 ) -> dict[str, Any]:
     spec = rounds.spec
-    last = rounds.metrics.rows(number=rounds.manifest.round, split="system")
+    last = rounds.metrics.rows(round=rounds.manifest.round, split="system")
     system = {metric: value for _, _, _, metric, value in last}
     (device,) = rounds.runtime.fetch(
         rounds.runtime.start([(rounds.runtime.hosts[0], "device_words", ())])
@@ -96,7 +97,7 @@ def _summary(
         "group": spec.method.group,
         "seed": experiment.seed,
         "rounds": rounds.manifest.round,
-        "wall_s": float(rounds.metrics.values("system", "seconds").sum()),
+        "wall_s": float(rounds.metrics.where(split="system", metric="seconds").values.sum()),
         "device": device,
         "precision": spec.precision,
         "parameters": _parameters(spec.method, spec.seed),
@@ -138,9 +139,9 @@ def _parameters(method: Method, seed: int) -> dict[str, Any]:
 def report(directory: RunDirectory) -> None:
     """Write the run's page, figures and tables, also where the directory is a bucket."""
     if directory.local_path is not None:
-        write_report(directory.local_path)
+        write_run_page(directory.local_path)
         return
     with TemporaryDirectory() as folder:
         directory.download(Path(folder))
-        write_report(Path(folder))
+        write_run_page(Path(folder))
         directory.upload(Path(folder), ("report.html", "figures", "tables"))

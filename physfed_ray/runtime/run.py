@@ -14,16 +14,16 @@ import yaml
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.device import resolve_precision
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.availability import make_availability
-from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory, require_empty
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo, LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
+from physfed_ray.rundir.run_directory import RunDirectory, require_empty
 from physfed_ray.runtime.results import report, with_provenance, write_results
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
@@ -33,7 +33,7 @@ UNFINISHED = ("prepare", "reports")
 
 
 @dataclass(frozen=True)
-class Share:
+class ClusterShare:
     """What a run that is one of several on a Ray cluster may take of it.
 
     Attributes:
@@ -56,7 +56,7 @@ def run_experiment(
     on_event: Callable[[Event], None] = lambda event: None,
     command: str = "",
     tested: bool = True,
-    share: Share | None = None,
+    share: ClusterShare | None = None,
 ) -> str:
     """Run an experiment, or go on with an interrupted run, and write its report.
 
@@ -268,7 +268,7 @@ def _place(
     experiment: Experiment,
     on_event: Callable[[Event], None],
     stack: ExitStack,
-    share: Share | None,
+    share: ClusterShare | None,
 ) -> Any:
     """Reserve the hosts' places on the Ray cluster."""
     from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots, part_of

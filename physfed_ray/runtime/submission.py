@@ -12,7 +12,6 @@ from typing import Any
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
-from physfed_ray.experiment.suite import Suite
 
 RUNS_VARIABLE = "PHYSFED_RUNS"
 RUNS_ON_CLUSTER = f"${{{RUNS_VARIABLE}:-$HOME/physfed/runs}}"
@@ -60,13 +59,8 @@ def default_run_directory(experiment: Experiment, runs: str = "runs") -> str:
     return f"{(os.environ.get(RUNS_VARIABLE) or runs).rstrip('/')}/{experiment.run_name()}"
 
 
-def default_suite_folder(suite: Suite) -> str:
-    """Return where the runs of a suite are written when ``--out`` is not given."""
-    return f"{(os.environ.get(RUNS_VARIABLE) or 'runs').rstrip('/')}/{suite.folder}"
-
-
-def default_sweep_folder(name: str) -> str:
-    """Return where a sweep is written when ``--out`` is not given."""
+def default_folder(name: str) -> str:
+    """Return where the runs of a suite, or a sweep, are written when ``--out`` is not given."""
     return f"{(os.environ.get(RUNS_VARIABLE) or 'runs').rstrip('/')}/{name}"
 
 

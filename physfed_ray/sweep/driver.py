@@ -16,13 +16,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.suite import Run, Variant
-from physfed_ray.federation.record import Event
-from physfed_ray.runtime.suite_resources import alone, side_by_side
-from physfed_ray.runtime.suite_state import state_of
+from physfed_ray.suites.resources import alone, side_by_side
+from physfed_ray.suites.state import state_of
+from physfed_ray.suites.suite import SuiteRun, Variant
 from physfed_ray.sweep.folder import STUDY
-from physfed_ray.sweep.pool import Pool, Setup, Wanted
+from physfed_ray.sweep.pool import Setup, TrialPool, Wanted
 from physfed_ray.sweep.space import Sweep
 from physfed_ray.sweep.study import ATTEMPTS, FINISHED, ROUNDS, SweepStudy
 from physfed_ray.sweep.trials import TrialAtWork, trial_name, trial_runs
@@ -40,7 +40,7 @@ class SweepResult:
         out_of_time: Whether the time budget ended it.
         failed: Why a run of the final test is missing, by its name.
         best: The best trial's experiment, None where no trial is complete.
-        finals: Run directories of the final test that are done, by the name of the run.
+        finals: SuiteRun directories of the final test that are done, by the name of the run.
     """
 
     study: SweepStudy
@@ -77,7 +77,7 @@ def run_sweep(
         study = SweepStudy(sweep.file, path, sweep.settings(), lambda: folder.save(STUDY))
         address = _cluster(setup)
         jobs = _side_by_side(sweep, setup, address)
-        pool = Pool(setup, address, jobs, on_event)
+        pool = TrialPool(setup, address, jobs, on_event)
         try:
             driver = Driver(sweep, setup, study, pool, on_event)
             driver.run()
@@ -108,7 +108,7 @@ def _side_by_side(sweep: Sweep, setup: Setup, address: str | None) -> int:
         return wanted
     experiment = sweep.experiment({}, sweep.file.seeds[0])
     if setup.runtime == "inline":
-        run = Run("", experiment)
+        run = SuiteRun("", experiment)
         return side_by_side([Variant("", "", (run,), ())], None, "inline", address)
     from physfed_ray.runtime.cluster import alive_nodes, rooms_of
 
@@ -136,7 +136,7 @@ class Driver:
         sweep: Sweep,
         setup: Setup,
         study: SweepStudy,
-        pool: Pool,
+        pool: TrialPool,
         on_event: Callable[[Event], None],
     ) -> None:
         self._sweep, self._setup, self._study = sweep, setup, study
@@ -270,7 +270,7 @@ class Driver:
         )
 
 
-def final_runs(sweep: Sweep, study: SweepStudy) -> dict[str, list[Run]]:
+def final_runs(sweep: Sweep, study: SweepStudy) -> dict[str, list[SuiteRun]]:
     """Return the runs that test the best trial and the base, none where no trial is complete."""
     best = study.best()
     if best is None:
@@ -278,21 +278,21 @@ def final_runs(sweep: Sweep, study: SweepStudy) -> dict[str, list[Run]]:
     wanted = {BASE: {}, BEST: study.values(best)}
     if wanted[BEST] == sweep.base_values():
         del wanted[BASE]
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[SuiteRun]] = {}
     for kind, values in wanted.items():
         folder = kind if kind == BASE else f"{kind}-{best.number:04d}"
         experiments = [
             sweep.experiment(values, seed, f"{sweep.file.sweep}-{kind}")
             for seed in sweep.file.final_seeds
         ]
-        runs[kind] = [Run(f"final/{folder}/seed{e.seed}", e) for e in experiments]
+        runs[kind] = [SuiteRun(f"final/{folder}/seed{e.seed}", e) for e in experiments]
     return runs
 
 
 def _test(
     sweep: Sweep,
     setup: Setup,
-    pool: Pool,
+    pool: TrialPool,
     result: SweepResult,
     on_event: Callable[[Event], None],
 ) -> None:
@@ -300,7 +300,7 @@ def _test(
     wanted = final_runs(sweep, result.study)
     if BEST in wanted:
         result.best = wanted[BEST][0].experiment
-    left: list[tuple[str, Run]] = []
+    left: list[tuple[str, SuiteRun]] = []
     for kind, runs in wanted.items():
         for run in runs:
             name = f"{kind}-seed{run.experiment.seed}"
@@ -309,7 +309,7 @@ def _test(
             else:
                 left.append((name, run))
 
-    def hear(name: str, run: Run, event: Event) -> None:
+    def hear(name: str, run: SuiteRun, event: Event) -> None:
         if event["event"] != "end":
             return
         outcome, text = event["outcome"], event["text"]

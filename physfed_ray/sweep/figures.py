@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from physfed_ray.evaluation.figures import GREY, PALETTE, new_figure, styled
+from physfed_ray.pages.figures import GREY, PALETTE, new_figure, styled
 from physfed_ray.sweep.file import Parameter
 
 State = Literal["complete", "pruned", "failed", "running"]

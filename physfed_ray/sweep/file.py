@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.experiment.settings import Settings
-from physfed_ray.experiment.suite_file import NAME, Keys
+from physfed_ray.suites.file import NAME, Keys
 
 Metric = Literal["psnr", "ssim"]
 Objective = Literal["psnr", "ssim", "bytes_per_round", "shared_parameters", "parameters"]
@@ -16,6 +16,8 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "shared_parameters": "minimize",
     "parameters": "minimize",
 }
+UNITS = {"psnr": "dB", "ssim": "", "bytes_per_round": "bytes", "shared_parameters": "",
+         "parameters": ""}  # fmt: skip
 KINDS = ("uniform", "log_uniform", "integer", "log_integer", "choice")
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -209,3 +211,8 @@ class SweepFile(Settings):
 def as_list(value: Any) -> list[Any]:
     """Return a list as it is, and anything else as a list of itself."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def value_words(value: Any) -> str:
+    """Return a parameter's value as a reader wants it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

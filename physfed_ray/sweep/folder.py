@@ -3,8 +3,8 @@
 from hashlib import blake2b
 
 from physfed_ray.data.plan import cache_folder
-from physfed_ray.federation.local_files import local_path
-from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.rundir.local_files import local_path
+from physfed_ray.rundir.run_directory import RunDirectory
 
 STUDY = "study.db"
 

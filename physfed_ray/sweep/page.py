@@ -16,16 +16,16 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from physfed_ray.atomic import atomic_file
-from physfed_ray.evaluation.figures import png
-from physfed_ray.evaluation.pairing import pair
-from physfed_ray.evaluation.runs import Run, load_run
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.pages import render
+from physfed_ray.pages.figures import png
+from physfed_ray.results.pairing import pair
+from physfed_ray.results.runs import RunResults, load_run
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.sweep import figures as draw
 from physfed_ray.sweep.driver import BASE, BEST, SweepResult
 from physfed_ray.sweep.figures import Tried
+from physfed_ray.sweep.file import UNITS, value_words
 from physfed_ray.sweep.folder import STUDY, Folder
-from physfed_ray.sweep.progress import UNITS, value_words
 from physfed_ray.sweep.space import Sweep
 from physfed_ray.sweep.study import FINISHED, REASON, ROUNDS, SweepStudy
 from physfed_ray.sweep.trials import trial_name
@@ -180,7 +180,7 @@ def trials_csv(sweep: Sweep, trials: Sequence[Tried]) -> str:
 
 def final_comparison(sweep: Sweep, result: SweepResult) -> list[Final]:
     """Compare the best trial with the base on test patients, with fresh seeds."""
-    by_kind: dict[str, list[Run]] = {BEST: [], BASE: []}
+    by_kind: dict[str, list[RunResults]] = {BEST: [], BASE: []}
     for name, path in sorted(result.finals.items()):
         by_kind[name.partition("-")[0]].append(load_run(path))
     kinds = {kind: runs for kind, runs in by_kind.items() if runs}
@@ -206,7 +206,7 @@ def final_comparison(sweep: Sweep, result: SweepResult) -> list[Final]:
     return found
 
 
-def _served(run: Run) -> str | None:
+def _served(run: RunResults) -> str | None:
     """Return the policy under which a method serves unseen protocols without an oracle."""
     order = ("shared", "pvqs", "nearest_protocol")
     return next((policy for policy in order if policy in run.policies), None)

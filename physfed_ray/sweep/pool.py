@@ -6,12 +6,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Literal
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.suite import Run
-from physfed_ray.federation.record import Event
-from physfed_ray.runtime.run import Share
-from physfed_ray.runtime.suite_child import Child, Work
-from physfed_ray.runtime.suite_tasks import data_key
+from physfed_ray.runtime.run import ClusterShare
+from physfed_ray.suites.child import Child, Work
+from physfed_ray.suites.suite import SuiteRun
+from physfed_ray.suites.tasks import data_key
 from physfed_ray.sweep.folder import Folder
 
 Place = Literal["ray", "inline"]
@@ -48,12 +48,12 @@ class Wanted:
     """A run that is to be done, and who hears of it."""
 
     name: str
-    run: Run
+    run: SuiteRun
     tested: bool
     hear: Callable[[Event], None]
 
 
-class Pool:
+class TrialPool:
     """Runs at work, each in a process, never more than ``jobs``; data are prepared once.
 
     Args:
@@ -145,7 +145,7 @@ class Pool:
                 setup.command,
                 log,
                 tested=wanted is not None and wanted.tested,
-                share=Share(self.jobs, setup.folder.local / ".placing"),
+                share=ClusterShare(self.jobs, setup.folder.local / ".placing"),
             )
         )
         self._active[child.events] = child, wanted, key

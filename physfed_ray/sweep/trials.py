@@ -10,12 +10,13 @@ from typing import Any
 import optuna
 
 from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.suite import Run
-from physfed_ray.federation.run_directory import RunDirectory
-from physfed_ray.runtime.suite_state import state_of
+from physfed_ray.rundir.long_table import METRICS_FILE
+from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.suites.state import state_of
+from physfed_ray.suites.suite import SuiteRun
 from physfed_ray.sweep.file import Objective
 
-Scores = Mapping[str, float]
+TrialScores = Mapping[str, float]
 
 
 @dataclass
@@ -34,9 +35,9 @@ class TrialAtWork:
 
     trial: optuna.Trial
     values: Mapping[str, Any]
-    runs: Sequence[Run]
+    runs: Sequence[SuiteRun]
     out: str
-    scores: list[Scores] = field(default_factory=list)
+    scores: list[TrialScores] = field(default_factory=list)
     attempts: int = 0
     rounds: int = 0
 
@@ -46,7 +47,7 @@ class TrialAtWork:
         return trial_name(self.trial.number)
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> SuiteRun | None:
         """The first run that is not done; None when all are. Collects the scores of the others."""
         while len(self.scores) < len(self.runs):
             run = self.runs[len(self.scores)]
@@ -85,19 +86,19 @@ def trial_name(number: int) -> str:
     return f"trial-{number:04d}"
 
 
-def trial_runs(number: int, experiments: Sequence[Experiment]) -> list[Run]:
+def trial_runs(number: int, experiments: Sequence[Experiment]) -> list[SuiteRun]:
     """Return the runs of a trial, one for each of its experiments."""
-    return [Run(f"trials/{trial_name(number)}/seed{e.seed}", e) for e in experiments]
+    return [SuiteRun(f"trials/{trial_name(number)}/seed{e.seed}", e) for e in experiments]
 
 
-def scores_of(out: str, run: Run) -> dict[str, float]:
+def scores_of(out: str, run: SuiteRun) -> dict[str, float]:
     """Return what a complete run says of each objective.
 
     PSNR (dB) and SSIM (0 to 1) are means over the clients of each one's mean over the validation
     slices after the last round; bytes are those of the last round, of all clients, both ways.
     """
     with closing(RunDirectory(f"{out}/{run.path}")) as directory:
-        rows = directory.read_table("metrics.parquet")
+        rows = directory.read_table(METRICS_FILE).rows()
         summary = json.loads(directory.read("summary.json"))
     last = run.experiment.training.rounds
     scores = {

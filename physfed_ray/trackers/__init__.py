@@ -12,14 +12,15 @@ import os
 from collections.abc import Callable, Sequence
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.trackers.background import Background, Together
-from physfed_ray.trackers.base import Row, RunId, Status, Tracker, Warn, public_settings
+from physfed_ray.trackers.base import RunId, Status, Tracker, Warn, public_settings
 from physfed_ray.trackers.mlflow import MLflow
 from physfed_ray.trackers.tensorboard import TensorBoard
 from physfed_ray.trackers.wandb import WandB
 
-__all__ = ["Row", "Status", "TensorBoard", "Tracker", "make_tracker", "public_settings"]
+__all__ = ["MetricRow", "Status", "TensorBoard", "Tracker", "make_tracker", "public_settings"]
 
 TITLES = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
-from physfed_ray.trackers.base import Row, Status, Tracker, Warn
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.trackers.base import Status, Tracker, Warn
 
 FINISH_S = 30.0
 
@@ -22,12 +23,12 @@ class Background(Tracker):
         self._title, self._start, self._warn = title, start, warn
         self._trouble = ""
         self._warned = False
-        self._queue: SimpleQueue[Sequence[Row] | Status] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[MetricRow] | Status] = SimpleQueue()
         self._thread = Thread(target=self._work, name=f"tracker {title}", daemon=True)
         self._thread.start()
         self._queue.put([])  # so that the run shows before its first round
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """See ``Tracker.add``."""
         self._queue.put(list(rows))
         self._tell("it is tried again after every round")
@@ -47,7 +48,7 @@ class Background(Tracker):
 
     def _work(self) -> None:
         tracker: Tracker | None = None
-        waiting: list[Sequence[Row]] = []
+        waiting: list[Sequence[MetricRow]] = []
         while True:
             item = self._queue.get()
             if not isinstance(item, str):
@@ -71,7 +72,7 @@ class Together(Tracker):
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """See ``Tracker.add``."""
         for tracker in self._trackers:
             tracker.add(rows)

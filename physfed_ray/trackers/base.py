@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.rundir.run_directory import RunDirectory
 
-Row = tuple[int, str, str, str, float]  # round, client, split, metric, value
 Status = Literal["finished", "failed", "killed"]
 Warn = Callable[[str], None]
 
@@ -23,7 +23,7 @@ class Tracker(ABC):
     """Takes the rows of ``metrics.parquet`` as they come; a context manager that finishes."""
 
     @abstractmethod
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """Show the rows of a round."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Curves:
     def __init__(self) -> None:
         self._named: set[str] = set()
 
-    def points(self, rows: Sequence[Row]) -> dict[int, dict[str, float]]:
+    def points(self, rows: Sequence[MetricRow]) -> dict[int, dict[str, float]]:
         """Return per round the value of each curve; what is not finite is left out."""
         points: dict[int, dict[str, float]] = {}
         groups: dict[tuple[int, str], list[float]] = {}

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from physfed_ray.trackers.base import PROJECT, Curves, Row, RunId, Status, Tracker
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.trackers.base import PROJECT, Curves, RunId, Status, Tracker
 
 METRICS = 1000  # that MLflow's server takes in one request
 PARAMETERS = 100  # likewise
@@ -46,7 +47,7 @@ class MLflow(Tracker):
             batch = parameters[start : start + PARAMETERS]
             self._client.log_batch(self._run, params=batch)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """See ``Tracker.add``."""
         from mlflow.entities import Metric
 

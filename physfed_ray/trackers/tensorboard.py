@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from physfed_ray.trackers.base import Curves, Row, Status, Tracker
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.trackers.base import Curves, Status, Tracker
 
 
 class TensorBoard(Tracker):
@@ -20,7 +21,7 @@ class TensorBoard(Tracker):
         self._writer = SummaryWriter(root)
         self._curves = Curves()
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """See ``Tracker.add``."""
         for number, values in self._curves.points(rows).items():
             for name, value in values.items():

@@ -5,8 +5,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from physfed_ray.federation.run_directory import RunDirectory
-from physfed_ray.trackers.base import NOT_SENT, PROJECT, Curves, Row, RunId, Status, Tracker
+from physfed_ray.rundir.long_table import MetricRow
+from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.trackers.base import NOT_SENT, PROJECT, Curves, RunId, Status, Tracker
 
 TIMEOUT_S = 30.0
 
@@ -62,7 +63,7 @@ class WandB(Tracker):
             raise
         self._run.define_metric("*", step_metric="round")
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """See ``Tracker.add``."""
         for number, values in self._curves.points(rows).items():
             self._run.log({"round": number, **values})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from physfed_ray.data.description import DescribedSlices, Slice, read_slices, run_inline
+from physfed_ray.data.description import DescribedSlices, Slice, describe_inline, read_slices
 from physfed_ray.data.plan import plan
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.prepared import Prepared
@@ -59,7 +59,7 @@ class Counted:
     def __call__(self, reports: Reports, slices: Sequence[Slice]) -> Iterator[DescribedSlices]:
         """Describe."""
         self.slices = list(slices)
-        yield from islice(run_inline(reports, slices), self._stop_after)
+        yield from islice(describe_inline(reports, slices), self._stop_after)
         if self._stop_after is not None:
             raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ import pytest
 from physfed_ray.data.description import DescribedSlices, Slice
 from physfed_ray.data.patient import PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
-from physfed_ray.data.prepare import prepare, run_inline
+from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import MANIFEST, Prepared
 from physfed_ray.data.shards import Outcome, Shard, do_shard
 from physfed_ray.data.store import read_client_data
@@ -237,7 +237,7 @@ def test_deleted_file_is_joined_again_from_the_shards(prepared: Prepared) -> Non
 
 def test_order_of_the_shards_does_not_matter(prepared: Prepared, tmp_path: Path) -> None:
     def backwards(todo: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
-        return run_inline(todo, shards[::-1])
+        return scan_inline(todo, shards[::-1])
 
     events: list[dict[str, Any]] = []
     other = prepare(make_experiment(tmp_path), backwards, progress=events.append)

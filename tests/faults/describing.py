@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ray
 
-from physfed_ray.data.description import run_inline
+from physfed_ray.data.description import describe_inline
 from physfed_ray.experiment.reports import Pool
 from physfed_ray.runtime.reports import describe_on_ray
 from tests.runtime.reporters import OddReports, random_slices
@@ -25,7 +25,7 @@ def main(address: str, folder: Path, count: int) -> None:
         found |= zip(batch.images, batch.described.report, strict=True)
         print(batch.health, flush=True)
     (folder / "dawdle").unlink()
-    for batch in run_inline(reports, slices):
+    for batch in describe_inline(reports, slices):
         for image, report in zip(batch.images, batch.described.report, strict=True):
             assert found.pop(image) == report
     assert not found

@@ -24,12 +24,12 @@ from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.experiment import Federation, load_experiment
 from physfed_ray.federation.orders import Order
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import Call, Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime import on_ray
 from physfed_ray.runtime.actors import ServerActor
 from physfed_ray.runtime.cluster import Slots

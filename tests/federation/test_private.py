@@ -14,7 +14,7 @@ from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.optimizer import FlatOptimizer
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.private import Persistence, PrivateStates, State
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
@@ -222,9 +222,9 @@ def test_a_client_of_scan_physfed_keeps_its_decoder_with_its_moments_alone(
     decoder = spec.method.build(spec.seed).get_submodule("decoder")
     count = sum(p.numel() for p in decoder.parameters())
     host = Host(spec)
-    jobs = (Job(0, 0),)
+    jobs = (ClientTurn(0, 0),)
     host.train(Order(1, 1e-3, (0,), jobs, (0,)), *ParameterServer(spec).broadcast())
-    kept = host._states.get(0, 1)
+    kept = host.network.states.get(0, 1)
     assert kept is not None
     moments = {name: tensor for name, tensor in kept.items() if name.startswith("optimizer.")}
     shapes = {f"decoder.{name}": p.shape for name, p in decoder.named_parameters()}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.spec import Spec
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.inline import InlineRuntime
 
 MakeSpec = Callable[..., Spec]
@@ -267,7 +267,7 @@ def test_states_on_disk_give_the_bits_of_states_in_memory(
                          optimizer_state=persistence)  # fmt: skip
         spec = replace(spec, private_memory_mb=megabytes)
         run = Run(spec, participation=0.6, checkpoint_every=2).go()
-        held = run.runtime._hosts[0]._states
+        held = run.runtime._hosts[0].network.states
         assert bool(held._held_bytes) == bool(megabytes)
         results.append((run.vector.tobytes(), run.rows, private_states(run)))
     assert results[0] == results[1]

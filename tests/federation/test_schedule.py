@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.schedule import Plan, Schedule, Turn, weight_of_staleness
+from physfed_ray.federation.schedule import Plan, PlannedTurn, Schedule, weight_of_staleness
 from physfed_ray.methods.base import ClientInfo
 from physfed_ray.seeds import generator
 
@@ -36,7 +36,7 @@ def clients_of(plan: Plan) -> list[int]:
     return [turn.client for turn in plan.turns]
 
 
-def in_flight(made: Sequence[Plan]) -> list[set[Turn]]:
+def in_flight(made: Sequence[Plan]) -> list[set[PlannedTurn]]:
     """Return the turns that have begun by the end of each round and end in a later one."""
     after = [(n, turn) for n, plan in enumerate(made, 1) for turn in plan.turns]
     return [
@@ -170,7 +170,10 @@ def test_an_update_that_would_be_too_old_is_not_waited_for() -> None:
         assert clients_of(plan) == [0]
         assert list(plan.missing) == [1]
         assert plan.bases == frozenset()
-    assert (plans(4, [1, 0.3], max_staleness=3, **settings))[3].turns == (Turn(0, 3), Turn(1, 0))
+    assert (plans(4, [1, 0.3], max_staleness=3, **settings))[3].turns == (
+        PlannedTurn(0, 3),
+        PlannedTurn(1, 0),
+    )
 
 
 def test_the_longest_turn_ends_a_round_without_a_deadline() -> None:

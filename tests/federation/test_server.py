@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.schedule import weight_of_staleness
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
@@ -75,7 +75,7 @@ def test_differences_of_other_bases_are_added_by_staleness(three: Callable[..., 
     server = ParameterServer(spec)
     put(server, [1.0, 2.0, 3.0])
     new, old = (np.array(v, np.float32) for v in ([1, 2, 3], [1024, -512, 256]))
-    jobs = (Job(0, 0, base=4), Job(1, 0, base=1, factor=weight_of_staleness(3, 0.5)))
+    jobs = (ClientTurn(0, 0, base=4), ClientTurn(1, 0, base=1, factor=weight_of_staleness(3, 0.5)))
     order = Order(5, 0.5, (0, 1, 2), jobs, (1, 4), difference=True)
     results, pieces = Host(spec).train(order, old, {}, new, {})
     assert [result.steps for result in results] == [1, 1]
@@ -92,7 +92,7 @@ def test_differences_of_one_base_are_the_average(three: Callable[..., Spec]) -> 
             spec = three(weights)
             server = ParameterServer(spec)
             put(server, [1.0, 2.0, 3.0])
-            jobs = tuple(Job(client, 0) for client in range(3))
+            jobs = tuple(ClientTurn(client, 0) for client in range(3))
             order = Order(1, 0.5, (0, 1, 2), jobs, (0,), difference)
             _, pieces = Host(spec).train(order, server.broadcast()[0].copy(), {})
             server.aggregate(1, [0, 1, 2], {}, [], difference, pieces)

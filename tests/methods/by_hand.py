@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import read_client_data
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import ClientResult
@@ -117,7 +117,7 @@ class Federation:
             base: What they start from, other than what the server now has.
             trained: The last round in which a client took part, for those that have.
         """
-        jobs = tuple(Job(c, (trained or {}).get(c, 0)) for c in clients)
+        jobs = tuple(ClientTurn(c, (trained or {}).get(c, 0)) for c in clients)
         order = Order(number, self.spec.training.lr, (0, 1, 2), jobs, (0,), base is not None)
         start = self.numbers if base is None else base
         results, pieces = self.host.train(order, start.numpy().astype(np.float32), {})

@@ -10,17 +10,17 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
-from physfed_ray.federation.run_directory import RunDirectory, client_file, round_name
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.fedbn import FedBN
+from physfed_ray.rundir.run_directory import RunDirectory, client_file, round_name
 
 CLIENTS = (0, 1, 2)
 STATISTICS = {"weight", "bias", "running_mean", "running_var"}
 
 
 def order(number, clients=CLIENTS):
-    return Order(number, 1e-3, clients, tuple(Job(c, number - 1) for c in clients), (0,))
+    return Order(number, 1e-3, clients, tuple(ClientTurn(c, number - 1) for c in clients), (0,))
 
 
 def play(spec, rounds):
@@ -106,7 +106,7 @@ def test_statistics_are_those_of_the_clients_batches(make_spec, monkeypatch):
     for out in inputs:
         mean = 0.9 * mean + 0.1 * out.mean((0, 2, 3))
         variance = 0.9 * variance + 0.1 * out.transpose(0, 1).flatten(1).var(1)
-    norm = host._network.encoder.norms[0]  # as the last client left it
+    norm = host.network.module.encoder.norms[0]  # as the last client left it
     torch.testing.assert_close(norm.running_mean, mean)
     torch.testing.assert_close(norm.running_var, variance)
 
@@ -123,7 +123,7 @@ def test_nothing_of_the_normalisations_leaves(make_spec, tmp_path):
     ]
     assert len(secrets) >= 2 * 3 * 9 * 4
     answers = [
-        host.evaluate(server.broadcast()[0], Job(0, 2), "test"),
+        host.evaluate(server.broadcast()[0], ClientTurn(0, 2), "test"),
         server.broadcast(),
         RunDirectory(spec.run_root).read_tensors(f"{round_name(2)}/server.safetensors"),
     ]
@@ -138,7 +138,7 @@ def test_a_client_is_evaluated_with_its_own_statistics(make_spec, tmp_path):
     server, host, _ = play(spec, 2)
     vector = server.broadcast()[0]
     own, fresh, again = (
-        host.evaluate(vector, Job(0, number), "test").scores for number in (2, 0, 2)
+        host.evaluate(vector, ClientTurn(0, number), "test").scores for number in (2, 0, 2)
     )
     assert all(np.array_equal(own[name], again[name]) for name in own)
     assert any(not np.array_equal(own[name], fresh[name]) for name in own)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.fedfdd import FedFDDSettings
 from physfed_ray.models.frequency import adaptive_mask
@@ -141,12 +141,12 @@ def test_the_private_network_stays_and_differs(make_spec):
     spec = make_spec("fedfdd")
     server, host, clients = ParameterServer(spec), Host(spec), (0, 1)
     vector, extras = server.broadcast()
-    order = Order(1, 1e-2, clients, tuple(Job(c, 0) for c in clients), (0,))
+    order = Order(1, 1e-2, clients, tuple(ClientTurn(c, 0) for c in clients), (0,))
     results, pieces = host.train(order, vector.copy(), extras)
     layout = FlatState(spec.method.build(spec.seed), spec.method.shared)
     assert {name.partition(".")[0] for name in layout.named()} == {"encoder", "decoder"}
     assert all(piece.size == layout.vector.numel() for piece in pieces.values())
     assert all(result.uploads == {} for result in results)
     vector = server.broadcast()[0]
-    scores = [host.evaluate(vector, Job(c, 1), "test").inspection for c in clients]
+    scores = [host.evaluate(vector, ClientTurn(c, 1), "test").inspection for c in clients]
     assert scores[0]["low_correction"] != scores[1]["low_correction"] > 0

@@ -15,7 +15,7 @@ from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
@@ -206,7 +206,7 @@ def test_the_metrics_have_the_bytes_of_what_was_sent(spec: Spec) -> None:
     order = Order(1, 1e-3, (0, 1, 2), (), (0,), save=False)
     sent = []
     for client in range(3):
-        alone = replace(order, clients=(client,), jobs=(Job(client, 0),))
+        alone = replace(order, clients=(client,), turns=(ClientTurn(client, 0),))
         results, pieces = Host(spec).train(alone, start, {})
         (vector,) = pieces.values()
         sent.append(compressed_bytes(spec, vector, start))
@@ -279,7 +279,7 @@ def test_differences_from_older_bases_are_compressed_too(spec: Spec) -> None:
     server = ParameterServer(spec)
     start = server.broadcast()[0].copy()
     older = start + np.random.default_rng(1).normal(0, 0.01, start.size).astype(np.float32)
-    order = Order(1, 1e-3, (0, 1, 2), (Job(0, 0),), (0,), difference=True, save=False)
+    order = Order(1, 1e-3, (0, 1, 2), (ClientTurn(0, 0),), (0,), difference=True, save=False)
     results, pieces = Host(spec).train(order, older, {})
     server.aggregate(1, [0], {"c1": results[0].uploads}, [], True, pieces)
     assert compressed_bytes(spec, server.broadcast()[0], start) == server.sizes()[1]

@@ -8,7 +8,7 @@ import torch
 
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.base import ClientInfo, RoundInput
 
@@ -135,7 +135,7 @@ def test_clients_get_the_encoders_of_the_last_round(make_spec, monkeypatch):
     monkeypatch.setattr(watched, "finish", look_last)
     for number, clients in ((1, CLIENTS), (2, (0, 2)), (3, CLIENTS)):
         vector, extras = server.broadcast()
-        jobs = tuple(Job(c, 0) for c in clients)
+        jobs = tuple(ClientTurn(c, 0) for c in clients)
         results, pieces = host.train(
             Order(number, 1e-3, CLIENTS, jobs, (0,)), vector.copy(), extras
         )
@@ -158,7 +158,7 @@ def test_nothing_but_the_encoder_leaves(make_spec):
     spec = make_spec("fedmri")
     host = Host(spec)
     vector, extras = ParameterServer(spec).broadcast()
-    order = Order(1, 1e-3, (0,), (Job(0, 0),), (0,))
+    order = Order(1, 1e-3, (0,), (ClientTurn(0, 0),), (0,))
     (result,), pieces = host.train(order, vector, extras)
     (piece,) = pieces.values()
     assert result.uploads.keys() == {"encoder"}

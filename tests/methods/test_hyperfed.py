@@ -12,7 +12,7 @@ from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import read_client_data
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.hyperfed import HyperFed, HyperFedSettings
@@ -146,7 +146,7 @@ def test_hypernetworks_stay_and_serve_unseen_protocols_with_their_own(make_spec)
     spec = make_spec("hyperfed", lr=1e-2, settings={"hyper_lr_scale": 1.0})
     server, host, clients = ParameterServer(spec), Host(spec), (0, 1, 2)
     vector, extras = server.broadcast()
-    order = Order(1, 1e-2, clients, tuple(Job(c, 0) for c in clients), (0,))
+    order = Order(1, 1e-2, clients, tuple(ClientTurn(c, 0) for c in clients), (0,))
     results, pieces = host.train(order, vector.copy(), extras)
     layout = FlatState(spec.method.build(spec.seed), spec.method.shared)
     assert {name.partition(".")[0] for name in layout.named()} == {"encoder", "decoder"}
@@ -156,10 +156,10 @@ def test_hypernetworks_stay_and_serve_unseen_protocols_with_their_own(make_spec)
     vector = server.broadcast()[0]
     images = []
     for client in clients:
-        _, served = host.serve(vector, [Job(client, 1)], 0)
+        _, served = host.serve(vector, [ClientTurn(client, 1)], 0)
         (denoised,) = served.values()
         # As the host left it: the network of this client.
-        network = host._network
+        network = host.network.module
         ((_, batch),) = whole_batches(read_client_data(spec.unseen[0].test), 8)
         g = torch.tensor(spec.clients[client].g)
         with torch.inference_mode():

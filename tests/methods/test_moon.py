@@ -10,10 +10,10 @@ import torch
 from physfed_ray.experiment import Federation as Settings
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory, client_file
 from physfed_ray.federation.server import ParameterServer
+from physfed_ray.rundir.run_directory import RunDirectory, client_file
 from physfed_ray.runtime.inline import InlineRuntime
 from tests.methods.by_hand import (
     Federation,
@@ -138,14 +138,16 @@ def test_fixed_encoders_take_no_gradient_and_do_not_follow(make_method, make_bat
 
 
 def order(number, private_round):
-    return Order(number, 1e-3, CLIENTS, tuple(Job(c, private_round) for c in CLIENTS), (0,))
+    return Order(number, 1e-3, CLIENTS, tuple(ClientTurn(c, private_round) for c in CLIENTS), (0,))
 
 
 def test_the_encoder_that_is_kept_is_the_one_that_was_sent(make_spec, tmp_path):
     spec = make_spec("moon", run_root=tmp_path / "run")
     server, host = ParameterServer(spec), Host(spec)
     vector, extras = server.broadcast()
-    results, pieces = host.train(Order(1, 1e-3, CLIENTS, (Job(1, 0),), (0,)), vector.copy(), extras)
+    results, pieces = host.train(
+        Order(1, 1e-3, CLIENTS, (ClientTurn(1, 0),), (0,)), vector.copy(), extras
+    )
     assert results[0].uploads == {}
     assert results[0].kept
     (sent,) = (piece for piece in pieces.values() if piece is not None)

@@ -13,14 +13,14 @@ from physfed_ray.data.store import concatenate, read_client_data
 from physfed_ray.experiment import Federation as Settings
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.pooled import PooledSettings
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.seeds import generator
 from tests.methods.by_hand import Federation, assert_equal, distance, squared_error
-from tests.test_describe import described, load
+from tests.screen.test_describe import described, load
 
 MakeSpec = Callable[..., Spec]
 SLICES = 3 + 4 + 3
@@ -122,7 +122,7 @@ def test_resume_equals_the_undisturbed_run_on_other_hosts(
 
 def test_a_batch_mixes_clients_and_has_no_protocol(make_spec: MakeSpec) -> None:
     spec = make_spec("pooled", clients=2, batch_size=7, local_epochs=1)
-    data = Host(spec)._data(*spec.trained_on(0))
+    data = Host(spec).network.data(*spec.trained_on(0))
     parts = [read_client_data(files.train) for files in spec.files if files.train]
     for name in ("low", "full", "body", "embedding", "embedding_mask", "slice", "scale"):
         joined = np.concatenate([getattr(part, name) for part in parts])

@@ -12,11 +12,11 @@ import ray
 import torch
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.record import Event
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.spec import Spec
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.actors import _enough_memory
 from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots
 from physfed_ray.runtime.inline import InlineRuntime

@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from physfed_ray.data.plan import plan
-from physfed_ray.data.prepare import prepare, run_inline
+from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.shards import Shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
@@ -222,5 +222,5 @@ def test_what_a_dead_node_made_and_had_not_sent_is_made_again(
 ) -> None:
     assert seen["unfetched"], "the node died with files that the driver had not fetched"
     todo = plan(make_experiment(tmp_path, size=128))
-    list(run_inline(todo, todo.shards))
+    list(scan_inline(todo, todo.shards))
     assert seen["made phantoms"] == shards(tmp_path)

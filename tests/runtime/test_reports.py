@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.util import list_named_actors
 
-from physfed_ray.data.description import DescribedSlices, run_inline
+from physfed_ray.data.description import DescribedSlices, describe_inline
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.experiment.reports import Pool
@@ -49,7 +49,7 @@ def test_the_pool_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
     batches = list(describe_on_ray(reports, slices, worth_s=1e-6))
     assert [bool(batch.health) for batch in batches[:3]] == [False, False, True]
     found = content(batches)
-    assert found == content(run_inline(reports, slices))
+    assert found == content(describe_inline(reports, slices))
     assert found[slices[3].image][0] == "Röntgen: 肺 \N{LUNGS}"
 
 
@@ -57,14 +57,14 @@ def test_no_pool_is_started_for_a_few_slices(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 9)
     reports = Reports(pool=Pool(max_batch=4))
     batches = list(describe_on_ray(reports, slices))
-    assert content(batches) == content(run_inline(reports, slices))
+    assert content(batches) == content(describe_inline(reports, slices))
     assert not any(batch.health for batch in batches)
 
 
 def test_a_reporter_that_dies_or_hangs_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 30)
     reports = odd(tmp_path, max_size=1, timeout_s=2)
-    expected = content(run_inline(reports, slices))
+    expected = content(describe_inline(reports, slices))
     (tmp_path / "once-kill").touch()
     (tmp_path / "once-hang").touch()
     batches = list(describe_on_ray(reports, slices))
@@ -76,7 +76,7 @@ def test_a_reporter_that_dies_or_hangs_is_replaced_and_its_batch_repeated(tmp_pa
 def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 60)
     reports = odd(tmp_path, max_size=1)
-    expected = content(run_inline(reports, slices))
+    expected = content(describe_inline(reports, slices))
     (tmp_path / "dawdle").touch()
     running = describe_on_ray(reports, slices)
     batches = [next(running)]
@@ -145,7 +145,7 @@ def test_a_multimodal_model_says_in_the_pool_what_it_says_alone(tmp_path: Path) 
     )
     slices = random_slices(tmp_path / "a.arrow", 10)
     found = content(describe_on_ray(reports, slices))
-    expected = content(run_inline(reports, slices))
+    expected = content(describe_inline(reports, slices))
     assert {image: text for image, (text, _, _) in found.items()} == {
         image: text for image, (text, _, _) in expected.items()
     }

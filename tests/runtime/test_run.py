@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
-from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import check_reachable
 from physfed_ray.runtime.run import run_experiment
 

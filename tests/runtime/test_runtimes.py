@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from physfed_ray.batch import Batch
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.host import Host
-from physfed_ray.federation.orders import Job, Order
-from physfed_ray.federation.record import Event
+from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.rounds import Rounds
-from physfed_ray.federation.run_directory import RunDirectory
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
@@ -27,6 +26,7 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.registry import METHODS
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
@@ -84,7 +84,7 @@ def run(
 
 def order(clients: Iterable[int]) -> Order:
     """Return the order of a first round."""
-    jobs = tuple(Job(client, 0) for client in clients)
+    jobs = tuple(ClientTurn(client, 0) for client in clients)
     return Order(1, 1e-3, tuple(job.client for job in jobs), jobs, (0,))
 
 

@@ -20,15 +20,15 @@ from rich.console import Console
 
 from physfed_ray.cli import main
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import load_experiment
-from physfed_ray.federation.record import Event
-from physfed_ray.federation.run_directory import RunDirectory
+from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.run import run_experiment
+from physfed_ray.screen.sweep import SweepDisplay
 from physfed_ray.sweep.driver import SweepResult, run_sweep
 from physfed_ray.sweep.folder import Folder
 from physfed_ray.sweep.page import write_results
 from physfed_ray.sweep.pool import Setup
-from physfed_ray.sweep.progress import SweepDisplay
 from physfed_ray.sweep.space import Sweep, load_sweep
 from physfed_ray.sweep.study import ATTEMPTS, REASON, ROUNDS
 from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
@@ -42,7 +42,7 @@ def here(out: Path, **more: Any) -> Setup:
 
 def rows(run_dir: Path | str) -> list[Any]:
     with closing(RunDirectory(str(run_dir))) as directory:
-        return directory.read_table("metrics.parquet")
+        return directory.read_table("metrics.parquet").rows()
 
 
 def splits(run_dir: Path) -> set[str]:

@@ -15,7 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.trackers import Row, Status, Tracker, make_tracker, public_settings
+from physfed_ray.trackers import MetricRow, Status, Tracker, make_tracker, public_settings
 from physfed_ray.trackers.background import Background
 from physfed_ray.trackers.base import NAMED_CLIENTS, Curves
 
@@ -29,7 +29,7 @@ method: {name: fedavg, tau: 0.5}
 SECRETS = ("SMITH", "/clinic", "P0001", "P0003")
 
 
-def rows(number: int) -> list[Row]:
+def rows(number: int) -> list[MetricRow]:
     """Return the rows of a round with two clients and the server."""
     return [
         (number, "c1", "train", "loss", 1.0 / number),
@@ -201,7 +201,7 @@ class Moody(Tracker):
     """Cannot be reached at first, and refuses its first rows."""
 
     starts = 0
-    taken: list[Row]
+    taken: list[MetricRow]
 
     def __init__(self) -> None:
         Moody.starts += 1
@@ -210,7 +210,7 @@ class Moody(Tracker):
         self.refused = False
         Moody.taken = []
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[MetricRow]) -> None:
         """Take rows, but not the first."""
         if rows and not self.refused:
             self.refused = True

@@ -1,8 +1,8 @@
 """The image that a phantom's slice is painted on: soft borders, warped space, texture."""
 
+import typing
 from dataclasses import dataclass
 from math import ceil, cos, floor, sin
-from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -215,7 +215,7 @@ def _unit(noise: np.ndarray) -> np.ndarray:
     return scaled
 
 
-class Region(Protocol):
+class Region(typing.Protocol):
     """One patient's region of the body.
 
     Attributes:

@@ -1,0 +1,1 @@
+"""What an experiment will need before it runs: sizes, memory, time, machines."""

@@ -1,0 +1,161 @@
+"""What an experiment will need: parameters, steps, memory and time, before it runs."""
+
+import math
+import os
+from dataclasses import dataclass
+
+from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
+from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes, steps_per_round
+from physfed_ray.data.plan import PreparePlan, plan
+from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.methods.base import LocalOptimizer, Method, Task
+from physfed_ray.methods.registry import get_method
+from physfed_ray.models.registry import parameter_counts
+
+HOST_BYTES = 600e6
+"""Resident memory of a host with a negligible network (measured, mapped files included)."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """The sizes and counts that every estimate starts from.
+
+    Attributes:
+        shared: Shared float32 numbers.
+        private: Private float32 numbers of a client.
+        codes: Float32 numbers of the codebook.
+        children: Parameters of each child of the network.
+        cost: One training step.
+        drawn: Clients whose updates make a round, where none is absent or late; 1 where the method
+            pools their data.
+        steps: Training steps of all of them in a round, on average.
+        images: Images or patches of all of them in a round, on average.
+    """
+
+    shared: int
+    private: int
+    codes: int
+    children: dict[str, int]
+    cost: StepCost
+    drawn: int
+    steps: int
+    images: int
+
+    @property
+    def parameters(self) -> int:
+        """Float32 numbers of a client's network."""
+        return self.shared + self.private
+
+
+def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
+    """Return the sizes and counts of an experiment, whose data are planned."""
+    training, clients, federation = experiment.training, experiment.clients, experiment.federation
+    sync = federation.schedule == "sync"
+    drawn = at_work(federation, len(clients)) if sync else min(federation.buffer, len(clients))
+    slices = [counts(todo, "train", client.id)[1] for client in clients]
+    if method.pooled:
+        drawn, slices = 1, [sum(slices)]
+    steps = sum(steps_per_round(training, count) for count in slices)
+    images = sum(slices) * training.local_epochs * training.patches_per_slice
+    return Load(
+        *network_sizes(method),
+        children=parameter_counts(method.build(experiment.seed)),
+        cost=measure_step(method, training, experiment.data.image_size),
+        drawn=drawn,
+        steps=round(steps * drawn / len(slices)),
+        images=round(images * drawn / len(slices)),
+    )
+
+
+def at_work(federation: Federation, clients: int) -> int:
+    """Return the clients that are drawn for a round, or that train at any time."""
+    return max(1, math.ceil(federation.participation * clients - 1e-9))
+
+
+def method_of(experiment: Experiment) -> Method:
+    """Return the method for the experiment's task, before anything is known of the pixels."""
+    text_encoder = experiment.reports.make().encoder
+    task = Task(
+        image_size=experiment.data.image_size,
+        clients=len(experiment.clients),
+        input_mean=0.0,
+        input_std=1.0,
+        tokens=text_encoder.tokens,
+        dim=text_encoder.dim,
+        embedding_mean=(0.0,) * text_encoder.dim,
+        embedding_std=(1.0,) * text_encoder.dim,
+        backbone=experiment.backbone,
+        optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
+        rounds=experiment.training.rounds,
+    )
+    return get_method(experiment.method.name)(experiment.method.settings, task)
+
+
+def is_pooled(experiment: Experiment) -> bool:
+    """Say whether the method trains on the data of all clients in one place."""
+    return get_method(experiment.method.name).pooled
+
+
+def counts(todo: PreparePlan, split: str, client: str) -> tuple[int, int]:
+    """Return the patients and slices of a file."""
+    shards = todo.files.get((split, client), ())
+    return len(shards), sum(shard.slices for shard in shards)
+
+
+def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:
+    """Return a host's memory for the private states of its clients."""
+    everything = experiment.training.optimizer_state == "persist_all"
+    kept = load.private + (load.shared if everything else 0)
+    return min(12 * kept * clients, 1e6 * experiment.federation.private_memory_mb)
+
+
+def host_bytes(experiment: Experiment, load: Load, clients: float) -> float:
+    """Return the memory of a host with so many clients, on a CPU."""
+    own = HOST_BYTES + 16 * load.parameters + load.cost.activation_bytes
+    return own + _private_bytes(experiment, load, clients)
+
+
+def run_bytes(experiment: Experiment) -> float:
+    """Return the memory of a run in one process on the CPU: an estimate that needs no data."""
+    method = method_of(experiment)
+    cost = measure_step(method, experiment.training, experiment.data.image_size)
+    load = Load(*network_sizes(method), children={}, cost=cost, drawn=0, steps=0, images=0)
+    return host_bytes(experiment, load, len(experiment.clients))
+
+
+def run_seconds(experiment: Experiment) -> float:
+    """Return how long a run trains on this machine with nothing beside it: an estimate."""
+    todo = plan(experiment)
+    return seconds_here(experiment, load_of(experiment, todo, method_of(experiment)))
+
+
+def slots_here(experiment: Experiment) -> int:
+    """Return how many clients this machine trains at once."""
+    return max(1, (os.cpu_count() or 1) // experiment.training.threads)
+
+
+def hosts_here(experiment: Experiment) -> int:
+    """Return how many hosts a run has on this machine."""
+    if is_pooled(experiment):
+        return 1
+    wanted, clients = experiment.federation.clients_per_host, len(experiment.clients)
+    return min(slots_here(experiment), clients) if wanted == "auto" else -(-clients // wanted)
+
+
+def seconds_here(experiment: Experiment, load: Load) -> float:
+    """Return how long a run trains on this machine."""
+    work = experiment.training.rounds * load.steps * load.cost.seconds
+    return work / min(hosts_here(experiment), slots_here(experiment))
+
+
+def need_of(experiment: Experiment, load: Load) -> Need:
+    """Return what a host needs, to be fitted on machine types."""
+    training, wanted = experiment.training, experiment.federation.clients_per_host
+    clients = len(experiment.clients) if wanted == "auto" else wanted
+    return Need(
+        gpu_bytes=CUDA_CONTEXT_BYTES + 16 * load.parameters + load.cost.activation_bytes,
+        host_bytes=HOST_BYTES + _private_bytes(experiment, load, clients),
+        threads=training.threads,
+        flops=training.rounds * load.images * load.cost.image_flops,
+        bf16=training.precision != "fp32",
+    )

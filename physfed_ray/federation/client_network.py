@@ -1,0 +1,115 @@
+"""One copy of the network, on which the clients of a host are at work in turn."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from physfed_ray.data.dataset import whole_batches
+from physfed_ray.data.store import ClientData, concatenate, read_client_data
+from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.orders import ClientTurn
+from physfed_ray.federation.private import PrivateStates, State
+from physfed_ray.federation.spec import Spec
+from physfed_ray.federation.training import autocast, build_network, to_device
+from physfed_ray.rundir.run_directory import RunDirectory, client_file
+
+EVALUATION_BATCH = 8
+
+
+class ClientNetwork:
+    """The network of a host, with the states of its clients and their data.
+
+    Args:
+        spec: The federation.
+        locate: Where this machine keeps a file of ``spec.files``.
+
+    Attributes:
+        module: The network; its tensors are views of ``shared`` and ``private``.
+        optimizer: Over both.
+        states: The clients' private states.
+    """
+
+    def __init__(self, spec: Spec, locate: Callable[[Path], Path] = lambda path: path) -> None:
+        torch.set_num_threads(spec.training.threads)
+        self.spec, self._locate = spec, locate
+        self.module, (self.shared, self.private), self.optimizer = build_network(spec)
+        self.states = PrivateStates(
+            self.shared,
+            self.private,
+            self.optimizer,
+            spec.optimizer_state,
+            spec.private_memory_mb * 1e6,
+        )
+
+    @cached_property
+    def directory(self) -> RunDirectory | None:
+        """The run directory, None when nothing is to be written."""
+        return RunDirectory(self.spec.run_root) if self.spec.run_root else None
+
+    def load(self, vector: np.ndarray, turn: ClientTurn) -> None:
+        """Load the shared vector, and the private state of a client."""
+        self.load_shared(vector)
+        state: State | None = None
+        if turn.private_round > 0:
+            state = self.states.get(turn.client, turn.private_round)
+            if state is None:
+                state = self._read_state(turn)
+                self.states.keep(turn.client, turn.private_round, state)
+        self.states.swap_in(state)
+
+    def _read_state(self, turn: ClientTurn) -> State:
+        name = self.spec.clients[turn.client].id
+        if self.directory is None:
+            raise ValueError(f"the private state of {name} is gone, and no run directory has it")
+        return self.directory.read_tensors(client_file(turn.private_round, name))
+
+    def load_shared(self, vector: np.ndarray) -> None:
+        """Load the shared vector, (shared size,) float32.
+
+        Raises:
+            PhysFedError: The vector has another size.
+        """
+        expected = self.shared.vector.numel()
+        if vector.size != expected:
+            raise PhysFedError(
+                f"the method shares {expected:,} numbers on node {os.uname().nodename} and "
+                f"{vector.size:,} on the parameter server's: every node must run the same version "
+                "of physfed_ray and of the method; mend it and run again with --resume"
+            )
+        self.shared.vector.copy_(from_dlpack(vector))
+
+    def denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
+        """Return denoised images, (N, n, n) float32; ``code`` (code_dim,) replaces that of g."""
+        spec = self.spec
+        self.module.eval()
+        entry = None if code is None else code.to(spec.device)
+        images = []
+        with torch.inference_mode(), autocast(spec):
+            for _, batch in whole_batches(data, EVALUATION_BATCH):
+                output = spec.method.denoise(self.module, to_device(batch, spec.device), entry)
+                images.append(output.float())
+        return torch.cat(images).squeeze(1).clamp(0, 1).cpu().numpy()
+
+    def inspect(self, data: ClientData) -> dict[str, float]:
+        """Return the state of the method's modulation on some of the images."""
+        _, batch = next(iter(whole_batches(data, EVALUATION_BATCH)))
+        with torch.inference_mode():
+            return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
+
+    def data(self, *paths: Path) -> ClientData:
+        """Read prepared files, all as one."""
+        if not paths:
+            raise ValueError("this client has no images of the split asked for")
+        return _read(*(self._locate(path) for path in paths))
+
+
+@lru_cache(maxsize=64)
+def _read(*paths: Path) -> ClientData:
+    parts = [read_client_data(path) for path in paths]
+    return parts[0] if len(parts) == 1 else concatenate(parts)

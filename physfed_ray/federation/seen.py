@@ -1,0 +1,84 @@
+"""Evaluation of the clients of a host on their own images, and on edges under their protocols."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.federation.scoring import edge_scans, score, score_edge
+
+
+class SeenEvaluation:
+    """Evaluates personalised models under the protocols that they were trained on.
+
+    Args:
+        network: The host's.
+    """
+
+    def __init__(self, network: ClientNetwork) -> None:
+        self._network = network
+
+    def evaluate(
+        self,
+        vector: np.ndarray,
+        turn: ClientTurn,
+        split: str,
+        other_code: np.ndarray | None = None,
+        detail: bool = False,
+        pictured: bool = False,
+    ) -> ClientEvaluation:
+        """Evaluate a client's personalised model on its own validation or test images.
+
+        Args:
+            vector: Shared parameters.
+            turn: The client.
+            split: "validation" or "test".
+            other_code: Protocol code (code_dim,) to use instead of the client's own.
+            detail: Also score the undenoised input (names with ``input/``), and score with the
+                optional metrics.
+            pictured: Also return the images of one slice.
+        """
+        self._network.load(vector, turn)
+        path: Path | None = getattr(self._network.spec.files[turn.client], split)
+        data = self._network.data(*([path] if path else []))
+        denoised = self._network.denoise(
+            data, None if other_code is None else torch.tensor(other_code)
+        )
+        scores = score(self._network.spec, denoised, data, optional=detail)
+        examples = {}
+        if detail:
+            low = np.asarray(data.low)
+            before = score(self._network.spec, low, data, optional=detail)
+            scores |= {f"input/{name}": values for name, values in before.items()}
+        if pictured:
+            middle = len(data.low) // 2
+            examples = {
+                "low": np.asarray(data.low)[middle],
+                "full": np.asarray(data.full)[middle],
+                "denoised": denoised[middle],
+            }
+        return ClientEvaluation(
+            list(data.patient),
+            [int(s) for s in data.slice],
+            scores,
+            examples,
+            self._network.inspect(data),
+        )
+
+    def sharpness(self, vector: np.ndarray, turn: ClientTurn) -> Scores:
+        """Measure what a client's model does to edges, on phantoms scanned under its protocol.
+
+        Returns:
+            Each sharpness, (1,), and with ``input/`` in front that of the undenoised scans.
+        """
+        self._network.load(vector, turn)
+        path = self._network.spec.files[turn.client].test
+        data = self._network.data(*([path] if path else []))
+        scores: Scores = {}
+        for edge, scans in edge_scans(self._network.spec, turn.client, data):
+            scores |= score_edge(
+                self._network.spec, edge, self._network.denoise(scans, None), scans
+            )
+        return scores

@@ -1,0 +1,118 @@
+"""What a host does for unseen protocols: encode, decode, denoise, serve, score."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from physfed_ray.data.dataset import whole_batches
+from physfed_ray.federation.client_network import EVALUATION_BATCH, ClientNetwork
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.federation.scoring import score
+from physfed_ray.federation.training import autocast, to_device
+from physfed_ray.federation.tree import Node, TreeSum
+
+
+class UnseenService:
+    """Serves protocols that no client trained on.
+
+    Args:
+        network: The host's.
+    """
+
+    def __init__(self, network: ClientNetwork) -> None:
+        self._network = network
+
+    def features(
+        self, vector: np.ndarray, unseen: int, code: np.ndarray, start: int
+    ) -> tuple[np.ndarray, ...]:
+        """Compute the modulated features of a batch of an unseen protocol's images.
+
+        Only shared parameters are used: this is what the unseen scanner itself can do.
+
+        Args:
+            vector: Shared parameters.
+            unseen: Index of the unseen protocol.
+            code: Codebook entry to modulate with, (code_dim,).
+            start: First slice of the batch of ``EVALUATION_BATCH``.
+        """
+        self._network.load_shared(vector)
+        self._network.module.eval()
+        data = self._network.data(self._network.spec.unseen[unseen].test)
+        entry = torch.tensor(code, device=self._network.spec.device)
+        with torch.inference_mode(), autocast(self._network.spec):
+            batches = whole_batches(data, EVALUATION_BATCH)
+            _, batch = next(islice(batches, start // EVALUATION_BATCH, None))
+            features = self._network.spec.method.features(
+                self._network.module, to_device(batch, self._network.spec.device), entry
+            )
+        return tuple(f.float().cpu().numpy() for f in features)
+
+    def decode(
+        self, vector: np.ndarray, turn: ClientTurn, features: tuple[np.ndarray, ...]
+    ) -> np.ndarray:
+        """Decode features with a client's private decoder, which does not leave its host.
+
+        Returns:
+            Denoised images, (B, n, n) float32.
+        """
+        self._network.load(vector, turn)
+        self._network.module.eval()
+        with torch.inference_mode(), autocast(self._network.spec):
+            tensors = tuple(from_dlpack(f).to(self._network.spec.device) for f in features)
+            images = self._network.spec.method.decode(self._network.module, tensors).float()
+        return images.squeeze(1).clamp(0, 1).cpu().numpy()
+
+    def denoise(self, vector: np.ndarray, unseen: int) -> np.ndarray:
+        """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""
+        self._network.load_shared(vector)
+        return self._network.denoise(
+            self._network.data(self._network.spec.unseen[unseen].test), None
+        )
+
+    def serve(
+        self, vector: np.ndarray, turns: Sequence[ClientTurn], unseen: int
+    ) -> tuple[dict[int, Scores], dict[Node, np.ndarray | None]]:
+        """Denoise an unseen protocol's images with each client's whole local model.
+
+        Returns:
+            Per client the scores, and the pieces of the tree sum of the denoised images.
+        """
+        data = self._network.data(self._network.spec.unseen[unseen].test)
+        scores: dict[int, Scores] = {}
+        tree = TreeSum()
+        for turn in turns:
+            self._network.load(vector, turn)
+            g = np.asarray(self._network.spec.clients[turn.client].g, np.float32)
+            denoised = self._network.denoise(replace(data, g=g), None)
+            scores[turn.client] = score(self._network.spec, denoised, data, optional=True)
+            tree.add(turn.client, torch.from_numpy(denoised))
+        return scores, {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
+
+    def score(
+        self, unseen: int, denoised: np.ndarray | None, detail: bool = False
+    ) -> ClientEvaluation:
+        """Score denoised images of an unseen protocol; None scores the input itself.
+
+        Args:
+            unseen: Index of the unseen protocol.
+            denoised: (N, n, n) float32, or None.
+            detail: Return examples, and score with the optional metrics.
+        """
+        data = self._network.data(self._network.spec.unseen[unseen].test)
+        images = np.asarray(data.low) if denoised is None else denoised
+        middle = len(images) // 2
+        examples = {"denoised": images[middle]} if detail and denoised is not None else {}
+        if detail:
+            examples["low"] = np.asarray(data.low)[middle]
+            examples["full"] = np.asarray(data.full)[middle]
+        return ClientEvaluation(
+            list(data.patient),
+            [int(s) for s in data.slice],
+            score(self._network.spec, images, data, optional=detail),
+            examples,
+            {},
+        )

@@ -1,0 +1,202 @@
+"""The tables of a comparison: scores with seeds, and the paper's beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from physfed_ray.results.ablation import complete
+from physfed_ray.results.groups import KINDS, Group
+from physfed_ray.results.paper import TABLE_UNSEEN, TABLES_SEEN, paper_tables
+from physfed_ray.results.run_tables import (
+    EDGE_UNITS,
+    EDGES,
+    UNITS,
+    client_key,
+    edge_table,
+    headings,
+    optional_columns,
+    policy_label,
+    row_of,
+)
+from physfed_ray.results.runs import ClientEntry, RunResults
+from physfed_ray.results.tables import (
+    Column,
+    ScoreTable,
+    TableRow,
+    nan_mean,
+)
+from physfed_ray.rundir.long_table import LongTable
+
+Classical = Mapping[str, Mapping[int, LongTable]]
+
+
+Scope = Literal["seen", "unseen", "unseen as in the paper"]
+"""The clients' own protocols; unseen ones under every policy, or under that of the paper alone."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One way of denoising: a method, and for unseen protocols a policy, else ""."""
+
+    label: str
+    policy: str
+    group: Group
+
+    @property
+    def split(self) -> str:
+        """Where its scores are kept."""
+        return f"unseen/{self.policy}" if self.policy else "test"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it competes: bounds do not."""
+        return self.policy != "oracle" and self.group.kind != "bound"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a page compares.
+
+    Attributes:
+        groups: The methods.
+        classical: Rows of ``classical.parquet`` by title and seed.
+        paper: Whether the paper's own numbers stand beside.
+    """
+
+    groups: Sequence[Group]
+    classical: Classical
+    paper: bool = False
+
+    @property
+    def first(self) -> RunResults:
+        """A run to read from what all runs share."""
+        return self.groups[0].runs[0]
+
+    def by_backbone(self) -> dict[str, "Comparison"]:
+        """Return one comparison for each imaging network, by the network's name."""
+        names = dict.fromkeys(group.backbone for group in self.groups)
+        return {
+            name: replace(self, groups=[g for g in self.groups if g.backbone == name])
+            for name in names
+        }
+
+    @property
+    def inputs(self) -> list[RunResults]:
+        """One run a seed: the input is the same for all methods."""
+        by_seed = {run.seed: run for group in reversed(self.groups) for run in group.runs}
+        return [by_seed[seed] for seed in sorted(by_seed)]
+
+    def served(self, scope: Scope = "unseen") -> list[Served]:
+        """Return every way of denoising a scope, by method and policy."""
+        if scope == "seen":
+            return [Served(group.label, "", group) for group in self.groups]
+        return [
+            Served(policy_label(group.label, policy), policy, group)
+            for group in self.groups
+            for policy in group.runs[0].policies
+            if scope == "unseen" or policy == _policy_of_the_paper(group)
+        ]
+
+
+def scores(comparison: Comparison, scope: Scope, columns: Sequence[Column]) -> ScoreTable:
+    """Return the scores of a scope: the input, classical denoisers, and every method."""
+    run, unseen = comparison.first, scope != "seen"
+    entries, word = (run.unseen, "Unseen") if unseen else (run.clients, "Client")
+    before, classical = ("unseen/input", "unseen/classical") if unseen else ("test/input", "test")
+    ids = [entry.id for entry in entries]
+    rows = [row_of("Input", comparison.inputs, before, ids, columns)]
+    rows += _classical_rows(comparison, classical, ids, columns)
+    for served in comparison.served(scope):
+        group = served.group
+        row = row_of(served.label, group.runs, served.split, ids, columns, ranked=served.ranked)
+        quoted = _quoted(comparison, served, entries, columns)
+        rows.append(replace(row, group=KINDS[group.kind], quoted=quoted))
+    caption = f"{UNITS}{client_key(entries, '; ')}."
+    return ScoreTable(caption, headings(entries, word), tuple(columns), tuple(rows))
+
+
+def _quoted(
+    comparison: Comparison,
+    served: Served,
+    entries: Sequence[ClientEntry],
+    columns: Sequence[Column],
+) -> NDArray[np.float64] | None:
+    """Return what the paper printed for a row, None where there is nothing or nobody asks."""
+    group, unseen = served.group, bool(served.policy)
+    table = table_of_the_paper(group.backbone, unseen=unseen)
+    if not comparison.paper or table is None or not complete(group):
+        return None
+    if unseen and served.policy != _policy_of_the_paper(group):
+        return None
+    metrics = [column.metric for column in columns]
+    found = paper_tables().quotes(table, group.method, entries, metrics, unseen=unseen)
+    return found if np.isfinite(found).any() else None
+
+
+def table_of_the_paper(backbone: str, *, unseen: bool) -> int | None:
+    """Return which of the paper's tables speaks of a backbone, None where none does.
+
+    Its table of unseen protocols names no backbone: it is taken for the network of table 1.
+    """
+    seen_in = TABLES_SEEN.get(backbone)
+    if unseen:
+        return TABLE_UNSEEN if seen_in == min(TABLES_SEEN.values()) else None
+    return seen_in
+
+
+def _policy_of_the_paper(group: Group) -> str:
+    """Return how the paper served unseen protocols with a method."""
+    if group.method == "scan_physfed":
+        return "pvqs"
+    return "mean_of_scores" if group.kind == "personalised" else "shared"
+
+
+def edges(comparison: Comparison) -> ScoreTable | None:
+    """Return the sharpness of edges, None where no run measured it."""
+    run = comparison.first
+    if all(edge_table(run) is None for group in comparison.groups for run in group.runs):
+        return None
+    clients = [c.id for c in run.clients]
+    rows = [row_of("Input", comparison.inputs, "edge/input", clients, EDGES)]
+    for served in comparison.served("seen"):
+        group = served.group
+        row = row_of(served.label, group.runs, "edge", clients, EDGES, ranked=served.ranked)
+        rows.append(replace(row, group=KINDS[group.kind]))
+    return ScoreTable(EDGE_UNITS, headings(run.clients, "Client"), EDGES, tuple(rows))
+
+
+def averages(table: ScoreTable) -> ScoreTable:
+    """Return a table's averages over clients alone, every column with its spread over seeds."""
+    rows = tuple(
+        replace(row, values=nan_mean(row.values, 1)[:, None], quoted=None) for row in table.rows
+    )
+    units = table.caption.split(";")[0]  # what follows says which client has which number
+    return ScoreTable(f"{units.rstrip('.')}.", ("",), table.columns, rows, average=False)
+
+
+def window_columns(run: RunResults) -> list[Column]:
+    """Return the columns of the clinical windows, the RMSE, and optional metrics."""
+    columns = [Column("rmse_hu", "RMSE (HU)", 1.0, 1, higher_is_better=False)]
+    for metric in run.slices.distinct("metric"):
+        base = str(metric).split("[")[0]
+        if "[" in str(metric) and base in ("psnr", "ssim"):
+            scale = 100.0 if base == "ssim" else 1.0
+            columns.append(Column(str(metric), f"{base.upper()} {str(metric)[len(base) :]}", scale))
+    return [*columns, *optional_columns(run)]
+
+
+def _classical_rows(
+    comparison: Comparison, split: str, clients: Sequence[str], columns: Sequence[Column]
+) -> list[TableRow]:
+    rows = []
+    for title, by_seed in comparison.classical.items():
+        values = np.full((len(by_seed), len(clients), len(columns)), np.nan)
+        for s, seed in enumerate(sorted(by_seed)):
+            for m, column in enumerate(columns):
+                found = by_seed[seed].where(split=split, metric=column.metric).means("client")
+                values[s, :, m] = [found.get(client, np.nan) for client in clients]
+        rows.append(TableRow(title, values, seeds=tuple(sorted(by_seed))))
+    return rows

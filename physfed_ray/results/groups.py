@@ -1,0 +1,219 @@
+"""Sort runs into methods and seeds, and refuse to mix what cannot be compared."""
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.registry import BACKBONES
+from physfed_ray.results.classical import CLASSICAL_FILE
+from physfed_ray.results.runs import RunResults
+from physfed_ray.rundir.long_table import LongTable
+
+KINDS = {
+    "generic": "Generic FL methods",
+    "personalised": "Personalised FL methods",
+    "bound": "Bounds",
+}
+SETTINGS_SPELT_OUT = 2  # of more that differ, a label names those that are not the default
+_SETTINGS = ("method", "backbone", "training", "federation", "reports")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: The method's title, with what tells it from other groups of the same method.
+        runs: One a seed, in the order of the seeds.
+    """
+
+    label: str
+    runs: tuple[RunResults, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds."""
+        return [run.seed for run in self.runs]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Everything but data, clients and seed, by dotted key."""
+        return _settings(self.runs[0])
+
+    @property
+    def kind(self) -> str:
+        """Its part of the tables: "generic", "personalised" or "bound"."""
+        kind = str(self.runs[0].summary.get("group"))
+        return kind if kind in KINDS else "personalised"
+
+    @property
+    def method(self) -> str:
+        """The method's name in the registry."""
+        return str(self.runs[0].experiment["method"]["name"])
+
+    @property
+    def backbone(self) -> str:
+        """The imaging network's name in the registry."""
+        return str(self.runs[0].experiment.get("backbone", {}).get("name", "red_cnn"))
+
+
+def group_runs(runs: Sequence[RunResults], *, force: bool = False) -> list[Group]:
+    """Group runs by method and settings.
+
+    Args:
+        runs: Finished runs.
+        force: Compare runs of different data all the same.
+
+    Returns:
+        Generic methods first, then personalised ones and bounds, in the order of the registry,
+        which is that of the paper; methods that are not registered come last by title.
+
+    Raises:
+        PhysFedError: A run did not finish, was on other data, or is there twice.
+    """
+    for run in runs:
+        if not run.finished:
+            raise PhysFedError(
+                f"{run.directory.root} has not finished; resume it with --resume or leave it out"
+            )
+    if not force:
+        _check_same_data(runs)
+    found: dict[str, list[RunResults]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(_settings(run), sort_keys=True), []).append(run)
+    groups = [_group(members) for members in found.values()]
+    groups.sort(key=_place)
+    return [Group(label, g.runs) for label, g in zip(_labels(groups), groups, strict=True)]
+
+
+def classical_runs(runs: Sequence[RunResults]) -> dict[str, dict[int, LongTable]]:
+    """Return the scores of classical denoisers kept in run directories: title -> seed -> rows."""
+    found: dict[str, dict[int, LongTable]] = {}
+    for run in runs:
+        if not run.directory.exists(CLASSICAL_FILE):
+            continue
+        table = LongTable.from_parquet(run.directory.read(CLASSICAL_FILE))
+        for title in table.distinct("method"):
+            found.setdefault(str(title), {}).setdefault(run.seed, table.where(method=title))
+    return found
+
+
+def _group(members: Sequence[RunResults]) -> Group:
+    by_seed: dict[int, RunResults] = {}
+    for run in members:
+        if run.seed in by_seed:
+            raise PhysFedError(
+                f"{by_seed[run.seed].directory.root} and {run.directory.root} are the same method, "
+                f"settings and seed ({run.seed}); leave one out"
+            )
+        by_seed[run.seed] = run
+    return Group(members[0].title, tuple(by_seed[seed] for seed in sorted(by_seed)))
+
+
+def backbone_title(name: str) -> str:
+    """Return a backbone's name as its paper writes it."""
+    return BACKBONES[name].title.split(" (")[0] if name in BACKBONES else name
+
+
+def _place(group: Group) -> tuple[int, int, str, str]:
+    registered = list(METHODS)
+    rank = registered.index(group.method) if group.method in METHODS else len(registered)
+    return list(KINDS).index(group.kind), rank, group.runs[0].title, str(group.settings)
+
+
+def _settings(run: RunResults) -> dict[str, str]:
+    return {
+        key: value
+        for part in _SETTINGS
+        for key, value in flatten(run.experiment.get(part, {}), part)
+    }
+
+
+def _labels(groups: Sequence[Group]) -> list[str]:
+    """Add to each title the settings in which the groups of that title on one backbone differ."""
+    labels = []
+    for group in groups:
+        rivals = [
+            g.settings for g in groups if (g.label, g.backbone) == (group.label, group.backbone)
+        ]
+        keys = dict.fromkeys(key for settings in rivals for key in settings)
+        differing = [k for k in keys if len({settings.get(k) for settings in rivals}) > 1]
+        if len(differing) > SETTINGS_SPELT_OUT:
+            usual = _defaults(group.method)
+            differing = [k for k in differing if group.settings.get(k) != usual.get(k)]
+        words = [
+            group.settings.get(key, "–")
+            if key == "method.variant"
+            else f"{key.rsplit('.', 1)[-1]} {group.settings.get(key, '–')}"
+            for key in sorted(differing, key=lambda key: key != "method.variant")
+        ]
+        labels.append(f"{group.label} ({', '.join(words)})" if words else group.label)
+    return labels
+
+
+def _defaults(method: str) -> dict[str, str]:
+    """Return a method's own settings where they are not set, as they are printed."""
+    if method not in METHODS:
+        return {}
+    fields = METHODS[method].Settings.model_fields
+    return dict(flatten({name: field.default for name, field in fields.items()}, "method"))
+
+
+def _check_same_data(runs: Sequence[RunResults]) -> None:
+    first = _data_key(runs[0])
+    for run in runs[1:]:
+        other = _data_key(run)
+        for name, value in first.items():
+            if other.get(name) != value:
+                raise PhysFedError(
+                    f"{runs[0].directory.root} and {run.directory.root} differ in {name} "
+                    f"({_short(value)} and {_short(other.get(name))}); compare runs of the same "
+                    "data, or pass force to compare them all the same"
+                )
+
+
+def _short(value: object) -> str:
+    return textwrap.shorten(str(value), 80, placeholder=" ...")
+
+
+def _data_key(run: RunResults) -> Mapping[str, Any]:
+    """Return what must be equal: data without places on a disk, and the protocols."""
+    key = {}
+    for name, value in flatten(run.experiment.get("data", {}), "data"):
+        if name == "data.cache":
+            continue
+        key[name] = PurePath(value).name if name == "data.source.dicom" else value
+    for part in ("clients", "unseen"):
+        entries = run.experiment.get(part, ())
+        key[part] = "; ".join(
+            f"{e['id']}: {' '.join(f'{v:g}' for v in e['protocol'].values())}" for e in entries
+        )
+    return key
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Turn nested mappings into dotted keys and printable values."""
+    if isinstance(value, Mapping):
+        return [
+            entry
+            for key, inner in value.items()
+            for entry in flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list | tuple):
+        if any(isinstance(item, Mapping) for item in value):
+            return [e for k, item in enumerate(value) for e in flatten(item, f"{prefix}.{k + 1}")]
+        return [(prefix, ", ".join(_word(item) for item in value) or "–")]
+    return [(prefix, _word(value))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,300 @@
+"""Read a run directory, also that of a run that was interrupted."""
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.errors import PhysFedError
+from physfed_ray.rundir.long_table import METRICS_FILE, SLICE_COLUMNS, SLICES_FILE, LongTable
+from physfed_ray.rundir.run_directory import RunDirectory
+
+POLICIES: Mapping[str, tuple[str, str]] = {
+    "shared": ("", "the one shared network"),
+    "mean_of_scores": (
+        "mean of local models",
+        "the scores of all clients' models, averaged (the paper's baseline)",
+    ),
+    "nearest_protocol": ("nearest protocol", "the model of the client whose g is nearest"),
+    "ensemble": ("ensemble", "the output images of all clients' models, averaged"),
+    "pvqs": ("PVQS", "the codebook's nearest code, decoded on its client's host"),
+    "oracle": ("oracle", "the best client's model, chosen with the answer at hand: a bound"),
+}
+
+
+Curve = tuple[Sequence[int], Sequence[float]]
+"""Rounds and values."""
+Curves = Mapping[str, Curve]
+
+
+@dataclass(frozen=True)
+class ClientEntry:
+    """A client or an unseen protocol, as the report names it.
+
+    Attributes:
+        id: Its name in logs and files.
+        protocol: The seven numbers by name.
+        patients: Number of patients, None where the run does not say.
+        slices: Number of slices, likewise.
+        host: Index of its host, likewise.
+        route: For an unseen protocol, the client PVQS chose and the cosine of the codes.
+        nearest: For an unseen protocol, the client whose g is nearest.
+    """
+
+    id: str
+    protocol: Mapping[str, float]
+    patients: int | None = None
+    slices: int | None = None
+    host: int | None = None
+    route: tuple[str, float] | None = None
+    nearest: str | None = None
+
+    @property
+    def preset(self) -> str | None:
+        """Name of the preset with these seven numbers, None when there is none."""
+        for name, preset in PRESETS.items():
+            if all(getattr(preset, key) == value for key, value in self.protocol.items()):
+                return name
+        return None
+
+    @property
+    def label(self) -> str:
+        """The id, with the preset's name where that says more."""
+        preset = self.preset
+        return self.id if preset in (None, self.id) else f"{self.id} ({preset})"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One slice before and after, (n, n) float32 in [0, 1] of the window.
+
+    Attributes:
+        low: Low dose.
+        full: Full dose.
+        denoised: Result by serving policy; the key is "" for a client's own model.
+    """
+
+    low: NDArray[np.float32]
+    full: NDArray[np.float32]
+    denoised: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What a run directory holds; parts that an interrupted run lacks are empty.
+
+    Attributes:
+        directory: Where it lies.
+        experiment: The resolved experiment file.
+        summary: ``summary.json``, {} when the run did not finish.
+        metrics: Rows of round, client, split, metric, value.
+        slices: Rows of client, split, patient, slice, metric, value.
+        arrays: Example images by ``split/client/kind``.
+        codebook: Client ids and their codes (K, code_dim), None without a codebook.
+        missing: Round, client and reason, for every client that was missing.
+    """
+
+    directory: RunDirectory
+    experiment: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    metrics: LongTable
+    slices: LongTable
+    arrays: Mapping[str, NDArray[np.float32]]
+    codebook: tuple[list[str], NDArray[np.float32]] | None
+    missing: tuple[tuple[int, str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the directory."""
+        return self.directory.root.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def title(self) -> str:
+        """The method's name as its paper writes it."""
+        return str(self.summary.get("title") or self.experiment["method"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return int(self.experiment.get("seed", 1))
+
+    @property
+    def window_hu(self) -> tuple[float, float]:
+        """HU that 0 and 1 stand for."""
+        low, high = self.experiment["data"].get("window_hu", (-1000.0, 2000.0))
+        return float(low), float(high)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final evaluation is there."""
+        return bool(self.summary) and len(self.slices) > 0
+
+    @property
+    def rounds(self) -> int:
+        """Last completed round."""
+        return max(self.metrics.column("round"), default=0)
+
+    @cached_property
+    def clients(self) -> tuple[ClientEntry, ...]:
+        """The training clients in the experiment's order."""
+        return tuple(_entries(self.summary.get("clients") or self.experiment.get("clients", ())))
+
+    @cached_property
+    def unseen(self) -> tuple[ClientEntry, ...]:
+        """The unseen protocols in the experiment's order."""
+        return tuple(_entries(self.summary.get("unseen") or self.experiment.get("unseen", ())))
+
+    @cached_property
+    def policies(self) -> list[str]:
+        """Serving policies with results on unseen protocols, in the order of the tables."""
+        splits = {str(s) for s in self.slices.distinct("split")}
+        return [p for p in POLICIES if f"unseen/{p}" in splits]
+
+    def client_means(self, split: str, metric: str) -> dict[str, float]:
+        """Return each client's mean over slices, or its last recorded value without slices.
+
+        Args:
+            split: Such as "test", "test/input" or "unseen/pvqs".
+            metric: Such as "psnr" or "ssim_body".
+        """
+        found = self.slices.where(split=split, metric=metric)
+        if len(found):
+            return found.means("client")
+        recorded = self.metrics.where(split=split, metric=metric)
+        if not len(recorded):
+            return {}
+        last = max(recorded.column("round"))
+        return recorded.where(round=last).means("client")
+
+    def curve(self, split: str, metric: str) -> dict[str, tuple[list[int], list[float]]]:
+        """Return each client's rounds and values of a metric, in order."""
+        rows = self.metrics.where(split=split, metric=metric)
+        curves: dict[str, tuple[list[int], list[float]]] = {}
+        for client in rows.distinct("client"):
+            of_client = rows.where(client=client)
+            rounds, values = of_client.column("round"), of_client.column("value")
+            order = np.argsort(rounds, kind="stable")
+            curves[client] = [rounds[k] for k in order], [values[k] for k in order]
+        return curves
+
+    def example(self, split: str, client: str) -> Example | None:
+        """Return the example images of a client ("test") or an unseen protocol ("unseen")."""
+        images: dict[str, NDArray[np.float32]] = {}
+        denoised: dict[str, NDArray[np.float32]] = {}
+        for key, image in self.arrays.items():
+            part, owner, kind = key.rsplit("/", 2)
+            root, _, policy = part.partition("/")
+            if root != split or owner != client:
+                continue
+            if kind == "denoised":
+                denoised[policy] = image
+            else:
+                images.setdefault(kind, image)
+        if not {"low", "full"} <= set(images):
+            return None
+        return Example(images["low"], images["full"], denoised)
+
+
+def load_run(root: str | Path) -> RunResults:
+    """Read a run directory.
+
+    Args:
+        root: Local path or fsspec URL.
+
+    Raises:
+        PhysFedError: There is no run, or no round of it was completed.
+    """
+    directory = RunDirectory(root)
+    if not directory.exists("experiment.yaml"):
+        raise PhysFedError(
+            f"{root} is not a run directory (it has no experiment.yaml); "
+            "give the folder that `physfed run` printed"
+        )
+    metrics = directory.read_table(METRICS_FILE)
+    if not len(metrics):
+        raise PhysFedError(
+            f"{root} holds no completed round yet; let the run go on, or resume it with --resume"
+        )
+    summary = json.loads(directory.read("summary.json")) if directory.exists("summary.json") else {}
+    return RunResults(
+        directory,
+        yaml.safe_load(directory.read("experiment.yaml")),
+        summary,
+        metrics,
+        directory.read_table(SLICES_FILE, SLICE_COLUMNS),
+        _arrays(directory, "examples.npz"),
+        _codebook(directory),
+        tuple(_missing(directory)),
+    )
+
+
+def _arrays(directory: RunDirectory, name: str) -> dict[str, NDArray[Any]]:
+    if not directory.exists(name):
+        return {}
+    with np.load(io.BytesIO(directory.read(name)), allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _codebook(directory: RunDirectory) -> tuple[list[str], NDArray[np.float32]] | None:
+    arrays = _arrays(directory, "codebook.npz")
+    if not arrays:
+        return None
+    return [str(client) for client in arrays["clients"]], arrays["codes"]
+
+
+def _missing(directory: RunDirectory) -> Iterable[tuple[int, str, str]]:
+    """Yield round, client and reason from the log's round events; other lines are skipped."""
+    if not directory.exists("run.log"):
+        return
+    for line in directory.read("run.log").decode(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("missing"), dict):
+            for client, reason in entry["missing"].items():
+                yield int(entry.get("round", 0)), str(client), str(reason)
+
+
+def _entries(items: Iterable[Mapping[str, Any]]) -> Iterable[ClientEntry]:
+    for item in items:
+        route = item.get("route")
+        yield ClientEntry(
+            str(item["id"]),
+            item["protocol"],
+            item.get("patients") if isinstance(item.get("patients"), int) else None,
+            item.get("slices"),
+            item.get("host"),
+            (str(route["client"]), float(route["cosine"])) if route else None,
+            item.get("nearest"),
+        )
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """Return the mean of the values that are finite, NaN when there is none."""
+    kept = [v for v in values if math.isfinite(v)]
+    return sum(kept) / len(kept) if kept else math.nan
+
+
+def mean_curve(curves: Curves) -> tuple[list[int], list[float]]:
+    """Return the mean over clients for every round that any client has."""
+    numbers, found = by_round(curves)
+    return numbers, [finite_mean(values) for values in found]
+
+
+def by_round(curves: Curves) -> tuple[list[int], list[list[float]]]:
+    """Return every round that any client has, and the values of the clients that have it."""
+    by_round: dict[int, list[float]] = {}
+    for rounds, values in curves.values():
+        for number, value in zip(rounds, values, strict=True):
+            by_round.setdefault(number, []).append(value)
+    return sorted(by_round), [by_round[number] for number in sorted(by_round)]

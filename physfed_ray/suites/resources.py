@@ -1,0 +1,86 @@
+"""How many runs of a suite a machine carries, and that nobody else runs the same ones."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from physfed_ray.cost.estimate import run_bytes
+from physfed_ray.errors import PhysFedError
+from physfed_ray.suites.suite import Variant
+
+Place = Literal["ray", "inline"]
+
+
+def side_by_side(
+    variants: Sequence[Variant], jobs: int | None, runtime: Place, address: str | None
+) -> int:
+    """Return how many runs go side by side.
+
+    Where nobody says: as many as this machine has cores and memory for, one on a GPU, and one on
+    Ray, where a run spreads over the whole cluster by itself.
+
+    Args:
+        variants: Those of which something is left to do.
+        jobs: What the user wants; None: nothing.
+        runtime: "ray" or "inline".
+        address: Ray cluster to join.
+
+    Raises:
+        PhysFedError: Several runs would each start a Ray of their own.
+    """
+    if runtime == "ray":
+        joined = address is not None or "RAY_ADDRESS" in os.environ
+        if jobs is not None and jobs > 1 and not joined:
+            raise PhysFedError(
+                f"--jobs {jobs} would start Ray {jobs} times on this machine, each with all of its "
+                "cores: give the --address of one cluster, or --runtime inline"
+            )
+        return jobs or 1
+    if jobs is not None:
+        return jobs
+    if not variants or torch.cuda.is_available():
+        return 1
+    experiments = [variant.runs[0].experiment for variant in variants]
+    threads = max(experiment.training.threads for experiment in experiments)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    by_cores, free = (cores or 1) // threads, _free_bytes()
+    if by_cores <= 1 or free is None:
+        return max(1, by_cores)
+    largest = max(map(run_bytes, experiments))
+    return max(1, min(by_cores, int(free / largest)))
+
+
+def _free_bytes() -> int | None:
+    """Return the memory that this machine can give, None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """Hold a local suite's lock, so that no second process runs the same runs.
+
+    Raises:
+        PhysFedError: Another process holds it.
+    """
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PhysFedError(
+                f"another `physfed` is at work in {folder}: wait for it, or choose another --out"
+            ) from None
+        yield

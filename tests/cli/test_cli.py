@@ -1,0 +1,162 @@
+"""The command line as a user meets it: help, one-line errors, exit statuses."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from physfed_ray.cli import main
+from physfed_ray.cli.parser import make_parser
+
+COMMANDS = (
+    "run",
+    "reports",
+    "submit",
+    "jobs",
+    "prepare",
+    "report",
+    "compare",
+    "protocols",
+    "methods",
+    "describe",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert f"  physfed {command}" in text.split("examples:")[1]
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(f"\n    {command}" in listed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_help_are_valid_command_lines(command: str, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert examples
+    for line in examples:
+        make_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_help_and_protocols_import_neither_torch_nor_ray():
+    code = (
+        "import sys; from physfed_ray.cli import main; main(['protocols']); "
+        "sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_protocols_prints_the_paper_s_table(capsys):
+    assert main(["protocols", "paper-2"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "paper-2" in line)
+    assert row.split() == ["paper-2", "128", "768", "0.78", "0.58", "350", "300", "1e6"]
+
+
+def test_methods_prints_names_papers_and_settings(capsys):
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    for words in ("local", "fedavg", "fedper", "scan_physfed", "Yang et al. 2025", "tau"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "nowhere.yaml"],
+        ["submit", "nowhere.yaml"],
+        ["jobs", "--address", "http://127.0.0.1:1"],
+        ["prepare", "nowhere.yaml"],
+        ["describe", "nowhere.yaml"],
+        ["report", "nowhere"],
+        ["compare", "nowhere"],
+        ["protocols", "papier-*"],
+    ],
+)
+def test_a_user_s_mistake_is_one_line_and_status_2(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("physfed: error: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("name: [", "this is not valid YAML"),
+        ("name: a\ndata: {source: {dicom: ct}}\nclients: paper-1\nmethod: {name: fedavg}\n",
+         "data.source.dicom is a path relative to the file"),
+    ],
+)  # fmt: skip
+def test_submit_finds_mistakes_before_it_looks_for_the_cluster(content, problem, capsys, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    nowhere = ["--address", "http://127.0.0.1:1"]
+    assert main(["submit", str(path), *nowhere]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def physfed(*arguments: str | Path) -> list[str]:
+    code = "import sys; from physfed_ray.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def heed_ctrl_c() -> None:
+    """Undo that a suite started in the background ignores SIGINT, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
+    experiment = tmp_path / "my own.yaml"
+    experiment.write_text(
+        "name: small\n"
+        "data: {source: {phantom: {patients: 4, slices: 1}}, test_patients: 1, image_size: 32,\n"
+        "  cache: cache, validation_patients: 1}\n"
+        "clients: 'paper-[12]'\n"
+        "backbone: {channels: 4}\n"
+        "method: {name: fedper}\n"
+        "training: {rounds: 150, batch_size: 2, evaluate_every: 150}\n"
+    )
+    arguments = ["run", experiment, "--out", tmp_path / "run", "--runtime", "inline"]
+    with subprocess.Popen(
+        physfed(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("round 3/150") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    advice = errors.strip().splitlines()[-1]
+    assert advice.startswith("physfed: stopped; to go on: physfed run ")
+    assert advice.endswith(" --resume")
+
+    again = subprocess.run(
+        physfed(*arguments), capture_output=True, text=True, check=False
+    )  # without --resume
+    assert again.returncode == 2
+    assert "add --resume" in again.stderr
+
+    words = shlex.split(advice.split("to go on: physfed ")[1])
+    finished = subprocess.run(physfed(*words), capture_output=True, text=True, check=True)
+    assert "round 150/150" in finished.stdout
+    assert "round 2/150" not in finished.stdout
+    assert f"report: {tmp_path}/run/report.html" in finished.stdout

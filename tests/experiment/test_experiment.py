@@ -1,0 +1,261 @@
+"""The schema: what is read, what is refused and in which words; no key is undocumented."""
+
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from physfed_ray.ct.protocol import PRESETS, Protocol
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.generate import Generate
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.suites.suite import is_suite, load_suite
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not path.stem.startswith("sweep_")]
+"""All but the sweeps, which have tests of their own."""
+SMALLEST = """
+name: small
+data: {source: {phantom: {patients: 4, slices: 2}}}
+clients: "paper-[12]"
+method: {name: fedavg}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALLEST)
+    return path
+
+
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) is not None or isinstance(annotation, types.UnionType):
+        for argument in typing.get_args(annotation):
+            yield from models_in(argument)
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    """Yield the dotted path of every key below a model, and its description."""
+    for name, field in model.model_fields.items():
+        nested = list(models_in(field.annotation))
+        if name != "settings":
+            yield f"{prefix}{name}", field.description
+        for inner in nested:
+            yield from keys_of(inner, f"{prefix}{name}.")
+
+
+def indented_keys(text: str) -> set[str]:
+    """Return the dotted paths of a commented YAML file, keys that are commented out included."""
+    found, stack = set(), []
+    for line in text.splitlines():
+        match = re.match(r"^(\s*)(?:# )?(?:- )?([a-z_]+):(?:\s|$)", line)
+        if not match:
+            continue
+        depth = match.start(2) - (2 if "# " in line[: match.start(2)] else 0)
+        stack = [entry for entry in stack if entry[0] < depth]
+        stack.append((depth, match.group(2)))
+        found.add(".".join(name for _, name in stack))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_experiment_of_the_project_loads(path: Path):
+    assert load_suite(path).runs if is_suite(path) else load_experiment(path).clients
+
+
+def test_template_shows_every_key_of_the_schema():
+    shown = indented_keys((EXPERIMENTS / "template.yaml").read_text())
+    expected = {path for path, _ in keys_of(Experiment)}
+    expected |= {f"method.{key}" for key in METHODS["scan_physfed"].Settings.model_fields}
+    expected |= {f"clients.protocol.{key}" for key in Protocol.__dataclass_fields__}
+    expected |= {f"clients.generate.{key}" for key in Generate.model_fields}
+    expected -= {path for path in expected if path.startswith("unseen.")}  # the keys of `clients`
+    assert expected - shown == set()
+
+
+def test_template_shows_the_defaults(tmp_path: Path):
+    template = load_experiment(EXPERIMENTS / "template.yaml")
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(SMALLEST.replace("fedavg", "scan_physfed"))
+    default = load_experiment(bare)
+    for group in ("reports", "backbone", "method", "training", "federation", "evaluation"):
+        assert getattr(template, group) == getattr(default, group)
+    assert template.data.model_copy(update={"source": default.data.source}) == default.data
+
+
+def test_every_key_is_described():
+    keys = (*keys_of(Experiment), *keys_of(Generate, "clients.generate."))
+    undocumented = [path for path, description in keys if not description]
+    for name, method in METHODS.items():
+        fields = method.Settings.model_fields
+        undocumented += [f"{name}.{key}" for key, field in fields.items() if not field.description]
+    assert undocumented == []
+
+
+def test_a_pattern_becomes_clients_named_by_their_protocols(file: Path):
+    clients = load_experiment(file).clients
+    assert {c.id: c.protocol for c in clients} == {n: PRESETS[n] for n in ("paper-1", "paper-2")}
+
+
+def test_a_resolved_experiment_reads_back_equal(file: Path, tmp_path: Path):
+    generated = "clients={generate: {clients: 11, patients_per_client: 2, speed_spread: 0.4}}"
+    own = [path for path in FILES if not is_suite(path)]
+    for source, *more in ((file, generated), *((path,) for path in own)):
+        experiment = load_experiment(source, ["unseen=unseen-*", "method.name=scan_physfed", *more])
+        resolved = tmp_path / "resolved.yaml"
+        resolved.write_text(experiment.to_yaml())
+        assert load_experiment(resolved) == experiment
+
+
+def test_what_a_run_adds_is_ignored_when_read(file: Path, tmp_path: Path):
+    content = yaml.safe_load(load_experiment(file).to_yaml())
+    content["provenance"] = {"versions": {"torch": "2.13.0"}, "git_commit": None}
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(content))
+    assert load_experiment(resolved).training == load_experiment(file).training
+
+
+def test_paths_are_relative_to_the_file(file: Path):
+    overrides = ["data.source={dicom: ../ct}", "data.cache=cache"]
+    data = load_experiment(file, overrides).data
+    assert data.source.dicom == (file.parent / "../ct").resolve()
+    assert data.cache == file.parent / "cache"
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-4", "+1e-4"])
+def test_small_numbers_may_be_written_without_a_dot(file: Path, text: str):
+    assert load_experiment(file, [f"training.lr={text}"]).training.lr == 1e-4
+
+
+def test_overrides_reach_lists_and_new_groups(file: Path):
+    clients = "clients=[{id: a, protocol: paper-1}, {id: b, protocol: paper-3}]"
+    experiment = load_experiment(file, [clients, "clients.1.patients=[A0001]", "training.rounds=3"])
+    assert experiment.clients[1].patients == ("A0001",)
+    assert experiment.training.rounds == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epochs=3", ("training.epochs", "did you mean 'local_epochs'")),
+        ("trainig={}", ("trainig", "did you mean 'training'")),
+        ("training.rounds=abc", ("training.rounds", "whole number", "abc")),
+        ("training.rounds=true", ("training.rounds", "number")),
+        ("training.rounds=2.5", ("training.rounds", "whole number")),
+        ("training.lr=0", ("training.lr", "greater than 0")),
+        ("training.precision=fp16", ("training.precision", "'fp32', 'bf16' or 'auto'")),
+        ("training.patch=16", ("training.patch", "32")),
+        ("training.patch=512", ("training.patch", "512", "data.image_size", "256")),
+        ("training.patches_per_slice=2", ("patches_per_slice", "patch")),
+        ("training={rounds: 5, warmup_rounds: 5}", ("warmup_rounds", "5")),
+        ("method.wieghts=samples", ("method.wieghts", "did you mean 'weights'")),
+        ("method.name=fedavgg", ("method.name", "did you mean 'fedavg'")),
+        ("method=7", ("method", "{name: fedavg}")),
+        ("backbone.name=unet", ("backbone.name", "red_cnn")),
+        ("clients=papier-*", ("clients", "paper-1")),
+        ("clients={generate: 3}", ("clients", "{generate: {clients: 512}}")),
+        ("clients={generate: {clients: 3}, id: a}", ("clients", "{generate: {clients: 512}}")),
+        ("clients={generate: {}}", ("clients.generate.clients", "required")),
+        ("clients={generate: {client: 3}}", ("clients.generate.client", "mean 'clients'")),
+        ("clients={generate: {clients: 0}}", ("clients.generate.clients", "equal to 1")),
+        (
+            "clients={generate: {clients: 2, protocols: papr-*}}",
+            ("clients.generate.protocols", "'papr-*'", "paper-1"),
+        ),
+        (
+            "unseen={generate: {clients: 2, speed_spread: 0.5}}",
+            ("unseen", "neither patients", "take", "speed_spread"),
+        ),
+        ("data.source={phantom: {patients: many}}", ("phantom.patients", "'auto'", "'many'")),
+        ("clients=[{id: a, protocol: paper-1, patients: 0}]", ("clients.0.patients", "from 1")),
+        ("clients=[]", ("clients", "at least 1")),
+        ("clients=[{id: a, protocol: paper-11}]", ("clients.0.protocol", "did you mean 'paper-1'")),
+        ("clients=[{id: a, protocol: {views: 8}}]", ("clients.0.protocol", "missing", "photons")),
+        ("clients=[{id: a, protocol: {veiws: 8}}]", ("clients.0.protocol", "'views'")),
+        ("clients=[{id: server, protocol: paper-1}]", ("server",)),
+        ("clients=[{id: a/b, protocol: paper-1}]", ("clients.0.id", "a/b")),
+        ("clients=[{id: a, protocol: paper-1, patients: [7]}]", ("clients.0.patients", "quotes")),
+        ("unseen=paper-1", ("paper-1", "twice")),
+        ("unseen=[{id: u, protocol: paper-1, patients: [A]}]", ("unseen", "test_patients")),
+        ("data.source={}", ("data.source", "dicom", "phantom")),
+        ("data.source={dicom: a, phantom: {patients: 3}}", ("data.source", "exactly one")),
+        ("data.window_hu=[100, -100]", ("data.window_hu", "low < high")),
+        ("data.test_patients=0", ("data.test_patients", "at least 1")),
+        ("data.test_patients=some", ("data.test_patients", "list of patient ids")),
+        ("data.image_size=16", ("data.image_size", "32")),
+        ("reports.reporter=measure", ("reports.reporter", "did you mean 'measured'")),
+        ("federation.clients_per_host=0", ("federation.clients_per_host", "'auto'")),
+        ("federation.quorum=1.5", ("federation.quorum", "less than or equal to 1")),
+        ("training.lr", ("training.lr", "key=value")),
+        ("training.lr=[", ("training.lr", "YAML")),
+        ("clients.0.id=a", ("clients.0.id", "paper-[12]")),
+        ("name.first=a", ("name.first", "small")),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_what_is_allowed(file, override, words):
+    with pytest.raises(PhysFedError) as refusal:
+        load_experiment(file, [override])
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_an_impossible_protocol_is_refused_with_its_numbers(file: Path):
+    protocol = yaml.safe_load(load_experiment(file).to_yaml())["clients"][0]["protocol"]
+    protocol["source_mm"] = 60
+    with pytest.raises(PhysFedError, match=r"clients\.0\.protocol.*source_mm=60"):
+        load_experiment(file, [f"clients=[{{id: a, protocol: {protocol}}}]"])
+
+
+@pytest.mark.parametrize("other", ["data.test_patients=[B, A]", "data.validation_patients=[A]"])
+def test_patients_must_not_overlap(file: Path, other: str):
+    overrides = ["clients=[{id: a, protocol: paper-1, patients: [A]}]", other]
+    for reuse in ("false", "true"):
+        with pytest.raises(PhysFedError, match=r"patient 'A' is also in clients\.0\.patients"):
+            load_experiment(file, [*overrides, f"data.reuse_patients={reuse}"])
+
+
+def test_clients_may_list_the_same_patient_where_patients_are_reused(file: Path):
+    a, b = (f"{{id: {name}, protocol: paper-1, patients: [A]}}" for name in "ab")
+    with pytest.raises(PhysFedError, match="also in"):
+        load_experiment(file, [f"clients=[{a}, {b}]"])
+    assert load_experiment(file, [f"clients=[{a}, {b}]", "data.reuse_patients=true"]).clients
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [a", "not valid YAML"),
+        ("name: a\nname: b\n", "'name' is written twice"),
+        ("- a\n", "must hold keys"),
+        ("", "must hold keys"),
+        ("data:\n\t- a\n", "line 2"),
+    ],
+)
+def test_a_broken_file_is_refused(tmp_path: Path, text: str, words: str):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(PhysFedError, match=words):
+        load_experiment(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(PhysFedError, match=r"there is no experiment file .*nowhere\.yaml"):
+        load_experiment(tmp_path / "nowhere.yaml")
+
+
+def test_a_refusal_is_one_line_that_names_the_file(file: Path):
+    with pytest.raises(PhysFedError) as refusal:
+        load_experiment(file, ["training={lr: -1, rounds: x, epochs: 2}"])
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    for key in ("training.lr", "training.rounds", "training.epochs"):
+        assert key in str(refusal.value)

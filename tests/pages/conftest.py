@@ -1,0 +1,3 @@
+"""Runs to make pages of."""
+
+from tests.pages.run_directories import make_run as make_run

@@ -1,0 +1,3 @@
+"""Runs to make tables of."""
+
+from tests.pages.run_directories import make_run as make_run

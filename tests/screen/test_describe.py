@@ -1,0 +1,173 @@
+"""The description: the numbers it prints are those of the run it describes."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from physfed_ray.cost.machines import GIB, Machine, Need, fit
+from physfed_ray.cost.step_cost import measure_step, network_sizes, steps_per_round
+from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.methods.base import Task
+from physfed_ray.methods.registry import METHODS, get_method
+from physfed_ray.screen.describe import print_description
+
+EXPERIMENT = """
+name: small
+data:
+  source: {phantom: {patients: 6, slices: 3}}
+  image_size: 64
+  test_patients: 1
+  validation_patients: 1
+  cache: cache
+clients:
+  - {id: a, protocol: paper-1, patients: [phantom-00, phantom-01]}
+  - {id: b, protocol: paper-2}
+unseen: unseen-3
+backbone: {channels: 4}
+method: {name: fedper}
+training: {rounds: 2, batch_size: 2, patch: 32}
+"""
+
+
+def load(tmp_path: Path, *overrides: str) -> Experiment:
+    path = tmp_path / "small.yaml"
+    path.write_text(EXPERIMENT)
+    return load_experiment(path, overrides)
+
+
+def task(experiment: Experiment) -> Task:
+    return Task(64, 2, 0.0, 1.0, 1, 384, (0.0,) * 384, (1.0,) * 384, experiment.backbone)
+
+
+def described(experiment: Experiment) -> str:
+    out = io.StringIO()
+    print_description(experiment, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_it_names_clients_patients_slices_and_sizes(tmp_path: Path):
+    text = described(load(tmp_path))
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert rows["a"][1:4] == ["2", "6", "1024"]
+    assert rows["b"][1:4] == ["2", "6", "128"]
+    assert rows["unseen-3"][1:4] == ["1", "3", "530"]
+    assert "validation: 1 patient(s), 3 slices" in text
+    # 5x5 kernels and a bias: 1 -> 4 channels, then four times 4 -> 4; the decoder mirrors it.
+    encoder, decoder = 4 * 25 + 4 + 4 * (16 * 25 + 4), 4 * (16 * 25 + 4) + 4 * 25 + 1
+    assert f"{encoder:,} shared, {decoder:,} private" in text
+    assert f"{2 * 4 * encoder / 1000:.1f} kB down" in text
+    assert "6 steps" in text
+
+
+def test_many_clients_are_cut_short_and_counted(tmp_path: Path):
+    many = [
+        "clients={generate: {clients: 60, speed_spread: 0.5}}",
+        "data.source.phantom.patients=auto",
+    ]
+    text = described(load(tmp_path, *many, "federation.participation=0.1"))
+    rows = [line for line in text.splitlines() if line.startswith("g")]
+    assert len(rows) == 24
+    assert "and 36 more" in text
+    assert "rounds of 6 of 60 clients (uniformly drawn)" in text
+    assert "up a round, 6 clients" in text
+    assert "12 steps of" in text  # 3 slices in batches of 2
+    speeds = [client.speed for client in load(tmp_path, *many).clients]
+    assert f"speeds: {min(speeds):g} to {max(speeds):g}" in text
+
+
+@pytest.mark.parametrize(
+    ("federation", "words"),
+    [
+        ("{}", ("rounds of all 2 clients", "stands with 100%", "are waited for")),
+        ("{sampling: by_size, participation: 0.5}", ("1 of 2 clients (by their slices drawn)",)),
+        ("{deadline_steps: 20}", ("late after 20 steps", "left out")),
+        ("{deadline_steps: 20, late: merge}", ("merged", "(1 + s)^-0.5", "none above 20")),
+        ("{schedule: async, buffer: 1}", ("asynchronous: all 2 clients", "1 updates make")),
+        ("{availability: {on_rounds: 9, off_rounds: 3}}", ("reached for 9 rounds and not for 3",)),
+        ("{quorum: 0.5, deadline_s: 90}", ("stands with 50%", "left behind after 1 min 30 s")),
+    ],
+)
+def test_the_federation_is_put_in_words(tmp_path: Path, federation: str, words: tuple[str, ...]):
+    text = described(load(tmp_path, f"federation={federation}"))
+    for word in words:
+        assert word in text
+
+
+def test_operations_are_those_of_the_convolutions(tmp_path: Path):
+    experiment = load(tmp_path)
+    method = get_method("fedper")(experiment.method.settings, task(experiment))
+    # RED-CNN on a patch of 32 with 4 channels: five 5 x 5 layers without padding, mirrored.
+    sides = [28, 24, 20, 16, 12]
+    outer, inner = 25 * 4 * sides[0] ** 2, sum(25 * 16 * side**2 for side in sides[1:])
+    products = 2 * (outer + inner)
+    # forward, and a gradient each for weights and inputs; the image itself needs no gradient
+    expected = 2 * (3 * products - outer)
+    assert measure_step(method, experiment.training, 64).image_flops == expected
+
+
+def test_hours_follow_from_the_numbers_that_are_printed(tmp_path: Path):
+    experiment = load(tmp_path, "training.rounds=1000000000", "training.precision=bf16")
+    text = described(experiment)
+    rounds, images, gflop = re.search(
+        r"(\d+) rounds x (\d+) images x ([\d.]+) GFLOP", text
+    ).groups()
+    assert (int(rounds), int(images)) == (10**9, 4 * 3)
+    hours = int(rounds) * int(images) * float(gflop) * 1e9 / (312e12 * 0.3) / 3600
+    row = next(line.split() for line in text.splitlines() if "a2-highgpu-8g" in line)
+    assert float(row[-1]) == pytest.approx(hours, rel=0.02)
+    assert float(row[-2]) == pytest.approx(hours / 8, rel=0.02)
+
+
+def test_a_machine_carries_what_its_scarcest_resource_allows():
+    machine = Machine("m", "c", "g", 2, 10, 8, 64, 100, 50)
+    need = Need(gpu_bytes=3 * GIB, host_bytes=2 * GIB, threads=1, flops=3.6e17, bf16=False)
+    found = fit(machine, need)
+    assert (found.per_gpu, found.hosts, found.limit) == (3, 6, "GPU memory")
+    assert found.gpu_hours == pytest.approx(100 / 50 / 0.3)
+    assert fit(machine, replace(need, threads=2)).limit == "CPUs"
+    assert fit(machine, replace(need, host_bytes=32 * GIB)).hosts == 2
+    assert fit(machine, replace(need, gpu_bytes=11 * GIB)).hosts == 0
+    assert fit(machine, replace(need, bf16=True)).gpu_hours == pytest.approx(1 / 0.3)
+
+
+def test_what_does_not_fit_is_said(tmp_path: Path):
+    text = described(load(tmp_path, "training={rounds: 2, batch_size: 100000}"))
+    rows = [line for line in text.splitlines() if "T4" in line and "x" in line]
+    assert "does not fit" in rows[0]
+
+
+def test_it_says_which_scans_are_missing_from_the_cache(tmp_path: Path):
+    # a: 2 train, b: 2 train; validation and test patient under both; test patient unseen
+    assert "scans: 9 (patient x protocol), 0 of them in the cache" in described(load(tmp_path))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_can_be_sized_and_timed(tmp_path: Path, name: str):
+    experiment = load(tmp_path, f"method={{name: {name}}}")
+    method = get_method(name)(experiment.method.settings, task(experiment))
+    shared, private, _ = network_sizes(method)
+    kept = (v for v in method.build(1).state_dict().values() if v.is_floating_point())
+    assert shared + private == sum(v.numel() for v in kept)  # running statistics too
+    cost = measure_step(method, experiment.training, 64)
+    assert cost.seconds > 0
+    assert cost.activation_bytes > 0
+
+
+def test_memory_grows_with_the_batch_and_the_area(tmp_path: Path):
+    experiment = load(tmp_path)
+    method = get_method("fedper")(experiment.method.settings, task(experiment))
+    small = measure_step(method, experiment.training, 64).activation_bytes
+    larger = experiment.training.model_copy(update={"batch_size": 6})
+    assert measure_step(method, larger, 64).activation_bytes == pytest.approx(3 * small)
+    whole = experiment.training.model_copy(update={"patch": None})
+    four, sixteen = (measure_step(method, whole, n).activation_bytes for n in (128, 256))
+    assert sixteen == pytest.approx(4 * four)
+
+
+def test_steps_are_those_of_the_training_batches(tmp_path: Path):
+    training = load(tmp_path, "training.local_epochs=3", "training.patches_per_slice=2").training
+    assert steps_per_round(training, 5) == 3 * 5  # 5 slices x 2 patches in batches of 2, 3 times
