@@ -71,14 +71,14 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.build(0)
     codes = _codes(method, network)
-    published = method.publish(_probe_batch(method, probe, "cpu"))
+    published = method.publish(probe_batch(method, probe, "cpu"))
     collected = method.collect([published] * method.task.clients)
     extras = {f"published.{name}": array for name, array in collected.items()}
     if codes is not None:
         extras["codes"] = codes.numpy()
     network = network.to(device).train()
     state = _begin(method, network, extras)
-    batch = _probe_batch(method, probe, device)
+    batch = probe_batch(method, probe, device)
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
@@ -94,7 +94,7 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
         network = method.build(0).train()
         state = _begin(method, network, extras)
-        loss, _ = method.loss(network, _probe_batch(method, side, "cpu"), state)
+        loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
         torch.autograd.backward(loss)
     return int(counter.get_total_flops())
 
@@ -109,7 +109,8 @@ def _codes(method: Method, network: nn.Module) -> Tensor | None:
         return method.codes(network, torch.rand(method.task.clients, 7))
 
 
-def _probe_batch(method: Method, side: int, device: str) -> Batch:
+def probe_batch(method: Method, side: int, device: str) -> Batch:
+    """Return a batch of one random image (or patch) of a size in pixels."""
     task = method.task
     images = torch.rand(1, 1, side, side, device=device)
     return Batch(

@@ -70,7 +70,10 @@ class Experiment(Settings):
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
-        if (reason := get_method(self.method.name).refuses(self.backbone)) is not None:
+        method = get_method(self.method.name)
+        if (reason := method.refuses(self.backbone)) is not None:
+            raise ValueError(reason)
+        if (reason := self.federation.refuses(method, len(self.clients))) is not None:
             raise ValueError(reason)
         return self
 

@@ -39,9 +39,11 @@ class Order:
         turns: Clients to train.
         bases: Rounds of the shared vectors that go with the order, in their order.
         difference: Send what changed since the base instead of the parameters themselves, so that
-            updates of different bases can be added.
+            updates of different bases can be added, or the channel can bound them.
         save: Write the private states into the run directory.
         deadline_s: Seconds after which clients give up; None for never.
+        participants: Clients that the round asks, on all hosts, ascending; empty for those with
+            turns.
     """
 
     round: int
@@ -52,6 +54,7 @@ class Order:
     difference: bool = False
     save: bool = True
     deadline_s: float | None = None
+    participants: tuple[int, ...] = ()
 
 
 class Watch(typing.Protocol):

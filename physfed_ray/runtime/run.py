@@ -186,6 +186,7 @@ def make_spec(
         private_memory_mb=experiment.federation.private_memory_mb,
         electronic_noise=experiment.data.electronic_noise,
         metrics=experiment.evaluation.metrics,
+        channel=experiment.federation.channel.make(),
     )
 
 

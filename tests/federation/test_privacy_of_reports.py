@@ -104,6 +104,7 @@ class Leaky(FedAvg):
     """Uploads the embeddings of the last batch: what the watcher must notice."""
 
     name = "leaky"
+    uploads = ("embedding",)
 
     def begin(self, network: nn.Module, round_input: RoundInput) -> dict[str, Tensor]:
         """Return where the batch is kept."""

@@ -210,7 +210,7 @@ def test_the_metrics_have_the_bytes_of_what_was_sent(spec: Spec) -> None:
         results, pieces = Host(spec).train(alone, start, {})
         (vector,) = pieces.values()
         sent.append(compressed_bytes(spec, vector, start))
-        assert results[0].uploads.keys() == {"ranks", "round"}
+        assert results[0].uploads.keys() == {"ranks"}
     run = Run(replace(spec, training=spec.training.model_copy(update={"rounds": 1}))).go()
     received = compressed_bytes(spec, run.vector, start)
     assert run.row("bytes_up") == {1: sum(sent)}
@@ -230,7 +230,7 @@ def test_no_more_is_counted_than_the_student_has(make_method: MakeMethod) -> Non
         p.numel() for n in method.shared for p in method.build(1).get_submodule(n).parameters()
     )
     raw = np.full(10, RAW, np.int32)
-    assert method.bytes_up(shared, {"ranks": raw, "round": np.array([3])}) == shared
+    assert method.bytes_up(shared, {"ranks": raw}) == shared
     assert method.bytes_down(shared, {"ranks": raw}) == shared
     assert method.bytes_down(shared, {}) == shared
     ranks = raw.copy()
@@ -266,7 +266,7 @@ def test_resuming_changes_neither_bits_nor_bytes(spec: Spec, tmp_path: Path) -> 
 def test_a_mean_that_is_not_finite_is_refused_as_for_any_method(spec: Spec) -> None:
     server = ParameterServer(spec)
     vector = server.broadcast()[0].copy()
-    upload = {"ranks": np.full(10, RAW, np.int32), "round": np.array([1])}
+    upload = {"ranks": np.full(10, RAW, np.int32)}
     with pytest.raises(PhysFedError, match="not finite"):
         server.aggregate(
             1, [0], {"c1": upload}, [1, 2], False, {(0, 0): np.full_like(vector, np.inf)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from physfed_ray.federation.flat import private_parts
-from physfed_ray.methods.base import ClientInfo, Method, MethodSettings
+from physfed_ray.methods.base import Aggregation, ClientInfo, Method, MethodSettings
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES, BackboneSettings
 
@@ -193,7 +193,10 @@ def test_aggregation_defaults_to_the_mean(name, make_method):
     method, mean = make_method(name), np.array([1.5, -2.0], np.float32)
     if type(method).aggregate is not Method.aggregate:
         pytest.skip("has an aggregation of its own, with tests of its own")
-    new, extras = method.aggregate(np.zeros(2, np.float32), mean, {}, dict)
+    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    new, extras = method.aggregate(
+        Aggregation(1, np.zeros(2, np.float32), mean, (client,), {"c1": 1.0}, {}, dict)
+    )
     assert np.array_equal(new, mean)
     assert not extras
 

@@ -31,7 +31,9 @@ from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import Placed, reserve
+from tests.federation.channel.quantised import Quantised, QuantisedSettings
 from tests.federation.test_rounds import ASYNC, LATE, of_speeds
+from tests.federation.test_vectors import Median
 
 MakeSpec = Callable[..., Spec]
 
@@ -101,6 +103,23 @@ def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, m
     assert np.array_equal(alone[2], packed[2])
     assert numbers(*alone[:2]) == numbers(*packed[:2])
     assert alone[1].slices == packed[1].slices
+
+
+@pytest.mark.parametrize("case", ["median", "quantised"])
+def test_single_vectors_and_integers_travel_on_ray(
+    make_spec: MakeSpec, ray_session: None, case: str
+) -> None:
+    spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
+    if case == "median":
+        spec = replace(spec, method=Median(spec.method.settings, spec.method.task))
+    else:
+        spec = replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+    alone = run(spec, InlineRuntime(spec))
+    apart = run(spec, Messages(spec, 3))
+    packed = run(spec, RayRuntime(spec, on_one_node(2)))
+    for other in (apart, packed):
+        assert np.array_equal(alone[2], other[2])
+        assert numbers(*alone[:2]) == numbers(*other[:2])
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ON_RAY])
