@@ -39,7 +39,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
 from physfed_ray.models.low_rank import RAW, compress, numbers_of_rank
 from physfed_ray.models.registry import BackboneSettings, backbone_of
