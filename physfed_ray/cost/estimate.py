@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
-from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes, steps_per_round
+from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.federation.traffic import expected_bytes
@@ -59,7 +59,7 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
     slices = [counts(todo, "train", client.id)[1] for client in clients]
     if method.pooled:
         drawn, slices = 1, [sum(slices)]
-    steps = sum(steps_per_round(training, count) for count in slices)
+    steps = sum(map(training.steps_per_round, slices))
     images = sum(slices) * training.local_epochs * training.patches_per_slice
     sizes = network_sizes(method)
     channel = federation.channel.make()
@@ -105,8 +105,8 @@ def is_pooled(experiment: Experiment) -> bool:
 
 def counts(todo: PreparePlan, split: str, client: str) -> tuple[int, int]:
     """Return the patients and slices of a file."""
-    shards = todo.files.get((split, client), ())
-    return len(shards), sum(shard.slices for shard in shards)
+    patients = todo.files.get((split, client), ())
+    return len(patients), sum(patient.slices for patient in patients)
 
 
 def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class ClientNetwork:
     def __init__(self, spec: Spec, locate: Callable[[Path], Path] = lambda path: path) -> None:
         torch.set_num_threads(spec.training.threads)
         self.spec, self._locate = spec, locate
+        self._data: dict[tuple[Path, ...], ClientData] = {}
         self.module, (self.shared, self.private), self.optimizer = build_network(spec)
         self.states = PrivateStates(
             self.shared,
@@ -103,13 +104,15 @@ class ClientNetwork:
             return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
 
     def data(self, *paths: Path) -> ClientData:
-        """Read prepared files, all as one."""
+        """Read prepared files, all as one.
+
+        They are kept as long as the host: mapped files take no memory, and the one concatenation,
+        of pooled data, is read in every round.
+        """
         if not paths:
             raise ValueError("this client has no images of the split asked for")
-        return _read(*(self._locate(path) for path in paths))
-
-
-@lru_cache(maxsize=64)
-def _read(*paths: Path) -> ClientData:
-    parts = [read_client_data(path) for path in paths]
-    return parts[0] if len(parts) == 1 else concatenate(parts)
+        if paths not in self._data:
+            extra = self.spec.method.extra_fields
+            parts = [read_client_data(self._locate(path), extra) for path in paths]
+            self._data[paths] = parts[0] if len(parts) == 1 else concatenate(parts)
+        return self._data[paths]

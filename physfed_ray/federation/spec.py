@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
 from physfed_ray.federation.channel.plain import Plain
@@ -27,9 +28,14 @@ class UnseenInfo:
     """A protocol that no client trained on, with its test images."""
 
     id: str
-    g: tuple[float, ...]
+    protocol: Protocol
     test: Path
     slices: int
+
+    @property
+    def g(self) -> tuple[float, ...]:
+        """The normalised protocol, seven values."""
+        return tuple(self.protocol.normalised().tolist())
 
 
 @dataclass(frozen=True)

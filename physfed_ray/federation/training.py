@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch, field_of
 from physfed_ray.methods.base import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
 
@@ -63,12 +63,13 @@ def autocast(spec: Spec) -> AbstractContextManager[object]:
 
 def to_device(batch: Batch, device: str) -> Batch:
     """Move a batch to the device, its images channels-last."""
-    move = {name: getattr(batch, name).to(device) for name in ("g", "embedding", "embedding_mask")}
-    images = {
-        name: getattr(batch, name).to(device).to(memory_format=torch.channels_last)
-        for name in ("low", "full")
-    }
-    return replace(batch, origin=batch.origin.to(device), **move, **images)
+
+    def move(name: str, tensor: Tensor) -> Tensor:
+        there = tensor.to(device)
+        image = field_of(name).crop == "image"
+        return there.to(memory_format=torch.channels_last) if image else there
+
+    return replace(batch.each(move), g=batch.g.to(device), origin=batch.origin.to(device))
 
 
 def seed_torch(seed: int, device: str) -> None:

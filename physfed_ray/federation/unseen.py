@@ -81,14 +81,17 @@ class UnseenService:
         Returns:
             Per client the scores, and the pieces of the tree sum of the denoised images.
         """
-        data = self._network.data(self._network.spec.unseen[unseen].test)
+        info = self._network.spec.unseen[unseen]
+        data = self._network.data(info.test)
         scores: dict[int, Scores] = {}
         tree = TreeSum()
         for turn in turns:
             self._network.load(vector, turn)
             g = np.asarray(self._network.spec.clients[turn.client].g, np.float32)
             denoised = self._network.denoise(replace(data, g=g), None)
-            scores[turn.client] = score(self._network.spec, denoised, data, optional=True)
+            scores[turn.client] = score(
+                self._network.spec, denoised, data, info.protocol, optional=True
+            )
             tree.add(turn.client, torch.from_numpy(denoised))
         return scores, {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
 
@@ -102,7 +105,8 @@ class UnseenService:
             denoised: (N, n, n) float32, or None.
             detail: Return examples, and score with the optional metrics.
         """
-        data = self._network.data(self._network.spec.unseen[unseen].test)
+        info = self._network.spec.unseen[unseen]
+        data = self._network.data(info.test)
         images = np.asarray(data.low) if denoised is None else denoised
         middle = len(images) // 2
         examples = {"denoised": images[middle]} if detail and denoised is not None else {}
@@ -112,7 +116,7 @@ class UnseenService:
         return ClientEvaluation(
             list(data.patient),
             [int(s) for s in data.slice],
-            score(self._network.spec, images, data, optional=detail),
+            score(self._network.spec, images, data, info.protocol, optional=detail),
             examples,
             {},
         )

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import Batch, extra_fields
 from physfed_ray.models.registry import BackboneSettings, backbone_of
 from physfed_ray.seeds import derive_seed
 
@@ -71,16 +72,21 @@ class ClientInfo:
     Attributes:
         index: Its place i among the K clients.
         id: Its name in the experiment.
-        g: Its normalised protocol, seven values.
+        protocol: How its scanner scans.
         slices: Number of its training slices.
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
     """
 
     index: int
     id: str
-    g: tuple[float, ...]
+    protocol: Protocol
     slices: int
     speed: float = 1.0
+
+    @property
+    def g(self) -> tuple[float, ...]:
+        """Its normalised protocol, seven values."""
+        return tuple(self.protocol.normalised().tolist())
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,8 @@ class Method:
             it sets it in ``__init__``.
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
+        fields: Names of the fields (``physfed_ray.fields``) that it reads in batches beside ``low``
+            and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
             then mix protocols and have no ``g``.
@@ -187,6 +195,7 @@ class Method:
     linear: ClassVar[bool] = True
     uploads: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, ...]] = ()
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
@@ -202,6 +211,17 @@ class Method:
     def refuses(cls, backbone: BackboneSettings) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
         return None
+
+    @classmethod
+    def needed_fields(cls, backbone: BackboneSettings) -> dict[str, str]:
+        """Return the fields that it and an imaging network declare, and whose each is, in words."""
+        of_network = dict.fromkeys(backbone_of(backbone).fields, f"the backbone {backbone.name}")
+        return of_network | dict.fromkeys(cls.fields, f"the method {cls.name}")
+
+    @property
+    def extra_fields(self) -> tuple[str, ...]:
+        """The fields of its batches beside those that every batch has."""
+        return extra_fields(self.needed_fields(self.task.backbone))
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""

@@ -33,7 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import (
     Aggregation,
     Method,

@@ -28,7 +28,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import (
     Method,
     MethodSettings,
@@ -135,6 +135,7 @@ class ScanPhysFed(Method):
     paper = "Yang et al. 2025, CVPR"
     group = "personalised"
     shared: tuple[str, ...] = ("encoder", *HYPERNETWORKS)
+    fields = ("embedding", "embedding_mask")
     Settings = ScanPhysFedSettings
     settings: ScanPhysFedSettings
 

@@ -161,13 +161,11 @@ def make_spec(
     """Return what hosts and server need, from the experiment and its prepared data."""
     speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
-        ClientInfo(
-            i, c.id, tuple(float(v) for v in c.protocol.normalised()), c.slices, speeds[c.id]
-        )
+        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id])
         for i, c in enumerate(prepared.clients)
     )
     unseen = tuple(
-        UnseenInfo(u.id, tuple(float(v) for v in u.protocol.normalised()), u.test, u.slices)
+        UnseenInfo(u.id, u.protocol, u.test, u.slices)
         for u in prepared.unseen
         if u.test is not None
     )

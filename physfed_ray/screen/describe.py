@@ -83,8 +83,7 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
         yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
-    missing, total = len(todo.missing()), len(todo.shards)
-    yield f"scans: {total} (patient x protocol), {total - missing} of them in the cache"
+    yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
 
 
 def _federation_lines(experiment: Experiment) -> Iterable[str]:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from physfed_ray.batch import Batch
-from physfed_ray.data.dataset import steps_per_round, training_batches, whole_batches
+from physfed_ray.data.dataset import training_batches, whole_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Training
+from physfed_ray.fields import Batch
 
 SIZE = 24
 
@@ -81,7 +82,8 @@ def test_every_slice_is_used_equally_often_in_each_epoch(
 ) -> None:
     settings = {"batch_size": batch_size, "patches_per_slice": uses, "epochs": 2}
     batches = run(make_data(slices), patch=patch, **settings)
-    assert len(batches) == steps_per_round(slices, **settings)
+    training = Training(batch_size=batch_size, patches_per_slice=uses, local_epochs=2, patch=32)
+    assert len(batches) == training.steps_per_round(slices)
     half = len(batches) // 2
     for epoch in (batches[:half], batches[half:]):
         used = Counter(chain.from_iterable(slices_of(batch) for batch in epoch))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.schedule import weight_of_staleness
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, RoundInput
 
 MakeSpec = Callable[..., Spec]

@@ -11,13 +11,14 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 from physfed_ray.methods.fedkd import FedKD, FedKDSettings
 from physfed_ray.models.low_rank import RAW
@@ -41,7 +42,9 @@ def spec(make_spec: MakeSpec, tmp_path: Path) -> Spec:
 
 
 def given(number: int = 1) -> RoundInput:
-    return RoundInput(number, ClientInfo(0, "c1", (0.0,) * 7, 3), np.zeros(0, np.float32), {})
+    return RoundInput(
+        number, ClientInfo(0, "c1", PRESETS["paper-1"], 3), np.zeros(0, np.float32), {}
+    )
 
 
 def outputs(method: Method, network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.federation.flat import private_parts
 from physfed_ray.methods.base import Aggregation, ClientInfo, Method, MethodSettings
 from physfed_ray.methods.registry import METHODS
@@ -182,7 +183,7 @@ def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_bat
 @every_method
 def test_weight_of_a_client(name, make_method):
     method = make_method(name)
-    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    client = ClientInfo(0, "c1", PRESETS["paper-1"], 12)
     assert method.weight(client) == 1.0
     if isinstance(method.settings, MethodSettings):
         assert make_method(name, weights="samples").weight(client) == 12.0

@@ -11,7 +11,6 @@ import pytest
 import ray
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
@@ -23,6 +22,7 @@ from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.registry import METHODS

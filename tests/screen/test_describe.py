@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
-from physfed_ray.cost.step_cost import measure_step, network_sizes, steps_per_round
+from physfed_ray.cost.step_cost import measure_step, network_sizes
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.registry import METHODS, get_method
@@ -192,4 +192,4 @@ def test_memory_grows_with_the_batch_and_the_area(tmp_path: Path):
 
 def test_steps_are_those_of_the_training_batches(tmp_path: Path):
     training = load(tmp_path, "training.local_epochs=3", "training.patches_per_slice=2").training
-    assert steps_per_round(training, 5) == 3 * 5  # 5 slices x 2 patches in batches of 2, 3 times
+    assert training.steps_per_round(5) == 3 * 5  # 5 slices x 2 patches in batches of 2, 3 times
