@@ -222,7 +222,9 @@ class ParameterServer:
     def _check_size(self, node: Node, vector: np.ndarray | None) -> None:
         shared = self._shared.vector.numel()
         expected = self._spec.channel.packed(shared)
-        if vector is None or (vector.size, str(vector.dtype)) == (expected.size, expected.dtype):
+        if vector is None or (
+            vector.size == expected.size and vector.dtype == np.dtype(expected.dtype)
+        ):
             return
         level, position = node
         clients = self._spec.clients[position << level : (position + 1) << level]

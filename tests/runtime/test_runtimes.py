@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +51,16 @@ def on_one_node(hosts: int) -> Placed:
 class Apart:
     """An object that gets copies of what it is called with, and gives copies, as actors do."""
 
-    def __init__(self, inner: object) -> None:
-        self._inner = inner
+    def __init__(self, inner: object, path: str = "") -> None:
+        self._inner, self._path = inner, path
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
-            received = pickle.loads(pickle.dumps(arguments))
-            return pickle.loads(pickle.dumps(getattr(self._inner, name)(*received)))
+    def __getattr__(self, name: str) -> "Apart":
+        return Apart(self._inner, f"{self._path}.{name}".removeprefix("."))
 
-        return call
+    def __call__(self, *arguments: object) -> object:
+        """Call it with copies, and return a copy."""
+        received = pickle.loads(pickle.dumps(arguments))
+        return pickle.loads(pickle.dumps(attrgetter(self._path)(self._inner)(*received)))
 
 
 class Messages(InlineRuntime):
