@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from physfed_ray.federation.training import ClientResult
-
-Scores = dict[str, np.ndarray]
+from physfed_ray.metrics.base import Scores
 
 
 @dataclass(frozen=True)

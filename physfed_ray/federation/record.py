@@ -115,15 +115,16 @@ class RoundRecord:
 def score_rows(
     number: int, client: str, split: str, scores: Mapping[str, np.ndarray]
 ) -> list[MetricRow]:
-    """Return the mean of each metric; names with ``input/`` go to the split's input.
-
-    Slices on which a metric has no value (NaN) do not count, unless none has one.
-    """
+    """Return the mean of each metric; names with ``input/`` go to the split's input."""
     rows: list[MetricRow] = []
     for name, values in scores.items():
         prefix, _, metric = name.rpartition("/")
         where = f"{split}/{prefix}" if prefix else split
-        kept = values[~np.isnan(values)]
-        mean = float(np.mean(kept)) if len(kept) else math.nan
-        rows.append((number, client, where, metric, mean))
+        rows.append((number, client, where, metric, mean_score(values)))
     return rows
+
+
+def mean_score(values: np.ndarray) -> float:
+    """Average over slices; those without a value (NaN) do not count, unless none has one."""
+    kept = values[~np.isnan(values)]
+    return float(np.mean(kept)) if len(kept) else math.nan

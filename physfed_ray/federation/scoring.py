@@ -1,5 +1,6 @@
 """What a host measures on denoised images, and the phantom scans on which it measures edges."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,18 +10,12 @@ from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import measure, reconstruct
 from physfed_ray.data.grid import denormalise, normalise
 from physfed_ray.data.store import ClientData
-from physfed_ray.federation.orders import Scores
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Acquisition, field_of
-from physfed_ray.metrics.optional import Slices, optional_scores
-from physfed_ray.metrics.pixelwise import score_slices
-from physfed_ray.metrics.sharpness import (
-    BACKGROUND_HU,
-    CONTRASTS_HU,
-    Edge,
-    edge_phantom,
-    edge_sharpness,
-)
+from physfed_ray.metrics import scoring
+from physfed_ray.metrics.base import Scores
+from physfed_ray.metrics.edges import BACKGROUND_HU, Edge, edge_phantom
+from physfed_ray.metrics.registry import edge_metrics
 from physfed_ray.seeds import generator
 
 EDGE_SCANS = 16
@@ -39,19 +34,22 @@ def score(
         protocol: How they were scanned.
         optional: Also score with the metrics that the experiment names.
     """
-    windows = spec.clinical_windows
-    scores = score_slices(denoised, data.full, data.body, spec.window_hu, windows)
-    if optional and spec.metrics:
-        slices = Slices(
-            denormalise(denoised, spec.window_hu),
-            denormalise(data.full, spec.window_hu),
-            data.body,
-            protocol.pixel_at(data.image_size),
-            spec.window_hu,
-            windows,
-        )
-        scores |= optional_scores(spec.metrics, slices)
-    return scores
+    names = spec.metrics if optional else ()
+    return scoring.score_slices(
+        denoised,
+        data.full,
+        data.body,
+        spec.window_hu,
+        spec.clinical_windows,
+        protocol.pixel_at(data.image_size) if names else math.nan,
+        names,
+    )
+
+
+def edge_contrasts(spec: Spec) -> list[int]:
+    """Return the contrasts of the edges that the experiment's metrics look at, HU."""
+    found = (metric.edge_contrast_hu for metric in edge_metrics(spec.metrics))
+    return [contrast for contrast in dict.fromkeys(found) if contrast is not None]
 
 
 def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge, ClientData]]:
@@ -70,7 +68,7 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
     """
     info, size = spec.clients[client], data.image_size
     lent = np.linspace(0, len(data) - 1, EDGE_SCANS).round().astype(int)
-    for contrast in CONTRASTS_HU:
+    for contrast in edge_contrasts(spec):
         if BACKGROUND_HU + contrast > spec.window_hu[1]:
             continue
         edge = edge_phantom(size, contrast)
@@ -115,7 +113,9 @@ def score_edge(
     """Measure an edge in denoised scans, and with ``input/`` in front in the scans themselves."""
     pixel_mm = spec.clients[client].protocol.pixel_at(scans.image_size)
     after, before = (
-        edge_sharpness(denormalise(images, spec.window_hu), edge, pixel_mm)
+        scoring.score_edge(
+            denormalise(images, spec.window_hu), edge, spec.window_hu, pixel_mm, spec.metrics
+        )
         for images in (denoised, scans.low)
     )
     return after | {f"input/{name}": value for name, value in before.items()}

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from physfed_ray.federation.client_network import ClientNetwork
-from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.scoring import edge_scans, score, score_edge
+from physfed_ray.metrics.base import Scores
 
 
 class SeenEvaluation:

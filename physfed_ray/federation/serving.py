@@ -19,12 +19,14 @@ import numpy as np
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.federation.client_network import EVALUATION_BATCH
-from physfed_ray.federation.orders import ClientEvaluation, Scores
+from physfed_ray.federation.orders import ClientEvaluation
 from physfed_ray.federation.record import score_rows
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Call
+from physfed_ray.federation.scoring import edge_contrasts
 from physfed_ray.federation.server import Route
 from physfed_ray.federation.tree import TreeSum
+from physfed_ray.metrics.base import Scores
 from physfed_ray.rundir.long_table import MetricRow
 
 SliceRow = tuple[str, str, str, int, str, float]
@@ -66,7 +68,7 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
     results = FinalResults()
     number = rounds.manifest.round
     if not tested:
-        evaluations, rows = rounds.evaluate("validation", number)
+        evaluations, rows = rounds.evaluate("validation", number, detail=bool(rounds.spec.metrics))
         rounds.announce(number, "validation", evaluations)
         results.rows += rows
         return results
@@ -79,7 +81,7 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
                 if split == "test":
                     results.rows += _inspection_rows(rounds, client, evaluation)
     results.rows += _swap_rows(rounds, number)
-    if "mtf" in rounds.spec.metrics:
+    if edge_contrasts(rounds.spec):
         results.rows += _edge_rows(rounds, number)
     if rounds.spec.unseen:
         _evaluate_unseen(rounds, number, results)

@@ -10,10 +10,11 @@ from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.federation.client_network import EVALUATION_BATCH, ClientNetwork
-from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.scoring import score
 from physfed_ray.federation.training import autocast, to_device
 from physfed_ray.federation.tree import Node, TreeSum
+from physfed_ray.metrics.base import Scores
 
 
 class UnseenService:

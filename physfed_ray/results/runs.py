@@ -134,6 +134,11 @@ class RunResults:
         return float(low), float(high)
 
     @property
+    def optional_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the experiment asked for beside the standard ones."""
+        return tuple((self.experiment.get("evaluation") or {}).get("metrics") or ())
+
+    @property
     def finished(self) -> bool:
         """Whether the final evaluation is there."""
         return bool(self.summary) and len(self.slices) > 0
