@@ -25,6 +25,7 @@ ROOMS = (
     "rundir",
     "data",
     "federation",
+    "serving",
     "cost",
     "results",
     "pages",

@@ -72,21 +72,23 @@ def training_batches(
 
 def whole_batches(data: ClientData, batch_size: int) -> Iterator[tuple[slice, Batch]]:
     """Yield all slices in order as whole images, each batch with the range it covers."""
-    g = torch.tensor(data.g)
     for start in range(0, len(data), batch_size):
         rows = slice(start, min(start + batch_size, len(data)))
-        yield (
-            rows,
-            Batch(
-                low=torch.from_numpy(data.low[rows, None].copy()),
-                full=torch.from_numpy(data.full[rows, None].copy()),
-                g=g,
-                embedding=torch.from_numpy(data.embedding[rows].copy()),
-                embedding_mask=torch.from_numpy(data.embedding_mask[rows].astype(bool)),
-                origin=torch.zeros(rows.stop - rows.start, 2, dtype=torch.int64),
-                image_size=data.image_size,
-            ),
-        )
+        yield rows, whole_batch(data, rows)
+
+
+def whole_batch(data: ClientData, rows: slice) -> Batch:
+    """Return some slices as whole images; no others are read."""
+    low = torch.from_numpy(data.low[rows, None].copy())
+    return Batch(
+        low=low,
+        full=torch.from_numpy(data.full[rows, None].copy()),
+        g=torch.tensor(data.g),
+        embedding=torch.from_numpy(data.embedding[rows].copy()),
+        embedding_mask=torch.from_numpy(data.embedding_mask[rows].astype(bool)),
+        origin=torch.zeros(len(low), 2, dtype=torch.int64),
+        image_size=data.image_size,
+    )
 
 
 def _origins(

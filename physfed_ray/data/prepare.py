@@ -24,11 +24,12 @@ from physfed_ray.data.description import (
 )
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
-from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
+from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.shards import Outcome, Shard, do_shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.reports.cache import DescriptionCache
+from physfed_ray.rundir.model import Statistics
 
 __all__ = [
     "PreparePlan",

@@ -135,6 +135,8 @@ class Method:
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
+        needs: Fields of a slice that denoising reads beside the image and g: ``embedding``. A
+            method whose settings change it sets it in ``__init__``.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
             then mix protocols and have no ``g``.
         Settings: Schema of the keys under ``method:``.
@@ -148,6 +150,7 @@ class Method:
     pooled: ClassVar[bool] = False
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
 
     def __init__(self, settings: BaseModel, task: Task) -> None:

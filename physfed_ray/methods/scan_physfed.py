@@ -143,6 +143,7 @@ class ScanPhysFed(Method):
         names = tuple(self.children())
         private = () if self.settings.share_decoder else ("decoder",)
         self.shared = tuple(name for name in names if name not in private)
+        self.needs = ("embedding",) if self.settings.anatomy else ()
         self.learning_rate_scale = {
             name: self.settings.hyper_lr_scale for name in names if name in HYPERNETWORKS
         }

@@ -1,11 +1,11 @@
-"""What a run leaves in its directory: its settings with versions, its results, its report."""
+"""What a run leaves in its directory: settings with versions, model card, results, report."""
 
 import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -19,6 +19,7 @@ from physfed_ray.methods.base import Method
 from physfed_ray.models.registry import parameter_counts
 from physfed_ray.pages.run_page import write_run_page
 from physfed_ray.rundir.long_table import SLICE_COLUMNS, SLICES_FILE, LongTable
+from physfed_ray.rundir.model import LocalTraining, ModelCard, NamedProtocol
 from physfed_ray.rundir.run_directory import RunDirectory
 
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
@@ -26,18 +27,53 @@ VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transform
 
 def with_provenance(experiment: Experiment) -> str:
     """Return an experiment as YAML, with the versions that it runs on."""
-    content = yaml.safe_load(experiment.to_yaml())
+    content = yaml.safe_load(experiment.to_yaml()) | {"provenance": provenance()}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def provenance() -> dict[str, Any]:
+    """Return ``versions`` of the packages that matter, and ``git_commit``."""
     versions = {}
     for name in VERSIONED:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed as a package"
-    content["provenance"] = {
+    return {
         "versions": versions | {"python": platform.python_version()},
         "git_commit": _git_commit(),
     }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def model_card(
+    experiment: Experiment, prepared: Prepared, precision: Literal["fp32", "bf16"]
+) -> ModelCard:
+    """Return what of an experiment and its prepared data its model needs, wherever it is used."""
+    content = experiment.model_dump(mode="json")
+    training = experiment.training
+    clients, unseen = (
+        tuple(NamedProtocol(id=part.id, protocol=part.protocol) for part in parts)
+        for parts in (prepared.clients, prepared.unseen)
+    )
+    return ModelCard(
+        method=content["method"],
+        backbone=content["backbone"],
+        reports=content["reports"],
+        statistics=prepared.statistics,
+        image_size=prepared.image_size,
+        window_hu=experiment.data.window_hu,
+        clients=clients,
+        unseen=unseen,
+        seed=experiment.seed,
+        precision=precision,
+        training=LocalTraining(
+            optimizer=training.optimizer,
+            momentum=training.momentum,
+            rounds=training.rounds,
+            threads=training.threads,
+        ),
+        **provenance(),
+    )
 
 
 def _git_commit() -> str | None:

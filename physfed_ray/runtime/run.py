@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,12 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.base import ClientInfo, LocalOptimizer, Method, Task
+from physfed_ray.methods.base import ClientInfo
 from physfed_ray.methods.registry import get_method
+from physfed_ray.rundir.model import MODEL_FILE, ModelCard, read_card, write_card
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
-from physfed_ray.runtime.results import report, with_provenance, write_results
+from physfed_ray.runtime.results import model_card, report, with_provenance, write_results
+from physfed_ray.serving.rebuild import rebuild
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
 
@@ -88,11 +90,17 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(experiment, runtime, on_event)
+        begun = _begun_model(directory, resume)
+        if begun is not None:
+            prepared = _with_statistics(prepared, begun, on_event)
         placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
-        spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
+        precision = begun.precision if begun else experiment.training.precision
+        card = model_card(experiment, prepared, resolve_precision(precision, device))
+        spec = make_spec(experiment, prepared, card, _root_everywhere(directory), device)
         directory.write("experiment.yaml", with_provenance(experiment).encode())
+        write_card(directory, card)
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, placed)
         stack.callback(place.close)
@@ -156,9 +164,9 @@ def _root_everywhere(directory: RunDirectory) -> str:
 
 
 def make_spec(
-    experiment: Experiment, prepared: Prepared, run_root: str | None, device: str
+    experiment: Experiment, prepared: Prepared, card: ModelCard, run_root: str | None, device: str
 ) -> Spec:
-    """Return what hosts and server need, from the experiment and its prepared data."""
+    """Return what hosts and server need, from the experiment, its data and its model's card."""
     speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
         ClientInfo(
@@ -173,9 +181,9 @@ def make_spec(
     )
     return Spec(
         seed=experiment.seed,
-        method=make_method(experiment, prepared),
+        method=rebuild(card),
         training=experiment.training,
-        precision=resolve_precision(experiment.training.precision, device),
+        precision=card.precision,
         clients=clients,
         files=tuple(ClientFiles(c.train, c.validation, c.test) for c in prepared.clients),
         unseen=unseen,
@@ -187,25 +195,6 @@ def make_spec(
         electronic_noise=experiment.data.electronic_noise,
         metrics=experiment.evaluation.metrics,
     )
-
-
-def make_method(experiment: Experiment, prepared: Prepared) -> Method:
-    """Return the experiment's method, for the task that its data describe."""
-    statistics = prepared.statistics
-    task = Task(
-        image_size=prepared.image_size,
-        clients=len(prepared.clients),
-        input_mean=statistics.input_mean,
-        input_std=statistics.input_std,
-        tokens=statistics.tokens,
-        dim=statistics.dim,
-        embedding_mean=tuple(statistics.embedding_mean),
-        embedding_std=tuple(statistics.embedding_std),
-        backbone=experiment.backbone,
-        optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
-        rounds=experiment.training.rounds,
-    )
-    return get_method(experiment.method.name)(experiment.method.settings, task)
 
 
 def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
@@ -262,6 +251,28 @@ def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], N
     from physfed_ray.runtime.prepare import prepare_on_ray
 
     return prepare_on_ray(experiment, on_event)
+
+
+def _begun_model(directory: RunDirectory, resume: bool) -> ModelCard | None:
+    """Return the card of the model that a resumed run began with, None for a new run."""
+    return read_card(directory) if resume and directory.exists(MODEL_FILE) else None
+
+
+def _with_statistics(
+    prepared: Prepared, begun: ModelCard, on_event: Callable[[Event], None]
+) -> Prepared:
+    """Return the data with the statistics of the model that a run began with.
+
+    They are part of the model, and the same data prepared elsewhere, or by another version, may
+    have others.
+    """
+    if begun.statistics != prepared.statistics:
+        text = (
+            f"the prepared data have other statistics than {MODEL_FILE}, with which the run began; "
+            "it goes on with those of that file"
+        )
+        on_event({"event": "message", "text": text})
+    return replace(prepared, statistics=begun.statistics)
 
 
 def _place(
