@@ -1,11 +1,11 @@
-"""What a run leaves in its directory: settings with versions, model card, results, report."""
+"""What a run leaves in its directory: its settings with versions, its results, its report."""
 
 import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,7 +19,6 @@ from physfed_ray.methods.base import Method
 from physfed_ray.models.registry import parameter_counts
 from physfed_ray.pages.run_page import write_run_page
 from physfed_ray.rundir.long_table import SLICE_COLUMNS, SLICES_FILE, LongTable
-from physfed_ray.rundir.model import LocalTraining, ModelCard, NamedProtocol
 from physfed_ray.rundir.run_directory import RunDirectory
 
 VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transformers")
@@ -43,37 +42,6 @@ def provenance() -> dict[str, Any]:
         "versions": versions | {"python": platform.python_version()},
         "git_commit": _git_commit(),
     }
-
-
-def model_card(
-    experiment: Experiment, prepared: Prepared, precision: Literal["fp32", "bf16"]
-) -> ModelCard:
-    """Return what of an experiment and its prepared data its model needs, wherever it is used."""
-    content = experiment.model_dump(mode="json")
-    training = experiment.training
-    clients, unseen = (
-        tuple(NamedProtocol(id=part.id, protocol=part.protocol) for part in parts)
-        for parts in (prepared.clients, prepared.unseen)
-    )
-    return ModelCard(
-        method=content["method"],
-        backbone=content["backbone"],
-        reports=content["reports"],
-        statistics=prepared.statistics,
-        image_size=prepared.image_size,
-        window_hu=experiment.data.window_hu,
-        clients=clients,
-        unseen=unseen,
-        seed=experiment.seed,
-        precision=precision,
-        training=LocalTraining(
-            optimizer=training.optimizer,
-            momentum=training.momentum,
-            rounds=training.rounds,
-            threads=training.threads,
-        ),
-        **provenance(),
-    )
 
 
 def _git_commit() -> str | None:

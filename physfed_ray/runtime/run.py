@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo
 from physfed_ray.methods.registry import get_method
-from physfed_ray.rundir.model import MODEL_FILE, ModelCard, read_card, write_card
+from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
-from physfed_ray.runtime.results import model_card, report, with_provenance, write_results
+from physfed_ray.runtime.model import begun_model, model_card, with_statistics
+from physfed_ray.runtime.results import report, with_provenance, write_results
 from physfed_ray.serving.rebuild import rebuild
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
@@ -90,9 +91,9 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(experiment, runtime, on_event)
-        begun = _begun_model(directory, resume)
+        begun = begun_model(directory, resume)
         if begun is not None:
-            prepared = _with_statistics(prepared, begun, on_event)
+            prepared = with_statistics(prepared, begun, on_event)
         placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
@@ -251,28 +252,6 @@ def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], N
     from physfed_ray.runtime.prepare import prepare_on_ray
 
     return prepare_on_ray(experiment, on_event)
-
-
-def _begun_model(directory: RunDirectory, resume: bool) -> ModelCard | None:
-    """Return the card of the model that a resumed run began with, None for a new run."""
-    return read_card(directory) if resume and directory.exists(MODEL_FILE) else None
-
-
-def _with_statistics(
-    prepared: Prepared, begun: ModelCard, on_event: Callable[[Event], None]
-) -> Prepared:
-    """Return the data with the statistics of the model that a run began with.
-
-    They are part of the model, and the same data prepared elsewhere, or by another version, may
-    have others.
-    """
-    if begun.statistics != prepared.statistics:
-        text = (
-            f"the prepared data have other statistics than {MODEL_FILE}, with which the run began; "
-            "it goes on with those of that file"
-        )
-        on_event({"event": "message", "text": text})
-    return replace(prepared, statistics=begun.statistics)
 
 
 def _place(
