@@ -96,7 +96,8 @@ def choose(
         known = [tuple(float(v) for v in c.protocol.normalised()) for c in clients]
         index, distance = nearest_client(tuple(float(v) for v in g), known)
         nearest = clients[index]
-        return Choice(chosen, nearest.id, nearest.protocol.normalised(), distance=distance)
+        g = nearest.protocol.normalised()
+        return Choice("nearest_protocol", nearest.id, g, distance=distance)
     reasons = {
         "shared": f"{method.title} keeps a part of its network with each client",
         "pvqs": f"{method.title} has no codebook",
