@@ -134,9 +134,9 @@ class Method:
             it sets it in ``__init__``.
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
+        fields: Names of the fields (``physfed_ray.fields``) that it reads in batches beside ``low``
+            and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
-        needs: Fields of a slice that denoising reads beside the image and g: ``embedding``. A
-            method whose settings change it sets it in ``__init__``.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
             then mix protocols and have no ``g``.
         Settings: Schema of the keys under ``method:``.
@@ -148,9 +148,9 @@ class Method:
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
     pooled: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, ...]] = ()
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
 
     def __init__(self, settings: BaseModel, task: Task) -> None:
@@ -288,6 +288,10 @@ class Method:
         return {}
 
     # Inference.
+
+    def reads(self) -> tuple[str, ...]:
+        """Return those of ``fields`` that denoising reads with these settings."""
+        return self.fields
 
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None

@@ -135,6 +135,7 @@ class ScanPhysFed(Method):
     paper = "Yang et al. 2025, CVPR"
     group = "personalised"
     shared: tuple[str, ...] = ("encoder", *HYPERNETWORKS)
+    fields = ("embedding", "embedding_mask")
     Settings = ScanPhysFedSettings
     settings: ScanPhysFedSettings
 
@@ -143,7 +144,6 @@ class ScanPhysFed(Method):
         names = tuple(self.children())
         private = () if self.settings.share_decoder else ("decoder",)
         self.shared = tuple(name for name in names if name not in private)
-        self.needs = ("embedding",) if self.settings.anatomy else ()
         self.learning_rate_scale = {
             name: self.settings.hyper_lr_scale for name in names if name in HYPERNETWORKS
         }
@@ -238,6 +238,10 @@ class ScanPhysFed(Method):
             rows = code.reshape(-1, code.shape[-1])
         alpha, beta = self._head(network, f, rows)
         return self._personalise(network, batch, f, skips, alpha, beta)
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the report's embedding and its mask, nothing where the anatomy is ablated."""
+        return self.fields if self.settings.anatomy else ()
 
     def _modulated_channels(self) -> list[int]:
         """Return the channels of the bottleneck and, where they are modulated, of each skip."""

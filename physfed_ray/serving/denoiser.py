@@ -136,7 +136,7 @@ class Denoiser:
         """Return embeddings and their mask as the network takes them; zeros where none is read."""
         method, statistics = self._inference.method, self._card.statistics
         wanted = images, statistics.tokens, statistics.dim
-        if "embedding" not in method.needs:
+        if "embedding" not in method.reads():
             return np.zeros(wanted, np.float32), np.ones(wanted[:2], np.uint8)
         if embedding is None:
             raise PhysFedError(

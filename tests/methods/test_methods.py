@@ -170,7 +170,8 @@ def test_says_whether_it_reads_reports(name, backbone, make_method, make_batch, 
     network = shake(method.build(1)).eval()
     unknown = replace(batch, embedding=torch.full_like(batch.embedding, torch.nan))
     read = not bool(method.denoise(network, unknown).isfinite().all())
-    assert read == ("embedding" in method.needs)
+    assert read == ("embedding" in method.reads())
+    assert set(method.reads()) <= set(method.fields)
 
 
 @every_network

@@ -25,7 +25,7 @@ Train = Callable[..., Trained]
 def serve(denoiser: Denoiser, trained: Trained, name: str) -> np.ndarray:
     """Denoise a client's or an unseen protocol's test images, (N, n, n) in HU."""
     data = trained.images[name]
-    reads = "embedding" in trained.run.rounds.spec.method.needs
+    reads = "embedding" in trained.run.rounds.spec.method.reads()
     embedding = data.embedding if reads else None
     return denoiser(in_hu(data.low), embedding, data.embedding_mask if reads else None)
 
