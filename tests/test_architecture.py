@@ -27,6 +27,7 @@ ROOMS = (
     "rundir",
     "data",
     "federation",
+    "serving",
     "cost",
     "results",
     "pages",

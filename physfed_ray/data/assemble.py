@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from physfed_ray.data.prepared import Statistics
 from physfed_ray.data.store import (
     ClientData,
     read_client_data,
@@ -16,6 +15,7 @@ from physfed_ray.data.store import (
 )
 from physfed_ray.fields import SCANNED, STANDARD
 from physfed_ray.reports.cache import DescriptionCache
+from physfed_ray.rundir.model import Statistics
 
 # Far below the spread of sentence embeddings (about 3e-3 a dimension): it only keeps a dimension
 # that never changes from being divided by zero.

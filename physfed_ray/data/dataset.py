@@ -62,12 +62,15 @@ def training_batches(
 
 def whole_batches(data: ClientData, batch_size: int) -> Iterator[tuple[slice, Batch]]:
     """Yield all slices in order as whole images, each batch with the range it covers."""
-    arrays = _arrays(data)
     for start in range(0, len(data), batch_size):
         rows = slice(start, min(start + batch_size, len(data)))
-        origin = torch.zeros(rows.stop - rows.start, 2, dtype=torch.int64)
-        whole = {name: _tensor(name, array[rows].copy()) for name, array in arrays.items()}
-        yield rows, _batch(data, whole, origin)
+        yield rows, whole_batch(data, rows)
+
+
+def whole_batch(data: ClientData, rows: slice) -> Batch:
+    """Return some slices as whole images; no others are read."""
+    whole = {name: _tensor(name, array[rows].copy()) for name, array in _arrays(data).items()}
+    return _batch(data, whole, torch.zeros(len(whole["low"]), 2, dtype=torch.int64))
 
 
 def _arrays(data: ClientData) -> dict[str, np.ndarray]:

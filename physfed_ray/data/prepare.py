@@ -26,12 +26,13 @@ from physfed_ray.data.description import (
 )
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
-from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
+from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Patient, Shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.reports.cache import DescriptionCache
+from physfed_ray.rundir.model import Statistics
 
 __all__ = [
     "PreparePlan",

@@ -1,7 +1,7 @@
 """The parameter server: the shared parameters, their aggregation, and the codebook."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,28 +9,14 @@ from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.federation.channel.base import Arrival
-from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.names import PUBLISHED, TOLD, split_told
+from physfed_ray.federation.routes import Route, has_private, nearest_code
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.federation.vectors import Vectors
 from physfed_ray.methods.base import Aggregation
 from physfed_ray.rundir.run_directory import RunDirectory, round_name
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where PVQS sends an unseen protocol (Yang et al. 2025, eq. 7).
-
-    Attributes:
-        client: Index i* of the client whose code is nearest.
-        cosine: Cosine of the two codes.
-        code: The codebook's entry c_{i*}, (code_dim,).
-    """
-
-    client: int
-    cosine: float
-    code: np.ndarray
 
 
 class ParameterServer:
@@ -294,18 +280,14 @@ class ParameterServer:
 
     def has_private(self) -> bool:
         """Say whether clients denoise with any part of the network that is their own."""
-        method = self._spec.method
-        return bool(set(private_parts(self._network, method.shared)) - set(method.training_only))
+        return has_private(self._spec.method, self._network)
 
     def route(self, g: Sequence[float]) -> Route | None:
         """Return where PVQS sends an unseen protocol, None without a codebook."""
         codes = self._compute_codes([g])
         if codes is None or self._codes is None:
             return None
-        norms = np.linalg.norm(self._codes, axis=1) * np.linalg.norm(codes[0])
-        cosines = (self._codes @ codes[0]) / np.maximum(norms, 1e-12)
-        best = int(np.argmax(cosines))
-        return Route(best, float(cosines[best]), self._codes[best])
+        return nearest_code(self._codes, codes[0])
 
     def _compute_codes(self, protocols: Sequence[Sequence[float]]) -> np.ndarray | None:
         with torch.inference_mode():

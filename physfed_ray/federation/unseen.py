@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.data.dataset import whole_batches
-from physfed_ray.federation.client_network import EVALUATION_BATCH, ClientNetwork
+from physfed_ray.data.dataset import whole_batch
+from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.inference import EVALUATION_BATCH
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.scoring import score
-from physfed_ray.federation.training import autocast, to_device
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.metrics.base import Scores
 
@@ -41,16 +40,10 @@ class UnseenService:
             start: First slice of the batch of ``EVALUATION_BATCH``.
         """
         self._network.load_shared(vector)
-        self._network.module.eval()
         data = self._network.data(self._network.spec.unseen[unseen].test)
-        entry = torch.tensor(code, device=self._network.spec.device)
-        with torch.inference_mode(), autocast(self._network.spec):
-            batches = whole_batches(data, EVALUATION_BATCH)
-            _, batch = next(islice(batches, start // EVALUATION_BATCH, None))
-            features = self._network.spec.method.features(
-                self._network.module, to_device(batch, self._network.spec.device), entry
-            )
-        return tuple(f.float().cpu().numpy() for f in features)
+        batch = whole_batch(data, slice(start, start + EVALUATION_BATCH))
+        features = self._network.inference.features(batch, torch.tensor(code))
+        return tuple(f.cpu().numpy() for f in features)
 
     def decode(
         self, vector: np.ndarray, turn: ClientTurn, features: tuple[np.ndarray, ...]
@@ -61,11 +54,7 @@ class UnseenService:
             Denoised images, (B, n, n) float32.
         """
         self._network.load(vector, turn)
-        self._network.module.eval()
-        with torch.inference_mode(), autocast(self._network.spec):
-            tensors = tuple(from_dlpack(f).to(self._network.spec.device) for f in features)
-            images = self._network.spec.method.decode(self._network.module, tensors).float()
-        return images.squeeze(1).clamp(0, 1).cpu().numpy()
+        return self._network.inference.decode(tuple(from_dlpack(f) for f in features))
 
     def denoise(self, vector: np.ndarray, unseen: int) -> np.ndarray:
         """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""

@@ -354,6 +354,10 @@ class Method:
 
     # Inference.
 
+    def reads(self) -> tuple[str, ...]:
+        """Return those of ``fields`` that denoising reads with these settings."""
+        return self.fields
+
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
     ) -> tuple[Tensor, ...]:

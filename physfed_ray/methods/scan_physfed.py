@@ -239,6 +239,10 @@ class ScanPhysFed(Method):
         alpha, beta = self._head(network, f, rows)
         return self._personalise(network, batch, f, skips, alpha, beta)
 
+    def reads(self) -> tuple[str, ...]:
+        """Return the report's embedding and its mask, nothing where the anatomy is ablated."""
+        return self.fields if self.settings.anatomy else ()
+
     def _modulated_channels(self) -> list[int]:
         """Return the channels of the bottleneck and, where they are modulated, of each skip."""
         settings = self.task.backbone

@@ -15,7 +15,7 @@ from physfed_ray.pages.gain_figure import GainPanel, gain_figure
 from physfed_ray.pages.run_words import followed_modulation, page
 from physfed_ray.results.grids import grids
 from physfed_ray.results.run_tables import WHOLE, write_tables
-from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean, load_run
+from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean, read_results
 from physfed_ray.results.summaries import gains, leader
 from physfed_ray.results.tables import CLIENTS_SHOWN, ScoreTable
 
@@ -47,7 +47,7 @@ def write_run_page(run_dir: str | Path) -> Path:
     Raises:
         PhysFedError: There is no run, or no round of it was completed.
     """
-    run = load_run(run_dir)
+    run = read_results(run_dir)
     tables, plain = write_tables(run), grids(run)
     for name, grid in plain.items():
         if grid.complete:

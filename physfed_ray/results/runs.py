@@ -209,7 +209,7 @@ class RunResults:
         return Example(images["low"], images["full"], denoised)
 
 
-def load_run(root: str | Path) -> RunResults:
+def read_results(root: str | Path) -> RunResults:
     """Read a run directory.
 
     Args:

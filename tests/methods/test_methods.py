@@ -166,6 +166,16 @@ def test_features_need_shared_children_alone(name, backbone, make_method, make_b
 
 
 @every_network
+def test_says_whether_it_reads_reports(name, backbone, make_method, make_batch, shake):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    network = shake(method.build(1)).eval()
+    unknown = replace(batch, embedding=torch.full_like(batch.embedding, torch.nan))
+    read = not bool(method.denoise(network, unknown).isfinite().all())
+    assert read == ("embedding" in method.reads())
+    assert set(method.reads()) <= set(method.fields)
+
+
+@every_network
 def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_batch, shake):
     method = make_method(name, backbone=backbone)
     network = shake(method.build(1)).eval()
