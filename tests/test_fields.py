@@ -17,10 +17,12 @@ from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
+from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.fields import FIELDS, STANDARD, Acquisition, Batch, Field, Sizes, field_of
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.run import run_experiment
 from tests.data.test_prepare import contents, make_experiment, no_reports, no_work
+from tests.screen.test_describe import described
 
 PACKAGE = '''
 """What the noise added, what the detector read, and two methods that look at them."""
@@ -59,6 +61,11 @@ class OfPatches(FedAvg):
     def loss(self, network, batch, state):
         SEEN.append(batch)
         return super().loss(network, batch, state)
+
+    def features(self, network, batch, code=None):
+        for name in self.fields:
+            assert len(batch[name]) == len(batch["low"])
+        return super().features(network, batch, code)
 
 
 class OfImages(OfPatches):
@@ -99,15 +106,21 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Batch
     del sys.modules["outside_fields"]
 
 
-def run_one_round(experiment: Experiment, out: Path, **training: Any) -> None:
+def run_one_round(
+    experiment: Experiment, out: Path, *, tested: bool = False, **training: Any
+) -> None:
     training = {"rounds": 1, "batch_size": 2, "evaluate_every": 1} | training
     values = experiment.model_dump(mode="json") | {"training": training}
-    run_experiment(Experiment.model_validate(values), out, runtime="inline")
+    run_experiment(Experiment.model_validate(values), out, runtime="inline", tested=tested)
 
 
-def test_a_field_from_outside_is_cut_as_the_images_are(seen: list[Batch], tmp_path: Path) -> None:
+def test_a_field_from_outside_is_cut_as_the_images_are(
+    seen: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("physfed_ray.runtime.run.report", lambda directory: None)
     experiment = make_experiment(tmp_path, method={"name": "of_patches"}, backbone={"channels": 2})
-    run_one_round(experiment, tmp_path / "run", patch=32, patches_per_slice=2)
+    experiment = experiment.model_copy(update={"evaluation": Evaluation(metrics=("mtf",))})
+    run_one_round(experiment, tmp_path / "run", tested=True, patch=32, patches_per_slice=2)
     batches = [batch for batch in seen if batch.low.shape == (2, 1, 32, 32)]
     assert len(batches) == 2 * 4  # two clients with four slices each
     for batch in batches:
@@ -133,6 +146,13 @@ def test_a_field_that_is_not_cut_goes_with_whole_images(seen: list[Batch], tmp_p
         assert batch["readings"].shape == (2, protocol.views, protocol.bins)
         low = normalise(reconstruct(batch["readings"].numpy(), protocol, 48), (-1000, 2000))
         np.testing.assert_array_equal(batch.low[:, 0], low)
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize("method", ["of_patches", "of_images"])
+def test_the_cost_of_a_step_with_a_field_is_described(tmp_path: Path, method: str) -> None:
+    experiment = make_experiment(tmp_path, method={"name": method}, backbone={"channels": 2})
+    assert "scans: 9 (patient x protocol), 0 of them in the cache" in described(experiment)
 
 
 @pytest.mark.usefixtures("seen")

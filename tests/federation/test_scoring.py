@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.federation.spec import UnseenInfo
@@ -15,7 +16,10 @@ EDGE = {"bins": 300, "bin_mm": 1.8336917825608848}
 """Bins of 1e-7 mm less would not cover the image circle, nor do they if rounded to six digits."""
 
 
-def test_a_protocol_at_the_edge_of_what_is_possible_is_evaluated(tmp_path: Path) -> None:
+def test_a_protocol_at_the_edge_of_what_is_possible_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("physfed_ray.runtime.run.report", lambda directory: None)
     experiment = make_experiment(
         tmp_path,
         clients=[{"id": "a", "protocol": SPARSE | EDGE}],
