@@ -1,0 +1,74 @@
+"""A package adds one of every noun; a run uses them all, in one process and on Ray, bit for bit."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.end_to_end.test_resume import state_of
+
+ENTRY_POINTS = """
+[physfed_ray.fields]
+their_noise = their_nouns:NOISE
+[physfed_ray.backbones]
+their_net = their_nouns:TwoLayers
+[physfed_ray.objectives]
+their_huber = their_nouns:Huber
+[physfed_ray.methods]
+their_halves = their_nouns:Halves
+[physfed_ray.channels]
+their_integers = their_nouns:Integers
+[physfed_ray.metrics]
+their_error_hu = their_nouns:MEAN_ERROR
+"""
+EXPERIMENT = """
+name: theirs
+seed: 3
+data:
+  source: {phantom: {patients: 5, slices: 2}}
+  image_size: 48
+  test_patients: 1
+clients:
+  - {id: c1, protocol: paper-2}
+  - {id: c2, protocol: paper-6}
+  - {id: c3, protocol: paper-8}
+unseen: [{id: u1, protocol: unseen-2}]
+backbone: {name: their_net, width: 3}
+method: {name: their_halves}
+training: {rounds: 3, batch_size: 2, patch: 32, objective: {name: their_huber, delta: 0.05}}
+federation: {channel: {name: their_integers, bits: 28}}
+evaluation: {metrics: [their_error_hu]}
+"""
+RUN = """
+import sys
+from physfed_ray.experiment import load_experiment
+from physfed_ray.runtime.run import run_experiment
+
+file, out, runtime = sys.argv[1:]
+run_experiment(load_experiment(file), out, runtime=runtime)
+"""
+
+
+def test_a_package_adds_every_noun(tmp_path: Path) -> None:
+    """On Ray as well: that processes of a cluster find the package, no scripted runtime shows."""
+    package = tmp_path / "package"
+    info = package / "their_nouns-1.0.dist-info"
+    info.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("their_nouns.py"), package)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-nouns\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    experiment = tmp_path / "theirs.yaml"
+    experiment.write_text(EXPERIMENT)
+    path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    for runtime in ("inline", "ray"):
+        command = [sys.executable, "-c", RUN, str(experiment), str(tmp_path / runtime), runtime]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+    assert state_of(tmp_path / "inline") == state_of(tmp_path / "ray")
+    rows = pq.read_table(tmp_path / "ray" / "metrics.parquet").to_pylist()
+    found = {row["metric"] for row in rows}
+    assert {"huber", "their_error_hu"} <= found
+    assert {r["value"] for r in rows if r["metric"].endswith("bits")} == {28.0}
+    assert "Mean error" in (tmp_path / "ray" / "report.html").read_text()

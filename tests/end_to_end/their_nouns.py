@@ -1,0 +1,164 @@
+"""One of every noun, as somebody else's package has them; test_nouns.py installs it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from physfed_ray.federation.channel.base import Arrival, Channel, Packed, Passage
+from physfed_ray.fields import Acquisition, Batch, Sizes
+from physfed_ray.fields import Field as DataField
+from physfed_ray.methods.base import Aggregation
+from physfed_ray.methods.fedper import FedPer
+from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.models.base import Backbone, NetworkSettings
+from physfed_ray.objectives.base import Objective, ObjectiveSettings
+
+
+def _noise_hu(scan: Acquisition) -> np.ndarray:
+    return scan.low_hu - scan.full_hu
+
+
+def _image(sizes: Sizes, protocol: Any) -> tuple[int, ...]:
+    return sizes.image_size, sizes.image_size
+
+
+NOISE = DataField("their_noise", np.float32, _image, "image", make=_noise_hu)
+
+
+class TwoLayers(Backbone):
+    """A convolution each way; the encoder reads the declared field beside the image."""
+
+    class Settings(NetworkSettings):
+        """Keys under ``backbone:``."""
+
+        width: int = Field(4, ge=1, description="channels")
+
+    name, title, paper = "their_net", "Two layers", "nobody's"
+    stride = 1
+    fields = ("their_noise",)
+    settings: Settings
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels at the bottleneck."""
+        return self.settings.width
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """The image itself."""
+        return (0,)
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The image, and what the noise added to it."""
+        return batch.low, batch["their_noise"] / 1000
+
+    def encoder(self, mean: float, std: float) -> nn.Module:
+        """Return a new encoder."""
+        return _Encoder(self.settings.width, mean, std)
+
+    def decoder(self) -> nn.Module:
+        """Return a new decoder."""
+        return _Decoder(self.settings.width)
+
+
+class _Encoder(nn.Module):
+    stride = 1
+
+    def __init__(self, width: int, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.layer = nn.Conv2d(2, width, 3, padding=1)
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.layer(torch.cat(((x - self.mean) / self.std, noise), 1)), (x,)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, f: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+        change: Tensor = self.layer(functional.relu(f))
+        return skips[0] + change
+
+
+class Huber(Objective):
+    """The Huber loss."""
+
+    class Settings(ObjectiveSettings):
+        """Keys under ``training.objective:``."""
+
+        delta: float = Field(0.1, gt=0, description="where it turns linear")
+
+    name, title, paper = "their_huber", "Huber", "Huber 1964"
+    settings: Settings
+
+    def __call__(self, denoised: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its one part."""
+        delta = self.settings.delta
+        loss = functional.huber_loss(denoised.float(), batch.full.float(), delta=delta)
+        return loss, {"huber": loss.detach()}
+
+
+class Halves(FedPer):
+    """FedPer whose server goes half of the way to the mean, in units that it publishes."""
+
+    name, title = "their_halves", "Halves"
+
+    def aggregate(self, aggregation: Aggregation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the middle of the last vector and the mean."""
+        count = np.array([len(aggregation.clients)], np.float32)
+        return (aggregation.previous + aggregation.mean) / 2, {"their_count": count}
+
+
+class Integers(Channel):
+    """Sums of integers, which are exact."""
+
+    class Settings(BaseModel):
+        """Keys under ``federation.channel:``."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        bits: int = Field(30, ge=1, le=40, description="binary digits behind the point")
+
+    name = "their_integers"
+    settings: Settings
+
+    def packed(self, size: int) -> Packed:
+        """Return as many numbers, in 64 bits."""
+        return Packed(size, "int64")
+
+    def outgoing(self, update: Tensor, passage: Passage) -> Tensor:
+        """Weigh and round."""
+        return (update.double() * (passage.weight * 2**self.settings.bits)).round().long()
+
+    def incoming(self, total: Tensor, mean: Tensor, arrival: Arrival) -> Any:
+        """Undo it."""
+        mean.copy_(total.double() / (arrival.weight * 2**self.settings.bits))
+        return arrival.state
+
+    def account(self, arrival: Arrival) -> dict[str, float]:
+        """Return the digits."""
+        return {"bits": float(self.settings.bits)}
+
+
+class MeanError(Metric):
+    """Mean of the error.
+
+    Nobody's.
+    """
+
+    name, heading, unit, decimals = "their_error_hu", "Mean error", "HU", 2
+    better = "neither"
+
+    def __call__(self, denoised: Images, reference: Images, context: Context) -> Any:
+        """Return the mean error of each slice in the window."""
+        low, high = context.window
+        return (np.clip(denoised, low, high) - np.clip(reference, low, high)).mean((1, 2))
+
+
+MEAN_ERROR = MeanError()
