@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.methods.registry import METHODS
@@ -83,34 +82,6 @@ def test_lower_precision_serves_as_in_its_run(backbone: str, train: Train) -> No
         images = serve(denoiser, trained, name)
         expected = denoiser.denormalise(trained.denoised(split, name))
         assert np.array_equal(images[MIDDLE], expected)
-
-
-def test_policies_and_what_they_say(train: Train) -> None:
-    trained = train("scan_physfed")
-    run = load_run(trained.root)
-    route = trained.results.routes["unseen-2"]
-    served = run.denoiser(protocol="unseen-2").choice
-    assert (served.policy, served.client) == ("pvqs", run.clients[route.client])
-    assert served.cosine == route.cosine
-    assert str(served) == f"PVQS: the decoder of client {served.client}, cosine {route.cosine:.4f}"
-    assert run.denoiser(protocol=PRESETS["unseen-2"]).choice.cosine == route.cosine
-    near = run.denoiser(protocol="paper-2", policy="nearest_protocol").choice
-    assert (near.client, near.distance) == ("c-paper-2", 0.0)
-    assert "nearest at distance 0.0000" in str(near)
-    assert str(run.denoiser("c-paper-1").choice) == "the model of client c-paper-1"
-    with pytest.raises(PhysFedError, match=r"'shared' is not possible: SCAN-PhysFed keeps a part"):
-        run.denoiser(protocol="unseen-2", policy="shared")
-
-
-def test_without_a_codebook_pvqs_is_refused_and_the_shared_network_serves(train: Train) -> None:
-    run = load_run(train("fedavg").root)
-    assert run.codes is None
-    choice = run.denoiser(protocol="paper-8").choice
-    assert (choice.policy, choice.client, str(choice)) == ("shared", None, "the shared network")
-    with pytest.raises(PhysFedError, match=r"'pvqs' is not possible: FedAvg has no codebook"):
-        run.denoiser(protocol="paper-8", policy="pvqs")
-    with pytest.raises(PhysFedError, match="unknown policy 'best'; there are: shared, pvqs"):
-        run.denoiser(protocol="paper-8", policy="best")  # type: ignore[arg-type]
 
 
 def test_a_client_that_never_trained_has_its_initial_private_part(train: Train) -> None:
