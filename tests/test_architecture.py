@@ -19,6 +19,7 @@ ROOMS = (
     "ct",
     "reports",
     "models",
+    "objectives",
     "methods",
     "experiment",
     "metrics",

@@ -5,18 +5,19 @@ round fails is decided elsewhere (``federation``, ``runtime``); a method never s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
-from physfed_ray.models.registry import BackboneSettings, backbone_of
+from physfed_ray.models.base import Backbone
+from physfed_ray.objectives.base import Objective
+from physfed_ray.objectives.registry import make_objective
 from physfed_ray.seeds import derive_seed
 
 
@@ -49,6 +50,7 @@ class Task:
         backbone: The imaging network.
         optimizer: What the clients train with.
         rounds: Number of rounds to come, for schedules.
+        objective: What training minimises.
     """
 
     image_size: int
@@ -59,9 +61,10 @@ class Task:
     dim: int
     embedding_mean: tuple[float, ...]
     embedding_std: tuple[float, ...]
-    backbone: BackboneSettings
+    backbone: Backbone
     optimizer: LocalOptimizer = LocalOptimizer()
     rounds: int = 1
+    objective: Objective = field(default_factory=make_objective)
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Method:
         pooled: Whether a round is one training over the data of all clients in one place. Batches
             then mix protocols and have no ``g``.
         Settings: Schema of the keys under ``method:``.
+        objective: What training minimises; ``reconstruction`` calls it.
     """
 
     name: ClassVar[str]
@@ -155,19 +159,20 @@ class Method:
             raise PhysFedError(reason)
         self.settings = settings
         self.task = task
+        self.objective = task.objective
         self.learning_rate_scale = {}
 
     @classmethod
-    def refuses(cls, backbone: BackboneSettings) -> str | None:
+    def refuses(cls, backbone: Backbone) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
         return None
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""
-        task, backbone = self.task, backbone_of(self.task.backbone)
+        task = self.task
         return {
-            "encoder": lambda: backbone.encoder(task.backbone, task.input_mean, task.input_std),
-            "decoder": lambda: backbone.decoder(task.backbone),
+            "encoder": lambda: task.backbone.encoder(task.input_mean, task.input_std),
+            "decoder": task.backbone.decoder,
         }
 
     def build(self, seed: int) -> nn.Module:
@@ -212,8 +217,19 @@ class Method:
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training loss of a batch and its detached parts by name."""
-        mse = mean_squared_error(self.denoise(network, batch), batch)
-        return mse, {"mse": mse.detach()}
+        return self.reconstruction(self.denoise(network, batch), batch)
+
+    def reconstruction(self, denoised: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the objective says of denoised images: a loss, and its parts by name.
+
+        Every method's loss has this term; a method adds its own to it.
+
+        Args:
+            denoised: (B, 1, h, w), 0 and 1 are the ends of the HU window.
+            batch: What was denoised; ``full`` is the target.
+        """
+        loss, parts = self.objective(denoised, batch)
+        return loss, {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
     def finish(
@@ -286,6 +302,13 @@ class Method:
 
     # Inference.
 
+    def encode(
+        self, encoder: Callable[..., Any], batch: Batch
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the features and skips that one of the backbone's encoders makes of a batch."""
+        f, skips = encoder(*self.task.backbone.inputs(batch))
+        return f, skips
+
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -296,7 +319,7 @@ class Method:
             batch: The images; ``full`` is not looked at.
             code: Protocol code (code_dim,) to use instead of the one of ``batch.g``.
         """
-        f, skips = network.get_submodule("encoder")(batch.low)
+        f, skips = self.encode(network.get_submodule("encoder"), batch)
         return f, *skips
 
     def decode(self, network: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
@@ -312,8 +335,3 @@ class Method:
     def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Return numbers that say whether the method's personalisation does anything."""
         return {}
-
-
-def mean_squared_error(denoised: Tensor, batch: Batch) -> Tensor:
-    """Return the mean squared error to the full dose in float32, whatever the precision."""
-    return functional.mse_loss(denoised.float(), batch.full.float())

@@ -201,9 +201,10 @@ def make_method(experiment: Experiment, prepared: Prepared) -> Method:
         dim=statistics.dim,
         embedding_mean=tuple(statistics.embedding_mean),
         embedding_std=tuple(statistics.embedding_std),
-        backbone=experiment.backbone,
+        backbone=experiment.backbone.make(),
         optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
         rounds=experiment.training.rounds,
+        objective=experiment.training.objective.make(),
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 
