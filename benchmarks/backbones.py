@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physfed_ray.models.registry import BackboneSettings, make_backbone
+from physfed_ray.models.base import Backbone
+from physfed_ray.models.registry import make_backbone
 
 
 def parse() -> argparse.Namespace:
@@ -37,17 +38,17 @@ class Way:
     """One way of making a step.
 
     Args:
-        settings: The backbone.
+        backbone: The network.
         channels_last: Let the features be channels-last; the backbones ask for it by themselves.
         bf16: Compute in bfloat16 where autocast does.
         compiled: Compile encoder and decoder into one graph.
     """
 
     def __init__(
-        self, settings: BackboneSettings, *, channels_last: bool, bf16: bool, compiled: bool
+        self, backbone: Backbone, *, channels_last: bool, bf16: bool, compiled: bool
     ) -> None:
         torch.manual_seed(1)
-        self.halves = nn.ModuleList(make_backbone(settings, 0.5, 0.25))
+        self.halves = nn.ModuleList((backbone.encoder(0.5, 0.25), backbone.decoder()))
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.bf16 = bf16
         self.denoise: Callable[[Tensor], Tensor] = self._denoise
@@ -73,17 +74,17 @@ class Way:
         self.seconds.append(clock() - began)
 
 
-def measure(settings: BackboneSettings, args: argparse.Namespace) -> dict[str, float]:
+def measure(backbone: Backbone, args: argparse.Namespace) -> dict[str, float]:
     """Return the median seconds of a step by the name of the way."""
     x = torch.rand(args.batch, 1, args.size, args.size)
     ways = {
-        "contiguous": Way(settings, channels_last=False, bf16=False, compiled=False),
-        "channels_last": Way(settings, channels_last=True, bf16=False, compiled=False),
-        "channels_last_bf16": Way(settings, channels_last=True, bf16=True, compiled=False),
+        "contiguous": Way(backbone, channels_last=False, bf16=False, compiled=False),
+        "channels_last": Way(backbone, channels_last=True, bf16=False, compiled=False),
+        "channels_last_bf16": Way(backbone, channels_last=True, bf16=True, compiled=False),
     }
     if not args.no_compile:
-        ways["compiled"] = Way(settings, channels_last=True, bf16=False, compiled=True)
-        ways["compiled_bf16"] = Way(settings, channels_last=True, bf16=True, compiled=True)
+        ways["compiled"] = Way(backbone, channels_last=True, bf16=False, compiled=True)
+        ways["compiled_bf16"] = Way(backbone, channels_last=True, bf16=True, compiled=True)
     clock = time.process_time if args.threads == 1 else time.perf_counter
     for _ in range(args.steps + 2):
         for way in ways.values():
@@ -96,10 +97,10 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     chosen = (
-        BackboneSettings(channels=args.channels),
-        BackboneSettings(name="uformer", size=args.uformer),
+        make_backbone(channels=args.channels),
+        make_backbone("uformer", size=args.uformer),
     )
-    seconds = {settings.label: measure(settings, args) for settings in chosen}
+    seconds = {backbone.label: measure(backbone, args) for backbone in chosen}
     result = {
         "benchmark": "backbones",
         "size": args.size,

@@ -21,7 +21,7 @@ from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.spec import ClientFiles, Spec
 from physfed_ray.methods.base import ClientInfo, Method, NoSettings, Task
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.models.registry import make_backbone
 from physfed_ray.rundir.long_table import MetricRow
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots
@@ -63,7 +63,7 @@ class OnlyParameters(Method):
 
 def make_task(clients: int, size: int, dim: int = 1, channels: int = 1) -> Task:
     """Return the task of images of ``size`` pixels a side and reports of one token."""
-    backbone = BackboneSettings(channels=channels)
+    backbone = make_backbone(channels=channels)
     return Task(size, clients, 0.5, 0.25, 1, dim, (0.0,) * dim, (1.0,) * dim, backbone)
 
 

@@ -24,11 +24,10 @@ from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import ClientInfo, RoundInput, Task, mean_squared_error
+from physfed_ray.methods.base import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
-from physfed_ray.models.codes import feature_cosine_loss
-from physfed_ray.models.modulation import by_protocol_relu
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.methods.scan_physfed_public_code import by_protocol_relu, feature_cosine_loss
+from physfed_ray.models.registry import make_backbone
 
 DIM = 384
 LIMIT = 0.45
@@ -71,7 +70,7 @@ class Way:
 
     def __init__(self, args: argparse.Namespace, variant: str, fast: bool) -> None:
         zeros, ones = (0.0,) * DIM, (1.0,) * DIM
-        backbone = BackboneSettings(channels=args.channels)
+        backbone = make_backbone(channels=args.channels)
         task = Task(args.size, 8, 0.5, 0.25, 1, DIM, zeros, ones, backbone)
         self.method = ScanPhysFed(ScanPhysFedSettings(variant=variant, dropout=0.0), task)
         self.network = self.method.build(1)
@@ -107,7 +106,7 @@ class Way:
         drawn = torch.randint(len(self.protocols), (len(batch.low),))
         denoised, own = whole_pass(self.network, batch, batch.g[None])
         _, other = whole_pass(self.network, batch, self.protocols[drawn])
-        mse = mean_squared_error(denoised, batch)
+        mse, _ = self.method.reconstruction(denoised, batch)
         return mse + self.method.settings.tau * feature_cosine_loss(own, other), mse.detach()
 
 

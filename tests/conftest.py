@@ -16,7 +16,7 @@ from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo, Task
 from physfed_ray.methods.registry import get_method
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.models.registry import make_backbone
 from physfed_ray.seeds import derive_seed, generator
 
 SPLITS = ("train", "validation", "test")
@@ -118,6 +118,7 @@ def make_spec(tmp_path: Path) -> Callable[..., Spec]:
         kind = get_method(method)
         options: dict[str, Any] = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3}
         options |= training
+        chosen = Training(**options)
         task = Task(
             image_size=24,
             clients=clients,
@@ -127,13 +128,14 @@ def make_spec(tmp_path: Path) -> Callable[..., Spec]:
             dim=8,
             embedding_mean=(0.0,) * 8,
             embedding_std=(1.0,) * 8,
-            backbone=BackboneSettings(channels=2),
-            rounds=options["rounds"],
+            backbone=make_backbone(channels=2),
+            rounds=chosen.rounds,
+            objective=chosen.objective.make(),
         )
         return Spec(
             seed=1,
             method=kind(kind.Settings(**(settings or {})), task),
-            training=Training(**options),
+            training=chosen,
             precision="fp32",
             clients=tuple(infos[:clients]),
             files=tuple(files[:clients]),

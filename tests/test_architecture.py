@@ -20,6 +20,7 @@ ROOMS = (
     "fields",
     "reports",
     "models",
+    "objectives",
     "methods",
     "metrics",
     "federation.channel",

@@ -91,9 +91,10 @@ def method_of(experiment: Experiment) -> Method:
         dim=text_encoder.dim,
         embedding_mean=(0.0,) * text_encoder.dim,
         embedding_std=(1.0,) * text_encoder.dim,
-        backbone=experiment.backbone,
+        backbone=experiment.backbone.make(),
         optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
         rounds=experiment.training.rounds,
+        objective=experiment.training.objective.make(),
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 
@@ -118,7 +119,8 @@ def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:
 
 def host_bytes(experiment: Experiment, load: Load, clients: float) -> float:
     """Return the memory of a host with so many clients, on a CPU."""
-    own = HOST_BYTES + 16 * load.parameters + load.cost.activation_bytes
+    cost = load.cost
+    own = HOST_BYTES + 16 * load.parameters + cost.frozen_bytes + cost.activation_bytes
     return own + _private_bytes(experiment, load, clients)
 
 
@@ -160,7 +162,10 @@ def need_of(experiment: Experiment, load: Load) -> Need:
     training, wanted = experiment.training, experiment.federation.clients_per_host
     clients = len(experiment.clients) if wanted == "auto" else wanted
     return Need(
-        gpu_bytes=CUDA_CONTEXT_BYTES + 16 * load.parameters + load.cost.activation_bytes,
+        gpu_bytes=CUDA_CONTEXT_BYTES
+        + 16 * load.parameters
+        + load.cost.frozen_bytes
+        + load.cost.activation_bytes,
         host_bytes=HOST_BYTES + _private_bytes(experiment, load, clients),
         threads=training.threads,
         flops=training.rounds * load.images * load.cost.image_flops,

@@ -1,5 +1,6 @@
 """What a training step costs: time and memory of one small patch scaled up, and its FLOPs."""
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,11 +33,13 @@ class StepCost:
         activation_bytes: Memory that the backward pass keeps, in float32.
         image_flops: Floating point operations of one image's (or patch's) forward and backward
             pass; a multiplication and an addition are two.
+        frozen_bytes: Memory of the networks that the objective needs.
     """
 
     seconds: float
     activation_bytes: float
     image_flops: int
+    frozen_bytes: float = 0.0
 
 
 def network_sizes(method: Method) -> tuple[int, int, int]:
@@ -60,7 +63,7 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     """
     side = training.patch or image_size
     uncut = any(field_of(name).crop == "none" for name in method.extra_fields)
-    probe = side if uncut else min(side, PROBE)
+    probe = side if uncut else min(side, max(PROBE, method.objective.smallest_side))
     scale = training.batch_size * (side / probe) ** 2
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.build(0)
@@ -71,6 +74,7 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     if codes is not None:
         extras["codes"] = codes.numpy()
     network = network.to(device).train()
+    method.objective.prepare(device)
     state = _begin(method, network, extras)
     batch = probe_batch(method, probe, device)
     before = torch.get_num_threads()
@@ -80,12 +84,21 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
         seconds, kept = _step(method, network, batch, state)
     finally:
         torch.set_num_threads(before)
-    return StepCost(seconds * scale, kept * scale, _flops(method, side, extras))
+    frozen = sum(p.nbytes for p in _frozen(method))
+    return StepCost(seconds * scale, kept * scale, _flops(method, side, extras), frozen)
+
+
+def _frozen(method: Method) -> list[nn.Parameter]:
+    """Return the parameters of the objective's networks, once they are prepared."""
+    return [p for module in method.objective.frozen().values() for p in module.parameters()]
 
 
 def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     """Count the operations of one image's forward and backward pass without computing them."""
+    method = copy.copy(method)
+    method.objective = copy.copy(method.objective)  # its networks are not copied but made again
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        method.objective.prepare("cpu")
         network = method.build(0).train()
         state = _begin(method, network, extras)
         loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
@@ -134,7 +147,8 @@ def _probe_field(field: Field, sizes: Sizes, side: int) -> Tensor:
 def _step(method: Method, network: nn.Module, batch: Batch, state: object) -> tuple[float, int]:
     """Return the seconds and the bytes kept for the backward pass."""
     kept: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    parameters = [*network.parameters(), *_frozen(method)]
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -164,7 +164,7 @@ def plan(experiment: Experiment) -> PreparePlan:
         experiment.seed,
         reuse=data.reuse_patients,
     )
-    needed = get_method(experiment.method.name).needed_fields(experiment.backbone)
+    needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
     return PreparePlan(
         source=source,
         settings=settings,

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.clients import Clients, ClientSpec
 from physfed_ray.experiment.data import Data
 from physfed_ray.experiment.evaluation import Evaluation
@@ -22,7 +23,6 @@ from physfed_ray.experiment.settings import Settings
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import Sizes, field_of
 from physfed_ray.methods.registry import get_method
-from physfed_ray.models.registry import BackboneSettings
 
 __all__ = [
     "ClientSpec",
@@ -50,11 +50,12 @@ class Experiment(Settings):
         (), description="protocols that no client trains on, only tested; as `clients`"
     )
     reports: Reports = Field(Reports(), description="reports and their embeddings")
-    backbone: BackboneSettings = Field(
-        default_factory=BackboneSettings, description="the imaging network"
+    backbone: BackboneSpec = Field(
+        default_factory=lambda: BackboneSpec.model_validate("red_cnn"),
+        description="the imaging network and its settings",
     )
     method: MethodSpec = Field(description="the federated method and its settings")
-    training: Training = Field(Training(), description="local training")
+    training: Training = Field(default_factory=Training, description="local training")
     federation: Federation = Field(Federation(), description="the federation")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured in the end")
     tracking: tuple[Literal["mlflow", "wandb"], ...] = Field(
@@ -72,17 +73,18 @@ class Experiment(Settings):
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
         method = get_method(self.method.name)
-        if (reason := method.refuses(self.backbone)) is not None:
+        if (reason := method.refuses(self.backbone.make())) is not None:
             raise ValueError(reason)
         if (reason := self.federation.refuses(method, len(self.clients))) is not None:
             raise ValueError(reason)
         self._fields_fit()
+        self._large_enough_for_the_objective()
         return self
 
     def _fields_fit(self) -> None:
         """Refuse patches, or pooling, where a field that is needed does not allow them."""
         method, size = get_method(self.method.name), self.data.image_size
-        for name, who in method.needed_fields(self.backbone).items():
+        for name, who in method.needed_fields(self.backbone.make()).items():
             try:
                 field = field_of(name)
             except PhysFedError as error:
@@ -100,6 +102,16 @@ class Experiment(Settings):
                         "under each client's protocol and cannot be pooled; give all clients the "
                         "same protocol, or choose a method that does not pool"
                     )
+
+    def _large_enough_for_the_objective(self) -> None:
+        patch, size = self.training.patch, self.data.image_size
+        key, side = ("data.image_size", size) if patch is None else ("training.patch", patch)
+        needed = self.training.objective.make().smallest_side
+        if side < needed:
+            raise ValueError(
+                f"training.objective: {self.training.objective.name} needs images of {needed} "
+                f"pixels a side, and {key} is {side}: raise it, or change the objective"
+            )
 
     def _disjoint_patients(self) -> None:
         groups: list[tuple[str, Sequence[str]]] = [

@@ -25,6 +25,8 @@ class Named(BaseModel):
     key: ClassVar[str]
     """Path of the group in the file."""
     example: ClassVar[str]
+    usual: ClassVar[str | None] = None
+    """The name where none is given; None: one is required."""
 
     name: str = Field(description="a name of the registry")
     settings: SerializeAsAny[BaseModel]
@@ -43,6 +45,8 @@ class Named(BaseModel):
     def _check_settings(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str):
             value = {"name": value}
+        if isinstance(value, dict) and cls.usual is not None:
+            value = {"name": cls.usual, **value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ValueError(f"give at least 'name', for example {cls.example}")
         try:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from physfed_ray.experiment.data import SMALLEST_IMAGE
+from physfed_ray.experiment.objective import ObjectiveSpec
 from physfed_ray.experiment.settings import Settings
 
 
@@ -14,6 +15,10 @@ class Training(Settings):
     rounds: int = Field(200, ge=1, description="federated rounds")
     local_epochs: int = Field(1, ge=1, description="passes over a client's slices in a round")
     batch_size: int = Field(20, ge=1, description="slices or patches in a step")
+    objective: ObjectiveSpec = Field(
+        default_factory=lambda: ObjectiveSpec.model_validate("mse"),
+        description="what training minimises: a name, or {name: ..., its settings}",
+    )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="of every client")
     lr: float = Field(1e-3, gt=0, lt=1, description="learning rate of the optimizer")
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd; without a dampening")

@@ -63,14 +63,18 @@ def autocast(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContext
 
 
 def to_device(batch: Batch, device: str) -> Batch:
-    """Move a batch to the device, its images channels-last."""
+    """Move a batch to the device, its images channels-last, without waiting for the device."""
 
     def move(name: str, tensor: Tensor) -> Tensor:
-        there = tensor.to(device)
+        there = tensor.to(device, non_blocking=True)
         image = field_of(name).crop == "image"
         return there.to(memory_format=torch.channels_last) if image else there
 
-    return replace(batch.each(move), g=batch.g.to(device), origin=batch.origin.to(device))
+    return replace(
+        batch.each(move),
+        g=batch.g.to(device, non_blocking=True),
+        origin=batch.origin.to(device, non_blocking=True),
+    )
 
 
 def seed_torch(seed: int, device: str) -> None:
@@ -165,7 +169,7 @@ def train_client(
     seed_torch(derive_seed(spec.seed, number, client.id, "torch"), spec.device)
     batches = _batches(spec, data, generator(spec.seed, number, client.id, "batches"))
     state = spec.method.begin(network, given)
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     steps = images = 0
     for batch in batches:
         if deadline is not None and team.any(time.monotonic() > deadline):
@@ -186,8 +190,7 @@ def train_client(
         optimizer.step()
         for flat in states:
             flat.gradient.zero_()
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+        _add(sums, values)
         steps, images = steps + 1, images + len(batch.low)
     if not all(bool(torch.isfinite(flat.vector.sum())) for flat in states):
         return ClientResult(
@@ -195,12 +198,23 @@ def train_client(
         )
     return ClientResult(
         client.id,
-        losses={name: value / steps for name, value in sums.items()},
+        losses={name: value / steps for name, value in _read(sums).items()},
         steps=steps,
         images=images,
         seconds=time.monotonic() - began,
         uploads=spec.method.finish(network, given, state, steps),
     )
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Add scalars to sums in float64, where they are: to read one is to wait for the device."""
+    for name, value in values.items():
+        sums[name] = sums[name] + value.double() if name in sums else value.double()
+
+
+def _read(sums: dict[str, Tensor]) -> dict[str, float]:
+    """Return sums as numbers, all read at once."""
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True)) if sums else {}
 
 
 def publish_client(spec: Spec, client: ClientInfo, data: ClientData) -> dict[str, np.ndarray]:
@@ -224,7 +238,11 @@ def _batches(spec: Spec, data: ClientData, rng: np.random.Generator) -> Iterator
 def build_network(
     spec: Spec,
 ) -> tuple[nn.Module, tuple[FlatState, FlatState], FlatOptimizer]:
-    """Return a new network, its shared and private part as flat states, and their optimizer."""
+    """Return a new network, its shared and private part as flat states, and their optimizer.
+
+    The objective's frozen networks are made as well, which are in neither part.
+    """
     network, states = flat_network(spec.method, spec.seed, spec.device)
+    spec.method.objective.prepare(spec.device)
     optimizer = FlatOptimizer(spec.training, states, spec.method.learning_rate_scale)
     return network, states, optimizer

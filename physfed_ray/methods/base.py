@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch, extra_fields
-from physfed_ray.models.registry import BackboneSettings, backbone_of
+from physfed_ray.models.base import Backbone
+from physfed_ray.objectives.base import Objective
+from physfed_ray.objectives.registry import make_objective
 from physfed_ray.seeds import derive_seed
 
 
@@ -50,6 +51,7 @@ class Task:
         backbone: The imaging network.
         optimizer: What the clients train with.
         rounds: Number of rounds to come, for schedules.
+        objective: What training minimises.
     """
 
     image_size: int
@@ -60,9 +62,10 @@ class Task:
     dim: int
     embedding_mean: tuple[float, ...]
     embedding_std: tuple[float, ...]
-    backbone: BackboneSettings
+    backbone: Backbone
     optimizer: LocalOptimizer = LocalOptimizer()
     rounds: int = 1
+    objective: Objective = field(default_factory=make_objective)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Method:
         compresses: Whether clients would send less than the vector, how much less depending on it;
             the bytes that are known beforehand are then the most that a round takes.
         Settings: Schema of the keys under ``method:``.
+        objective: What training minimises; ``reconstruction`` calls it.
     """
 
     name: ClassVar[str]
@@ -205,17 +209,18 @@ class Method:
             raise PhysFedError(reason)
         self.settings = settings
         self.task = task
+        self.objective = task.objective
         self.learning_rate_scale = {}
 
     @classmethod
-    def refuses(cls, backbone: BackboneSettings) -> str | None:
+    def refuses(cls, backbone: Backbone) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
         return None
 
     @classmethod
-    def needed_fields(cls, backbone: BackboneSettings) -> dict[str, str]:
+    def needed_fields(cls, backbone: Backbone) -> dict[str, str]:
         """Return the fields that it and an imaging network declare, and whose each is, in words."""
-        of_network = dict.fromkeys(backbone_of(backbone).fields, f"the backbone {backbone.name}")
+        of_network = dict.fromkeys(backbone.fields, f"the backbone {backbone.name}")
         return of_network | dict.fromkeys(cls.fields, f"the method {cls.name}")
 
     @property
@@ -225,10 +230,10 @@ class Method:
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""
-        task, backbone = self.task, backbone_of(self.task.backbone)
+        task = self.task
         return {
-            "encoder": lambda: backbone.encoder(task.backbone, task.input_mean, task.input_std),
-            "decoder": lambda: backbone.decoder(task.backbone),
+            "encoder": lambda: task.backbone.encoder(task.input_mean, task.input_std),
+            "decoder": task.backbone.decoder,
         }
 
     def build(self, seed: int) -> nn.Module:
@@ -273,8 +278,19 @@ class Method:
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training loss of a batch and its detached parts by name."""
-        mse = mean_squared_error(self.denoise(network, batch), batch)
-        return mse, {"mse": mse.detach()}
+        return self.reconstruction(self.denoise(network, batch), batch)
+
+    def reconstruction(self, denoised: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what the objective says of denoised images: a loss, and its parts by name.
+
+        Every method's loss has this term; a method adds its own to it.
+
+        Args:
+            denoised: (B, 1, h, w), 0 and 1 are the ends of the HU window.
+            batch: What was denoised; ``full`` is the target.
+        """
+        loss, parts = self.objective(denoised, batch)
+        return loss, {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
     def finish(
@@ -358,6 +374,13 @@ class Method:
         """Return those of ``fields`` that denoising reads with these settings."""
         return self.fields
 
+    def encode(
+        self, encoder: Callable[..., Any], batch: Batch
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the features and skips that one of the backbone's encoders makes of a batch."""
+        f, skips = encoder(*self.task.backbone.inputs(batch))
+        return f, skips
+
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -368,7 +391,7 @@ class Method:
             batch: The images; ``full`` is not looked at.
             code: Protocol code (code_dim,) to use instead of the one of ``batch.g``.
         """
-        f, skips = network.get_submodule("encoder")(batch.low)
+        f, skips = self.encode(network.get_submodule("encoder"), batch)
         return f, *skips
 
     def decode(self, network: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
@@ -384,8 +407,3 @@ class Method:
     def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Return numbers that say whether the method's personalisation does anything."""
         return {}
-
-
-def mean_squared_error(denoised: Tensor, batch: Batch) -> Tensor:
-    """Return the mean squared error to the full dose in float32, whatever the precision."""
-    return functional.mse_loss(denoised.float(), batch.full.float())

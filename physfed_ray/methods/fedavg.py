@@ -1,12 +1,20 @@
 """FedAvg: one network for all, the average of what the clients trained.
 
 McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data",
-AISTATS. With the parameters w_k that client k trained from w^t, and its weight n_k:
+AISTATS, algorithm 1. Every client k of a round's clients S begins with the server's w^t, makes E
+epochs of local steps in batches of size B, and the server averages what they end with:
 
-    w^{t+1} = sum_k n_k w_k / sum_k n_k                   algorithm 1, over the participants
+    w      <- w - eta grad l(w; b)                  for each batch b, from w = w^t to w_k^{t+1}
+    w^{t+1} = sum_{k in S} n_k w_k^{t+1} / sum_{k in S} n_k
 
-That is ``Aggregation.mean``, which ``Method.aggregate`` returns. The sum itself runs over the tree
-of ``federation.tree``. The weights are the paper's with ``weights: samples``, its number of slices.
+n_k is the number of client k's training slices with ``weights: samples``, as in the paper. With
+``weights: uniform``, the default, it is 1, as in Yang et al. 2025. l is the experiment's objective,
+and its optimizer takes the steps, Adam by default, where the paper has plain SGD.
+
+The sum is not made in this file, because it is the same for every method that averages: hosts add
+up their clients' vectors in a fixed tree (``federation.tree``), so that the result is the same to
+the last bit wherever clients run, and the server divides by the sum of the weights. That is
+``Aggregation.mean``, which ``Method.aggregate`` returns.
 """
 
 from physfed_ray.methods.base import Method

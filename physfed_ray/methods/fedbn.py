@@ -7,15 +7,18 @@ normalisations.
 
 RED-CNN has no normalisation, so that one is put behind each of its layers but the last, which ends
 at the image; a layer's bias goes, for the normalisation's shift has its effect. Statistics, shifts
-and scales are thus all that differs between clients.
+and scales are thus all that differs between clients. A backbone says where its places for
+normalisations are (``Backbone.norms``); one without any is refused.
 """
 
 from collections.abc import Callable, Mapping
 
+import torch
+from pydantic import BaseModel
 from torch import nn
 
-from physfed_ray.methods.base import Method
-from physfed_ray.models.registry import BackboneSettings, backbone_of
+from physfed_ray.methods.base import Method, Task
+from physfed_ray.models.base import Backbone
 
 
 class FedBN(Method):
@@ -25,12 +28,22 @@ class FedBN(Method):
     title = "FedBN"
     paper = "Li et al. 2021, ICLR"
     group = "personalised"
-    shared = ("encoder.layers", "decoder.layers")
+
+    def __init__(self, settings: BaseModel, task: Task) -> None:
+        super().__init__(settings, task)
+        with torch.device("meta"):
+            halves = {half: make() for half, make in self.children().items()}
+        self.shared = tuple(
+            f"{half}.{child}"
+            for half, module in halves.items()
+            for child, _ in module.named_children()
+            if child not in task.backbone.norms
+        )
 
     @classmethod
-    def refuses(cls, backbone: BackboneSettings) -> str | None:
+    def refuses(cls, backbone: Backbone) -> str | None:
         """Say so of a backbone without a place for batch normalisation."""
-        if backbone_of(backbone).batch_norm is not None:
+        if backbone.norms:
             return None
         return (
             f"FedBN keeps batch normalisations private, and the backbone '{backbone.name}' has "
@@ -39,7 +52,6 @@ class FedBN(Method):
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the backbone's two halves with batch normalisations in them."""
-        add = backbone_of(self.task.backbone).batch_norm
-        assert add is not None  # the constructor refuses others
+        add = self.task.backbone.add_norms
         encoder, decoder = (super(FedBN, self).children()[name] for name in ("encoder", "decoder"))
         return {"encoder": lambda: add(encoder()), "decoder": lambda: add(decoder())}

@@ -14,7 +14,7 @@ the window, of a few of its low-dose training images, and the server hands the b
 to every client. Phases, and amplitudes outside the window, stay; but the amplitudes that leave
 include the image's mean attenuation. The paper's clients publish the spectra of all their images.
 
-For denoising, L is the mean squared error. A segmentation does not change with the style of its
+For denoising, L is the experiment's objective. A segmentation does not change with the style of its
 image, a full-dose image does: what the input borrows, t - x, is also added to the target, so that
 the noise to be found stays the same. (With the target left as it was, the network would have to
 undo what it cannot see, and ends below its input.) The paper's boundary-oriented loss compares
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task, mean_squared_error
+from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task
 from physfed_ray.models.spectra import half_width, interpolate_amplitudes, low_amplitudes
 
 
@@ -124,8 +124,8 @@ class FedDG(Method):
     def loss(
         self, network: nn.Module, batch: Batch, state: Bank
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the inner loss plus the outer one, and both as ``mse`` and ``outer``."""
-        inner = mean_squared_error(self.denoise(network, batch), batch)
+        """Return the inner loss plus the outer one: the inner one's parts, and ``outer``."""
+        inner, parts = self.reconstruction(self.denoise(network, batch), batch)
         names, weights = zip(
             *((n, p) for n, p in network.named_parameters() if p.requires_grad), strict=True
         )
@@ -140,8 +140,8 @@ class FedDG(Method):
         moved = self.transform(batch.low, state)
         borrowed = replace(batch, low=moved, full=batch.full + (moved - batch.low))
         denoised = torch.func.functional_call(_Denoiser(self, network), fast, (borrowed,))
-        outer = mean_squared_error(denoised, borrowed)
-        return inner + outer, {"mse": inner.detach(), "outer": outer.detach()}
+        outer, _ = self.reconstruction(denoised, borrowed)
+        return inner + outer, parts | {"outer": outer.detach()}
 
     def transform(self, low: Tensor, bank: Bank) -> Tensor:
         """Return images with low frequencies towards those of others, drawn for each image.

@@ -5,7 +5,7 @@ denoising", MIDL. With the discrete cosine transform C and a mask M of low frequ
 
     x_l = C^-1(M . C(x)),  x_h = x - x_l
     y   = N_h(x_h, x) + N_l(x_l, x)               N_h shared and averaged, N_l private
-    loss = MSE(y, y_full)
+    loss = MSE(y, y_full)                         or another objective of the experiment
 
 Each N is an imaging network of its own, with a residual connection from its band, and reads the
 image x beside the band. M keeps what lies within a radius of 0.43 to 0.5 of the way to the highest
@@ -20,6 +20,7 @@ the identity to the last bit.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -28,8 +29,8 @@ from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.models.base import Backbone
 from physfed_ray.models.frequency import adaptive_mask, add_guide, low_pass
-from physfed_ray.models.registry import backbone_of
 from physfed_ray.seeds import derive_seed
 
 HIGH, LOW = "", "low_"
@@ -66,15 +67,24 @@ class FedFDD(Method):
     Settings = FedFDDSettings
     settings: FedFDDSettings
 
+    @classmethod
+    def refuses(cls, backbone: Backbone) -> str | None:
+        """Say so of a backbone that cannot read an image beside the band."""
+        if backbone.guide is not None and 0 in backbone.skips:
+            return None
+        return (
+            "FedFDD corrects a band of frequencies beside the whole image, and the backbone "
+            f"'{backbone.name}' cannot read and correct two images: choose backbone.name = "
+            "red_cnn, or another method"
+        )
+
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the halves of both networks."""
-        made = super().children()
-        encoder, decoder = made["encoder"], made["decoder"]
-        return {
-            f"{band}{half}": make
-            for band in (HIGH, LOW)
-            for half, make in (("encoder", lambda: add_guide(encoder())), ("decoder", decoder))
-        }
+        made, guide = super().children(), self.task.backbone.guide
+        assert guide is not None  # the constructor refuses others
+        encoder = made["encoder"]
+        halves = {"encoder": lambda: add_guide(encoder(), guide), "decoder": made["decoder"]}
+        return {f"{band}{half}": make for band in (HIGH, LOW) for half, make in halves.items()}
 
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
@@ -90,7 +100,8 @@ class FedFDD(Method):
         parts: list[Tensor] = []
         for band, image in bands.items():
             guided = torch.cat((image, x), 1)
-            f, skips = network.get_submodule(f"{band}encoder")(guided)
+            encoder = network.get_submodule(f"{band}encoder")
+            f, skips = self.encode(encoder, replace(batch, low=guided))
             parts += [f, *skips]
             parts[len(parts) - len(skips) + self._image] = image
         return *parts, x
@@ -125,8 +136,7 @@ class FedFDD(Method):
     @property
     def _image(self) -> int:
         """Which of the backbone's skips is the image."""
-        settings = self.task.backbone
-        return backbone_of(settings).skip_channels(settings).index(0)
+        return self.task.backbone.skips.index(0)
 
     def _mask(self, training: bool, x: Tensor) -> Tensor:
         size, cutoff = (x.shape[-2], x.shape[-1]), self.settings.cutoff

@@ -4,7 +4,7 @@ Wu et al. 2022, "Communication-efficient federated learning via knowledge distil
 Communications 13:2032 (its mentor and mentee are the teacher and the student here). With outputs
 y, hidden states H, the student s and the teacher t of a client:
 
-    L^task_s  = MSE(y_s, y_full)                         eq. 1 and 2, as is L^task_t
+    L^task_s  = objective(y_s, y_full)                   eq. 1 and 2, as is L^task_t
     L^d       = D(y_s, y_t) / (L^task_s + L^task_t)      adaptive mutual distillation, eq. 3 and 4
     L^h       = D(H_t, W H_s) / (L^task_s + L^task_t)    adaptive hidden loss, eq. 5
     L_s       = L^d + L^h + L^task_s                     eq. 6 and 7, as is L_t
@@ -15,11 +15,12 @@ values that keep a share T of the energy (eq. 8), T = T_start + (T_end - T_start
 
 The paper classifies. For denoising:
 
-- Cross-entropies become mean squared errors and the divergences of outputs the MSE between them;
-  H is the bottleneck, its error relative to the teacher's mean square. Cross-entropies are of order
-  1 for a model that knows nothing, squared errors are not, and dividing by them would let the two
-  models agree instead of learning. So all errors count in units of the input's own, MSE(x, y_full),
-  and a network that does nothing has the task loss 1; the whole is scaled back by that unit.
+- Cross-entropies become the experiment's objective (mean squared errors by default) and the
+  divergences of outputs the MSE between them; H is the bottleneck, its error relative to the
+  teacher's mean square. Cross-entropies are of order 1 for a model that knows nothing, errors of
+  images are not, and dividing by them would let the two models agree instead of learning. So all
+  errors count in units of the input's own by the same measure, MSE(x, y_full) for the MSE, and a
+  network that does nothing has the task loss 1; the whole is scaled back by the objective's unit.
 - The sum of task losses is a weight, without a gradient: with one, a larger task loss would pay.
   MSE is symmetric and each model learns from its own loss alone, so that one term serves both.
 - All tensors with two or more dimensions are compressed, biases are not (``models.low_rank``).
@@ -40,20 +41,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import (
-    Aggregation,
-    Method,
-    MethodSettings,
-    RoundInput,
-    mean_squared_error,
-)
+from physfed_ray.methods.base import Aggregation, Method, MethodSettings, RoundInput, Task
 from physfed_ray.models.low_rank import RAW, compress, numbers_of_rank
-from physfed_ray.models.registry import BackboneSettings, backbone_of
 
 SMALLEST_LOSS = 1e-12
 """Below it the sum of the task losses no longer raises the weight of the distillation."""
@@ -94,21 +88,21 @@ class FedKD(Method):
     training_only = ("teacher_encoder", "teacher_decoder", "hidden_map")
     settings: FedKDSettings
 
+    def __init__(self, settings: BaseModel, task: Task) -> None:
+        super().__init__(settings, task)
+        wanted = self.settings.teacher_channels
+        self._teacher = task.backbone if wanted is None else task.backbone.with_channels(wanted)
+
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the student's children, the teacher's, and W between their bottlenecks."""
-        task, backbone, teacher = self.task, backbone_of(self.task.backbone), self._teacher
-        own, others = (backbone.feature_channels(width) for width in (task.backbone, teacher))
+        task, teacher = self.task, self._teacher
+        own, others = task.backbone.feature_channels, teacher.feature_channels
         return {
             **super().children(),
-            "teacher_encoder": lambda: backbone.encoder(teacher, task.input_mean, task.input_std),
-            "teacher_decoder": lambda: backbone.decoder(teacher),
+            "teacher_encoder": lambda: teacher.encoder(task.input_mean, task.input_std),
+            "teacher_decoder": teacher.decoder,
             "hidden_map": lambda: nn.Conv2d(own, others, 1, bias=False),
         }
-
-    @property
-    def _teacher(self) -> BackboneSettings:
-        channels = self.settings.teacher_channels or self.task.backbone.channels
-        return self.task.backbone.model_copy(update={"channels": channels})
 
     def begin(self, network: nn.Module, round_input: RoundInput) -> dict[str, Tensor]:
         """Return the broadcast values of what is sent compressed, by name."""
@@ -119,22 +113,26 @@ class FedKD(Method):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the student's loss plus the teacher's.
 
-        The parts are ``mse`` of the student, ``teacher_mse``, and the weighted ``distillation``
-        and ``hidden``, all on the scale of the mean squared error.
+        The parts are the student's by the objective (``mse``), the teacher's (``teacher_mse``),
+        and the weighted ``distillation`` and ``hidden``, all on the scale of the objective.
         """
         f, *skips = self.features(network, batch)
         student = self.decode(network, (f, *skips))
-        f_t, skips_t = network.get_submodule("teacher_encoder")(batch.low)
+        f_t, skips_t = self.encode(network.get_submodule("teacher_encoder"), batch)
         teacher = network.get_submodule("teacher_decoder")(f_t, skips_t)
         mapped = network.get_submodule("hidden_map")(f)
-        errors = mean_squared_error(student, batch), mean_squared_error(teacher, batch)
-        unit = mean_squared_error(batch.low, batch)
-        weight = unit / (errors[0] + errors[1]).detach().clamp_min(SMALLEST_LOSS)
-        apart = weight * functional.mse_loss(student.float(), teacher.float())
+        task_s, parts = self.reconstruction(student, batch)
+        task_t, others = self.reconstruction(teacher, batch)
+        with torch.no_grad():
+            unit, _ = self.reconstruction(batch.low, batch)
+            squares = functional.mse_loss(batch.low.float(), batch.full.float())
+            weight = unit / (task_s + task_t).clamp_min(SMALLEST_LOSS)
+            weight_of_squares = weight * (unit / squares.clamp_min(SMALLEST_LOSS))
+        apart = weight_of_squares * functional.mse_loss(student.float(), teacher.float())
         hidden = weight * unit * relative_error(mapped.float(), f_t.float())
-        parts = {"mse": errors[0], "teacher_mse": errors[1], "distillation": apart}
-        total = errors[0] + errors[1] + apart + hidden
-        return total, {n: v.detach() for n, v in (parts | {"hidden": hidden}).items()}
+        parts |= {f"teacher_{name}": part for name, part in others.items()}
+        parts |= {"distillation": apart.detach(), "hidden": hidden.detach()}
+        return task_s + task_t + apart + hidden, parts
 
     @torch.no_grad()
     def finish(

@@ -17,10 +17,11 @@ times the traffic downwards; ``extras_like`` counts it. Upwards nothing is added
 what is shared.
 
 The paper reconstructs from k-space, with one such pair of networks there and one in the image. Here
-the images are given and the second alone is left; l_rec is the mean squared error to the full dose,
-as in the authors' code. That code takes the weight of l_con from a configuration that was not
-published, so that the default of mu is this project's: with an error of 5e-4 on the scale of the
-window, l_con's gradient is about a third of the error's at 1e-4, and drowns it from 1e-2 on.
+the images are given and the second alone is left; l_rec is the experiment's objective, by default
+the mean squared error to the full dose, as in the authors' code. That code takes the weight of
+l_con from a configuration that was not published, so that the default of mu is this project's: with
+a mean squared error of 5e-4 on the scale of the window, l_con's gradient is about a third of the
+error's at 1e-4, and drowns it from 1e-2 on.
 """
 
 from collections.abc import Mapping
@@ -34,14 +35,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import (
-    Aggregation,
-    Method,
-    MethodSettings,
-    RoundInput,
-    mean_squared_error,
-    shaped,
-)
+from physfed_ray.methods.base import Aggregation, Method, MethodSettings, RoundInput, shaped
 
 EPSILON = 1e-14
 """Of the authors' code, for theta equal to every theta_j."""
@@ -90,16 +84,16 @@ class FedMRI(Method):
     def loss(
         self, network: nn.Module, batch: Batch, state: Encoders | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return l_rec + mu l_con and its two parts, ``mse`` and ``contrastive``."""
-        mse = mean_squared_error(self.denoise(network, batch), batch)
+        """Return l_rec + mu l_con, and the parts of l_rec and ``contrastive``."""
+        l_rec, parts = self.reconstruction(self.denoise(network, batch), batch)
         if state is None:
-            return mse, {"mse": mse.detach(), "contrastive": torch.zeros_like(mse)}
+            return l_rec, parts | {"contrastive": torch.zeros_like(l_rec)}
         theta = _flat(network)
         near = (theta - state.average).abs().sum()
         far = (theta - state.previous).abs().sum()
         contrastive = near / (far + EPSILON)
-        loss = mse + self.settings.mu * contrastive
-        return loss, {"mse": mse.detach(), "contrastive": contrastive.detach()}
+        loss = l_rec + self.settings.mu * contrastive
+        return loss, parts | {"contrastive": contrastive.detach()}
 
     @torch.no_grad()
     def finish(

@@ -9,8 +9,8 @@ averages directions that are normalised by it, and goes on as far as the clients
     x^{t+1} = x^t - tau_eff sum_i p_i eta d_i,   tau_eff = sum_i p_i ||a_i||_1
 
 with the weights p_i of the participants. Nothing of it depends on the task; for denoising the
-gradients are those of the mean squared error. A client sends x^t - eta d_i and ||a_i||_1, so that
-the sum over clients is FedAvg's.
+gradients are those of the experiment's objective. A client sends x^t - eta d_i and ||a_i||_1, so
+that the sum over clients is FedAvg's.
 
 ||a_i||_1 of the optimizers at hand, whose moments start anew in every round:
 

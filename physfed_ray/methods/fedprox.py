@@ -4,9 +4,10 @@ Li et al. 2020, "Federated optimization in heterogeneous networks", MLSys. Clien
 
     h_i(w; w^t) = F_i(w) + mu / 2 ||w - w^t||^2      eq. 2 and algorithm 2
 
-where w^t is what the round was broadcast with. For denoising F_i is the mean squared error to the
-full dose. It is solved inexactly, as in the paper: by as many epochs as the experiment says, with
-the experiment's optimizer (SGD in the paper; Adam rescales the sum of both gradients).
+where w^t is what the round was broadcast with. For denoising F_i is the experiment's objective, by
+default the mean squared error to the full dose. It is solved inexactly, as in the paper: by as many
+epochs as the experiment says, with the experiment's optimizer (SGD in the paper; Adam rescales the
+sum of both gradients).
 
 The paper has no default for mu: it is chosen from 0.001, 0.01, 0.1 and 1, and was 1 for three of
 its data sets, 0.001 and 0.01 for the other two. Its losses are cross-entropies near 1, where a mean
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
+from physfed_ray.methods.base import Method, MethodSettings, RoundInput
 
 
 class FedProxSettings(MethodSettings):
@@ -49,12 +50,12 @@ class FedProx(Method):
     def loss(
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return h_i, and its two parts: ``mse``, and ``proximal``, ||w - w^t||^2."""
-        mse = mean_squared_error(self.denoise(network, batch), batch)
+        """Return h_i, and the parts of F_i and ``proximal``, ||w - w^t||^2."""
+        f_i, parts = self.reconstruction(self.denoise(network, batch), batch)
         pairs = zip(self._parameters(network), state, strict=True)
         proximal = sum((w - w_t).square().sum() for w, w_t in pairs)
-        loss = mse + self.settings.mu / 2 * proximal
-        return loss, {"mse": mse.detach(), "proximal": proximal.detach()}
+        loss = f_i + self.settings.mu / 2 * proximal
+        return loss, parts | {"proximal": proximal.detach()}
 
     def _parameters(self, network: nn.Module) -> list[nn.Parameter]:
         return [p for part in self.shared for p in network.get_submodule(part).parameters()]

@@ -8,7 +8,7 @@ physics-driven personalized federated learning for CT imaging"). For client i wi
     h           = alpha * (W * x) + beta              behind each convolution W of the network
 
 before the skip and the activation that follow a convolution. The imaging network is shared and
-averaged, and the loss is the mean squared error.
+averaged, and the loss is the experiment's objective, by default the paper's mean squared error.
 
 With RED-CNN it is the network of the authors' code: one alpha and beta, a value a channel, for all
 layers of the encoder, one for those of the decoder, and one for the last layer with its single
@@ -25,6 +25,7 @@ hypernetworks are private, and each was trained on one g alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class HyperFed(Method):
         encoders, decoders = zip(
             *(torch.split(x.squeeze(0), sizes) for x in (alpha, beta)), strict=True
         )
-        f, skips = self._modulated(network, "encoder", *encoders, batch.low)
+        f, skips = self.encode(partial(self._modulated, network, "encoder", *encoders), batch)
         return f, *skips, *decoders
 
     def decode(self, network: nn.Module, features: tuple[Tensor, ...]) -> Tensor:

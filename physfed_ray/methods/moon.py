@@ -7,12 +7,12 @@ own network at the end of its last round:
     l_con = -log exp(sim(z, z_glob) / tau) / (exp(sim(z, z_glob) / tau) + exp(sim(z, z_prev) / tau))
     loss  = l_sup + mu l_con                              eq. 3 and 4, algorithm 1
 
-with the cosine as sim. For denoising l_sup is the mean squared error to the full dose. The paper's
-representation is what its classifier reads: the encoder's pooled features behind a projection head,
-a perceptron that ends in a linear layer. A denoiser's decoder reads a map of features, so z is the
-average of that map over the image, before the activation that the decoder begins with: signed, as
-the output of a linear layer. There is no head, for only l_con would train it, and it could satisfy
-l_con in the encoder's place.
+with the cosine as sim. For denoising l_sup is the experiment's objective, by default the mean
+squared error to the full dose. The paper's representation is what its classifier reads: the
+encoder's pooled features behind a projection head, a perceptron that ends in a linear layer. A
+denoiser's decoder reads a map of features, so z is the average of that map over the image, before
+the activation that the decoder begins with: signed, as the output of a linear layer. There is no
+head, for only l_con would train it, and it could satisfy l_con in the encoder's place.
 
 The previous encoder is private state: a frozen copy that ``finish`` writes. It starts as the
 initial network, so that in the first round z_prev = z_glob and l_con has no gradient; in the
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
+from physfed_ray.methods.base import Method, MethodSettings, RoundInput
 
 PREVIOUS = "previous_encoder"
 
@@ -84,19 +84,19 @@ class Moon(Method):
     def loss(
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return eq. 4 and its two parts, ``mse`` and ``contrastive``."""
+        """Return eq. 4, and the parts of l_sup and ``contrastive``."""
         features = self.features(network, batch)
-        mse = mean_squared_error(self.decode(network, features), batch)
+        l_sup, parts = self.reconstruction(self.decode(network, features), batch)
         z = _represent(features[0])
         with torch.no_grad():
             z_glob, z_prev = (
-                _represent(encoder(batch.low)[0])
+                _represent(self.encode(encoder, batch)[0])
                 for encoder in (state, network.get_submodule(PREVIOUS))
             )
         near, far = (functional.cosine_similarity(z, other) for other in (z_glob, z_prev))
         contrastive = functional.softplus((far - near) / self.settings.temperature).mean()
-        loss = mse + self.settings.mu * contrastive
-        return loss, {"mse": mse.detach(), "contrastive": contrastive.detach()}
+        loss = l_sup + self.settings.mu * contrastive
+        return loss, parts | {"contrastive": contrastive.detach()}
 
     @torch.no_grad()
     def finish(

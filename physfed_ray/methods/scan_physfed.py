@@ -10,14 +10,12 @@ and report embedding f_t:
     y     = D_i(f_per, skips)                        eq. 1
     loss  = MSE(y, y_full) + tau sum_{j != i} |c_i . c_j|^2      eq. 8 and 9
 
-The other clients' codes come from the codebook that the server broadcasts, and are constants.
-``variant: public_code`` is what the authors' repository does instead of the paper: the protocol
-acts before the anatomy, the map enters by a fixed mix, the hypernetwork drops half of its
-activations, and the orthogonal loss is the mean absolute cosine (over channels) between the
-features modulated by the own code and by that of one random client, which may be the own one, for
-each image. Their decoders are uploaded and averaged, but not sent back, and so functionally
-private: here they stay where they are. Their second pass of the whole network is not needed, as
-the features before the modulation are the same.
+The other clients' codes come from the codebook that the server broadcasts, and are constants. In
+the place of the MSE, the paper's, an experiment may have another objective.
+
+``variant: public_code`` is what the authors' repository does instead of the paper:
+``scan_physfed_public_code`` says what. Their decoders are uploaded and averaged, but not sent back,
+and so functionally private: here they stay where they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,29 +27,17 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import (
-    Method,
-    MethodSettings,
-    RoundInput,
-    Task,
-    mean_squared_error,
-)
+from physfed_ray.methods import scan_physfed_public_code as public_code
+from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task
+from physfed_ray.models.base import Backbone
 from physfed_ray.models.codes import (
-    feature_cosine_loss,
     gram_matrix,
     orthogonal_loss,
     orthogonal_loss_by_gram,
     pairwise_cosine_max,
 )
 from physfed_ray.models.hypernetworks import AnatomyHypernetwork, ProtocolHypernetwork
-from physfed_ray.models.modulation import (
-    by_protocol,
-    by_protocol_relu,
-    map_on_features,
-    modulate_paper,
-    modulate_public_code,
-)
-from physfed_ray.models.registry import backbone_of
+from physfed_ray.models.modulation import by_protocol, map_on_features, modulate_paper
 
 HYPERNETWORKS = ("protocol_hypernetwork", "anatomy_hypernetwork")
 
@@ -148,6 +134,17 @@ class ScanPhysFed(Method):
             name: self.settings.hyper_lr_scale for name in names if name in HYPERNETWORKS
         }
 
+    @classmethod
+    def refuses(cls, backbone: Backbone) -> str | None:
+        """Say so of a backbone over whose features no map of the anatomy can lie."""
+        if backbone.domain == "image":
+            return None
+        return (
+            "SCAN-PhysFed lays a map of the anatomy over the features of an image, and those of "
+            f"the backbone '{backbone.name}' are of a {backbone.domain}: choose another one, "
+            "such as backbone.name = red_cnn"
+        )
+
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the backbone's two halves and those hypernetworks that are not ablated."""
         made = dict(super().children())
@@ -159,12 +156,12 @@ class ScanPhysFed(Method):
 
     def _protocol_hypernetwork(self) -> nn.Module:
         chosen = self.settings
-        public = 0.5 if chosen.variant == "public_code" else 0.0
+        usual = public_code.DROPOUT if chosen.variant == "public_code" else 0.0
         return ProtocolHypernetwork(
             chosen.code_dim,
             chosen.hidden_dim,
             sum(self._modulated_channels()),
-            public if chosen.dropout is None else chosen.dropout,
+            usual if chosen.dropout is None else chosen.dropout,
         )
 
     def _anatomy_hypernetwork(self) -> nn.Module:
@@ -206,32 +203,27 @@ class ScanPhysFed(Method):
     def loss(
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return eq. 9 and its two parts."""
-        f, skips = network.get_submodule("encoder")(batch.low)
+        """Return eq. 9, and the parts of its first term and ``orth``."""
+        f, skips = self.encode(network.get_submodule("encoder"), batch)
         code = self._own_code(network, batch)
         alpha, beta = self._head(network, f, code)
         features = self._personalise(network, batch, f, skips, alpha, beta)
-        mse = mean_squared_error(self.decode(network, features), batch)
+        loss, parts = self.reconstruction(self.decode(network, features), batch)
         if code is None:
-            return mse, {"mse": mse.detach()}
+            return loss, parts
         if self.settings.variant == "paper":
             eq_8 = orthogonal_loss_by_gram if state.are_gram else orthogonal_loss
             orth = eq_8(code, state.others, normalise=self.settings.orth == "cosine")
         else:
-            drawn = torch.randint(len(state.everyone), (len(f),), device=f.device)
-            other = self._head(network, f, state.everyone[drawn])
-            own_f, other_f = (
-                by_protocol_relu(f, *(x[:, : f.shape[1]] for x in modulation))
-                for modulation in ((alpha, beta), other)
-            )
-            orth = feature_cosine_loss(own_f, other_f)
-        return mse + self.settings.tau * orth, {"mse": mse.detach(), "orth": orth.detach()}
+            other = self._head(network, f, public_code.draw(state.everyone, len(f)))
+            orth = public_code.orthogonal_loss(f, (alpha, beta), other)
+        return loss + self.settings.tau * orth, parts | {"orth": orth.detach()}
 
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Return f_per and the encoder's skips; only shared children are used."""
-        f, skips = network.get_submodule("encoder")(batch.low)
+        f, skips = self.encode(network.get_submodule("encoder"), batch)
         if code is None or not self.settings.scanning:
             rows = self._own_code(network, batch)
         else:
@@ -245,10 +237,9 @@ class ScanPhysFed(Method):
 
     def _modulated_channels(self) -> list[int]:
         """Return the channels of the bottleneck and, where they are modulated, of each skip."""
-        settings = self.task.backbone
-        backbone = backbone_of(settings)
-        skips = backbone.skip_channels(settings) if self.settings.modulate_skips else ()
-        return [backbone.feature_channels(settings), *skips]
+        backbone = self.task.backbone
+        skips = backbone.skips if self.settings.modulate_skips else ()
+        return [backbone.feature_channels, *skips]
 
     def _personalise(
         self,
@@ -294,12 +285,11 @@ class ScanPhysFed(Method):
         if not self.settings.anatomy:
             return f.new_ones(1, 1, 1, 1)
         m = network.get_submodule("anatomy_hypernetwork")(batch.embedding, batch.embedding_mask)
-        stride: Any = network.get_submodule("encoder").stride
-        return map_on_features(m, f, batch, stride)
+        return map_on_features(m, f, batch, self.task.backbone.stride)
 
     def _modulate(self, f: Tensor, m: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-        modulate = modulate_paper if self.settings.variant == "paper" else modulate_public_code
-        return modulate(f, m, alpha, beta)
+        paper = self.settings.variant == "paper"
+        return (modulate_paper if paper else public_code.modulate)(f, m, alpha, beta)
 
     @torch.no_grad()
     def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What keeps protocol codes apart (Yang et al. 2025, eq. 8), in the paper and in its code."""
+"""What keeps protocol codes apart (Yang et al. 2025, eq. 8)."""
 
 import torch
 from torch import Tensor
@@ -49,18 +49,6 @@ def orthogonal_loss_by_gram(code: Tensor, gram: Tensor, *, normalise: bool) -> T
         if normalise:
             code = functional.normalize(code, dim=1)
         return (code @ gram * code).sum(1).mean()
-
-
-def feature_cosine_loss(own: Tensor, other: Tensor) -> Tensor:
-    """Return the mean absolute cosine, over channels, of two modulations of the same features.
-
-    What the authors' public code has in the place of eq. 8.
-
-    Args:
-        own: Features modulated by the client's own code, (B, C, h, w).
-        other: The same features modulated by another code.
-    """
-    return functional.cosine_similarity(own.float(), other.float(), dim=1).abs().mean()
 
 
 def pairwise_cosine_max(codes: Tensor) -> float:

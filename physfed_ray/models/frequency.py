@@ -84,12 +84,18 @@ class GuidedConv2d(nn.Conv2d):
         return out
 
 
-def add_guide(encoder: nn.Module) -> nn.Module:
+def add_guide(encoder: nn.Module, path: str) -> nn.Module:
     """Give an encoder, in place, a second input channel, the guide, and return it.
 
-    Its first layer becomes a ``GuidedConv2d``. Its skip of the image then has the guide behind it.
+    Its skip of the image then has the guide behind it.
+
+    Args:
+        encoder: Of a backbone that says where (``Backbone.guide``).
+        path: Its convolution that reads the image, which becomes a ``GuidedConv2d``.
     """
-    name, first = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
-    parent, _, leaf = name.rpartition(".")
-    encoder.get_submodule(parent).register_module(leaf, GuidedConv2d(first))
+    layer = encoder.get_submodule(path)
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"'{path}' is no convolution that could read a guide")
+    parent, _, leaf = path.rpartition(".")
+    encoder.get_submodule(parent).register_module(leaf, GuidedConv2d(layer))
     return encoder

@@ -2,12 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from physfed_ray.fields import Batch
-
-PUBLIC_CODE_PLAIN, PUBLIC_CODE_MAPPED = 0.9, 0.1
-"""The public code's fixed mix of plain and of map-weighted features."""
 
 
 def map_on_features(m: Tensor, f: Tensor, batch: Batch, stride: int) -> Tensor:
@@ -72,11 +68,6 @@ def by_protocol(f: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     return f * scale + shift
 
 
-def by_protocol_relu(f: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """Return relu(alpha * f + beta), what the public code calls its code; see ``by_protocol``."""
-    return functional.relu(by_protocol(f, alpha, beta))
-
-
 def modulate_paper(f: Tensor, m: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """Return alpha * (f . m) + beta: first the anatomy, then the protocol (eq. 4 and 6).
 
@@ -87,12 +78,3 @@ def modulate_paper(f: Tensor, m: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
         beta: (1 or B, C).
     """
     return by_protocol(f * m.to(f.dtype), alpha, beta)
-
-
-def modulate_public_code(f: Tensor, m: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """Return 0.9 p + 0.1 p . m with p = relu(alpha * f + beta): the order and mix of the code.
-
-    Arguments as for ``modulate_paper``.
-    """
-    p = by_protocol_relu(f, alpha, beta)
-    return p * (PUBLIC_CODE_PLAIN + PUBLIC_CODE_MAPPED * m).to(f.dtype)

@@ -8,7 +8,7 @@ The features at the bottleneck are those before the activation: the decoder begi
 Unmodulated this is RED-CNN itself, but a modulation of the features acts through a non-linearity.
 Behind it, the decoder's first layer, which is linear, could absorb every scale and shift.
 
-RED-CNN has no normalisation. ``add_batch_norm`` puts one where Ioffe and Szegedy 2015, "Batch
+RED-CNN has no normalisation. ``RedCNN.add_norms`` puts one where Ioffe and Szegedy 2015, "Batch
 normalization", ICML, have theirs: straight behind each layer but the last, before its skip and its
 activation.
 """
@@ -16,10 +16,29 @@ activation.
 from typing import Any
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physfed_ray.models.base import Backbone, NetworkSettings
+
 KERNEL = 5
+
+
+class RedCNNSettings(NetworkSettings):
+    """Keys under ``backbone:`` for RED-CNN."""
+
+    channels: int = Field(
+        96, ge=1, le=1024, description="feature channels; 96 in Chen et al. 2017 and Yang et al."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_size(cls, given: Any) -> Any:
+        """Accept ``size: null``, which the files of earlier runs have."""
+        if isinstance(given, dict) and "size" in given and given["size"] is None:
+            return {key: value for key, value in given.items() if key != "size"}
+        return given
 
 
 class RedCNNEncoder(nn.Module):
@@ -31,7 +50,6 @@ class RedCNNEncoder(nn.Module):
         std: Their standard deviation.
     """
 
-    stride = 1
     mean: Tensor
     std: Tensor
 
@@ -92,16 +110,50 @@ class RedCNNDecoder(nn.Module):
         return residual + x
 
 
-def add_batch_norm(half: nn.Module) -> nn.Module:
-    """Put batch normalisations, ``norms``, into one half of a RED-CNN, and return it.
+class RedCNN(Backbone):
+    """RED-CNN, with places for normalisations."""
 
-    They take the place of the biases of the layers before them: a batch's mean, which they
-    subtract, would take every effect and gradient from a bias. Nothing is drawn, and the layers'
-    weights stay as they are.
-    """
-    layers, norms = half.get_submodule("layers"), half.get_submodule("norms")
-    for name, _ in list(norms.named_children()):
-        layer: Any = layers.get_submodule(name)
-        layer.bias = None
-        norms.register_module(name, nn.BatchNorm2d(layer.out_channels))
-    return half
+    name = "red_cnn"
+    title = "RED-CNN"
+    paper = "Chen et al. 2017, IEEE TMI"
+    Settings = RedCNNSettings
+    stride = 1
+    norms = ("norms",)
+    guide = "layers.0"
+    settings: RedCNNSettings
+
+    @property
+    def label(self) -> str:
+        """See ``Backbone``."""
+        return f"{self.name} with {self.settings.channels} channels"
+
+    @property
+    def feature_channels(self) -> int:
+        """See ``Backbone``."""
+        return self.settings.channels
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """See ``Backbone``."""
+        return 0, self.settings.channels, self.settings.channels
+
+    def encoder(self, mean: float, std: float) -> nn.Module:
+        """See ``Backbone``."""
+        return RedCNNEncoder(self.settings.channels, mean, std)
+
+    def decoder(self) -> nn.Module:
+        """See ``Backbone``."""
+        return RedCNNDecoder(self.settings.channels)
+
+    def add_norms(self, half: nn.Module) -> nn.Module:
+        """See ``Backbone``.
+
+        They take the place of the biases of the layers before them: a batch's mean, which they
+        subtract, would take every effect and gradient from a bias. Nothing is drawn.
+        """
+        layers, norms = half.get_submodule("layers"), half.get_submodule("norms")
+        for name, _ in list(norms.named_children()):
+            layer: Any = layers.get_submodule(name)
+            layer.bias = None
+            norms.register_module(name, nn.BatchNorm2d(layer.out_channels))
+        return half

@@ -17,15 +17,18 @@ drops up to one in ten; RED-CNN here has no such regularisation either).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physfed_ray.models.base import Backbone, NetworkSettings
 from physfed_ray.models.lewin import LeWinStage
 
 HALVINGS = 4
-STRIDE = 2**HALVINGS
+STRIDE = 1 << HALVINGS
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,33 @@ SIZES: Mapping[str, UformerSize] = {
 }
 
 
+class UformerSettings(NetworkSettings):
+    """Keys under ``backbone:`` for Uformer."""
+
+    size: str = Field("T", description="T, S or B of Wang et al. 2022")
+    channels: int = Field(
+        SIZES["T"].channels,
+        ge=1,
+        le=1024,
+        description="width of the embedding, by default that of the size: 16, 32, 32",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _width_of_the_size(cls, given: Any) -> Any:
+        size = given.get("size") if isinstance(given, dict) else None
+        if not isinstance(size, str) or size not in SIZES:
+            return given
+        return {"channels": SIZES[size].channels, **given}
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _known(cls, size: Any) -> Any:
+        if not isinstance(size, str) or size not in SIZES:
+            raise ValueError(f"uformer has the sizes {', '.join(SIZES)}: set 'size' to one of them")
+        return size
+
+
 class UformerEncoder(nn.Module):
     """Input projection, four stages each followed by a halving, and the bottleneck's first block.
 
@@ -60,7 +90,6 @@ class UformerEncoder(nn.Module):
         image_channels: Channels of an image.
     """
 
-    stride = STRIDE
     mean: Tensor
     std: Tensor
 
@@ -152,3 +181,42 @@ class UformerDecoder(nn.Module):
             out = stage(torch.cat((up(out), skip), 1))
         residual: Tensor = self.project(out)
         return residual[:, :, :height, :width] + x
+
+
+class Uformer(Backbone):
+    """Uformer of the sizes T, S and B; it has no place for batch normalisations."""
+
+    name = "uformer"
+    title = "Uformer"
+    paper = "Wang et al. 2022, CVPR"
+    Settings = UformerSettings
+    stride = STRIDE
+    guide = "embed"
+    settings: UformerSettings
+
+    @property
+    def label(self) -> str:
+        """See ``Backbone``."""
+        return f"{self.name} {self.settings.size} with {self.settings.channels} channels"
+
+    @property
+    def feature_channels(self) -> int:
+        """See ``Backbone``."""
+        return STRIDE * self.settings.channels
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """See ``Backbone``."""
+        return 0, *(self.settings.channels << level for level in range(HALVINGS))
+
+    def encoder(self, mean: float, std: float) -> nn.Module:
+        """See ``Backbone``."""
+        return UformerEncoder(self.settings.channels, self._depths, mean, std)
+
+    def decoder(self) -> nn.Module:
+        """See ``Backbone``."""
+        return UformerDecoder(self.settings.channels, self._depths)
+
+    @property
+    def _depths(self) -> tuple[int, ...]:
+        return SIZES[self.settings.size].depths

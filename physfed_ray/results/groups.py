@@ -117,7 +117,7 @@ def _group(members: Sequence[RunResults]) -> Group:
 
 def backbone_title(name: str) -> str:
     """Return a backbone's name as its paper writes it."""
-    return BACKBONES[name].title.split(" (")[0] if name in BACKBONES else name
+    return BACKBONES[name].title if name in BACKBONES else name
 
 
 def _place(group: Group) -> tuple[int, int, str, str]:

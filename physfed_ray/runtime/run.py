@@ -180,7 +180,7 @@ def make_spec(
     )
     return Spec(
         seed=experiment.seed,
-        method=rebuild(card),
+        method=rebuild(card, experiment.training.objective.make()),
         training=experiment.training,
         precision=card.precision,
         clients=clients,

@@ -41,7 +41,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     method = method_of(experiment)
     load = load_of(experiment, todo, method)
     console.print(
-        f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.label}, "
+        f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.make().label}, "
         f"seed {experiment.seed}"
     )
     console.print(_client_table(experiment, todo))

@@ -123,7 +123,7 @@ def print_plan(
         f"{file.trials} trials of {per_trial}, {file.trials * rounds} in all without pruning; "
         f"sampler {file.sampler.name}, pruner {file.pruner.name}",
         f"each trial: {len(first.clients)} clients, {first.data.image_size} x "
-        f"{first.data.image_size} pixels, {first.backbone.label}, batches of "
+        f"{first.data.image_size} pixels, {first.backbone.make().label}, batches of "
         f"{first.training.batch_size}",
         f"then the best and the base on test patients, with seeds "
         f"{', '.join(map(str, file.final_seeds))}",

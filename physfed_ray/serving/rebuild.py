@@ -7,27 +7,33 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.file import explain
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.methods.base import LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.objectives.base import Objective
+from physfed_ray.objectives.registry import make_objective
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.rundir.run_directory import RunDirectory
 
 
-def rebuild(card: ModelCard) -> Method:
+def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
     """Return the method that a card describes; a run builds its own by this, too.
+
+    Args:
+        card: The run's.
+        objective: What training minimises; it is not looked at where nothing trains.
 
     Raises:
         PhysFedError: Its method or backbone is not installed, or has no such settings here.
     """
     try:
         spec = MethodSpec.model_validate(card.method)
-        backbone = BackboneSettings.model_validate(card.backbone)
+        backbone = BackboneSpec.model_validate(card.backbone)
     except ValidationError as error:
-        raise PhysFedError(f"model.json: {explain(error, BackboneSettings)}") from None
+        raise PhysFedError(f"model.json: {explain(error, BackboneSpec)}") from None
     statistics, training = card.statistics, card.training
     task = Task(
         image_size=card.image_size,
@@ -38,9 +44,10 @@ def rebuild(card: ModelCard) -> Method:
         dim=statistics.dim,
         embedding_mean=tuple(statistics.embedding_mean),
         embedding_std=tuple(statistics.embedding_std),
-        backbone=backbone,
+        backbone=backbone.make(),
         optimizer=LocalOptimizer(training.optimizer, training.momentum),
         rounds=training.rounds,
+        objective=objective or make_objective(),
     )
     return get_method(spec.name)(spec.settings, task)
 

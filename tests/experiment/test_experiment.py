@@ -15,6 +15,8 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.experiment.generate import Generate
 from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.registry import BACKBONES
+from physfed_ray.objectives.registry import OBJECTIVES
 from physfed_ray.suites.suite import is_suite, load_suite
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -76,6 +78,9 @@ def test_template_shows_every_key_of_the_schema():
     shown = indented_keys((EXPERIMENTS / "template.yaml").read_text())
     expected = {path for path, _ in keys_of(Experiment)}
     expected |= {f"method.{key}" for key in METHODS["scan_physfed"].Settings.model_fields}
+    for group, registry in (("backbone", BACKBONES), ("training.objective", OBJECTIVES)):
+        for entry in registry.values():
+            expected |= {f"{group}.{key}" for key in entry.Settings.model_fields}
     expected |= {f"clients.protocol.{key}" for key in Protocol.__dataclass_fields__}
     expected |= {f"clients.generate.{key}" for key in Generate.model_fields}
     expected -= {path for path in expected if path.startswith("unseen.")}  # the keys of `clients`
@@ -161,6 +166,18 @@ def test_overrides_reach_lists_and_new_groups(file: Path):
         ("method.name=fedavgg", ("method.name", "did you mean 'fedavg'")),
         ("method=7", ("method", "{name: fedavg}")),
         ("backbone.name=unet", ("backbone.name", "red_cnn")),
+        ("backbone.chanels=8", ("backbone.chanels", "did you mean 'channels'")),
+        ("backbone.channels=0", ("backbone.channels", "greater than or equal to 1")),
+        ("backbone.size=T", ("backbone.size", "unknown key", "allowed: channels")),
+        ("backbone={name: uformer, size: L}", ("backbone.size", "T, S, B")),
+        ("backbone=7", ("backbone", "{name: red_cnn, channels: 32}")),
+        ("training.objective=msee", ("training.objective.name", "did you mean 'mse'")),
+        ("training.objective.eps=0.1", ("training.objective.eps", "unknown key")),
+        ("training.objective=7", ("training.objective", "{name: mse}")),
+        (
+            "training={patch: 40, objective: {name: ssim_mixed, scales: 3}}",
+            ("training.objective", "ssim_mixed needs images of 44 pixels", "training.patch is 40"),
+        ),
         ("clients=papier-*", ("clients", "paper-1")),
         ("clients={generate: 3}", ("clients", "{generate: {clients: 512}}")),
         ("clients={generate: {clients: 3}, id: a}", ("clients", "{generate: {clients: 512}}")),
@@ -259,3 +276,10 @@ def test_a_refusal_is_one_line_that_names_the_file(file: Path):
     assert "\n" not in str(refusal.value)
     for key in ("training.lr", "training.rounds", "training.epochs"):
         assert key in str(refusal.value)
+
+
+def test_whole_images_must_be_large_enough_for_the_objective(file: Path):
+    mixed = "training.objective={name: ssim_mixed, scales: 5}"
+    assert load_experiment(file, [mixed, "data.image_size=176"]).training.patch is None
+    with pytest.raises(PhysFedError, match=r"176 pixels a side, and data\.image_size is 128"):
+        load_experiment(file, [mixed, "data.image_size=128"])

@@ -20,7 +20,7 @@ from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.registry import get_method
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.models.registry import make_backbone
 
 MakeSpec = Callable[..., Spec]
 STATE_BYTES = 6 * 4
@@ -239,7 +239,7 @@ def test_a_client_of_scan_physfed_keeps_its_decoder_with_its_moments_alone(
 
 def test_at_full_width_a_client_s_private_state_is_10_6_mib() -> None:
     kind = get_method("scan_physfed")
-    task = Task(256, 8, 0.5, 0.2, 1, 384, (0.0,) * 384, (1.0,) * 384, BackboneSettings(channels=96))
+    task = Task(256, 8, 0.5, 0.2, 1, 384, (0.0,) * 384, (1.0,) * 384, make_backbone(channels=96))
     with torch.device("meta"):
         method = kind(kind.Settings(), task)
         private = {

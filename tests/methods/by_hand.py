@@ -21,7 +21,7 @@ from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import ClientResult
 from physfed_ray.methods.base import LocalOptimizer
-from physfed_ray.models.registry import BACKBONES, BackboneSettings
+from physfed_ray.models.base import Backbone, NetworkSettings
 from physfed_ray.seeds import generator
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -39,8 +39,6 @@ every_optimizer = pytest.mark.parametrize(
 
 class Encoder(nn.Module):
     """u x + b, (B, 2, h, w)."""
-
-    stride = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,14 +62,23 @@ class Decoder(nn.Module):
         return image
 
 
-SEVEN_NUMBERS = replace(
-    BACKBONES["red_cnn"],
-    title="seven numbers",
-    encoder=lambda settings, mean, std: Encoder(),
-    decoder=lambda settings: Decoder(),
-    feature_channels=lambda settings: 2,
-    skip_channels=lambda settings: (),
-)
+class SevenNumbers(Backbone):
+    """u, b, d and e."""
+
+    name = "seven_numbers"
+    title = "seven numbers"
+    paper = "none"
+    stride = 1
+    feature_channels = 2
+    skips = ()
+
+    def encoder(self, mean: float, std: float) -> nn.Module:
+        """See ``Backbone``."""
+        return Encoder()
+
+    def decoder(self) -> nn.Module:
+        """See ``Backbone``."""
+        return Decoder()
 
 
 class Federation:
@@ -80,17 +87,15 @@ class Federation:
     def __init__(
         self,
         make_spec: Callable[..., Spec],
-        monkeypatch: pytest.MonkeyPatch,
         method: str,
         settings: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        monkeypatch.setitem(BACKBONES, "seven_numbers", SEVEN_NUMBERS)
         training = {"batch_size": 3, "local_epochs": 3} | training
         spec = make_spec(method, unseen=0, settings=settings, **training)
         task = replace(
             spec.method.task,
-            backbone=BackboneSettings(name="seven_numbers"),
+            backbone=SevenNumbers(NetworkSettings()),
             optimizer=LocalOptimizer(spec.training.optimizer, spec.training.momentum),
         )
         self.spec = replace(spec, method=type(spec.method)(spec.method.settings, task))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput, Task
 from physfed_ray.methods.registry import get_method
-from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.models.registry import make_backbone
 
 DIM, CLIENTS, SIZE = 16, 3, 36
 
@@ -30,7 +31,7 @@ def make_task() -> Callable[..., Task]:
             dim=DIM,
             embedding_mean=(0.1,) * DIM,
             embedding_std=(0.5,) * DIM,
-            backbone=BackboneSettings(name=backbone, channels=4),
+            backbone=make_backbone(backbone, channels=4),
         )
 
     return make
@@ -98,3 +99,29 @@ def shake() -> Callable[[nn.Module], nn.Module]:
         return network
 
     return move
+
+
+@pytest.fixture
+def scan(make_method: Callable[..., Method], shake: Callable) -> Callable[..., tuple]:
+    """Return a maker of a SCAN-PhysFed and its network, away from the start."""
+
+    def make(**settings: object) -> tuple[Method, nn.Module]:
+        method = make_method("scan_physfed", code_dim=5, hidden_dim=6, **settings)
+        return method, shake(method.build(1))
+
+    return make
+
+
+@pytest.fixture
+def scan_parts() -> Callable[..., tuple]:
+    """Return a function that computes f, m, alpha, beta, code and skips with the modules alone."""
+
+    def compute(network: nn.Module, batch: Batch) -> tuple:
+        f, skips = network.encoder(batch.low)
+        maps = network.anatomy_hypernetwork(batch.embedding, batch.embedding_mask)
+        whole = functional.interpolate(maps, (16, 16), mode="bilinear")
+        code = network.protocol_hypernetwork.code(batch.g[None])
+        alpha, beta = network.protocol_hypernetwork.head(code)
+        return f, whole, alpha[:, :, None, None], beta[:, :, None, None], code, skips
+
+    return compute

@@ -14,9 +14,9 @@ from tests.methods.by_hand import (
 
 
 @pytest.fixture
-def federation(make_spec, monkeypatch):
+def federation(make_spec):
     """Return a maker of federations."""
-    return partial(Federation, make_spec, monkeypatch, "fedavg")
+    return partial(Federation, make_spec, "fedavg")
 
 
 @every_optimizer

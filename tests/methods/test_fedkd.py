@@ -22,6 +22,7 @@ from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 from physfed_ray.methods.fedkd import FedKD, FedKDSettings
 from physfed_ray.models.low_rank import RAW
+from physfed_ray.objectives.registry import make_objective
 from tests.federation.test_rounds import InterruptedRunError, Run, interrupt
 
 MakeMethod = Callable[..., Method]
@@ -35,7 +36,7 @@ def spec(make_spec: MakeSpec, tmp_path: Path) -> Spec:
     narrow = make_spec("fedkd", unseen=0, run_root=tmp_path / "run")
     task = replace(
         narrow.method.task,
-        backbone=narrow.method.task.backbone.model_copy(update={"channels": 8}),
+        backbone=narrow.method.task.backbone.with_channels(8),
     )
     settings = FedKDSettings(energy_start=0.6, energy_end=0.9)
     return replace(narrow, method=FedKD(settings, task))
@@ -84,6 +85,28 @@ def test_the_loss_is_that_of_the_paper_in_units_of_the_inputs_error(
     for name, value in expected.items():
         assert float(parts[name]) == pytest.approx(float(value * unit), rel=1e-5)
     assert float(loss) == pytest.approx(float(unit * sum(expected.values())), rel=1e-5)
+
+
+def test_another_objective_counts_in_its_own_unit(
+    make_task: Callable, make_batch: MakeBatch, shake: Callable
+) -> None:
+    task, batch = replace(make_task(), objective=make_objective("l1")), make_batch()
+    method = FedKD(FedKD.Settings(), task)
+    network = shake(method.build(1))
+    loss, parts = method.loss(network, batch, method.begin(network, given()))
+    y_s, y_t, mapped, f_t = outputs(method, network, batch)
+    unit, task_s, task_t = ((y - batch.full).abs().mean() for y in (batch.low, y_s, y_t))
+    weight = unit / (task_s + task_t)
+    expected = {
+        "l1": task_s,
+        "teacher_l1": task_t,
+        "distillation": weight * unit * mse(y_s, y_t) / mse(batch.low, batch.full),
+        "hidden": weight * unit * mse(mapped, f_t) / f_t.double().square().mean(),
+    }
+    assert list(parts) == list(expected)
+    for name, value in expected.items():
+        assert float(parts[name]) == pytest.approx(float(value), rel=1e-5)
+    assert float(loss) == pytest.approx(float(sum(expected.values())), rel=1e-5)
 
 
 def test_each_model_learns_from_its_own_loss_alone(
@@ -158,7 +181,7 @@ def test_the_threshold_grows_to_the_last_round(make_task: Callable) -> None:
 
 def test_finish_keeps_enough_of_each_update(make_task: Callable, shake: Callable) -> None:
     task = replace(make_task(), rounds=10)
-    task = replace(task, backbone=task.backbone.model_copy(update={"channels": 12}))
+    task = replace(task, backbone=task.backbone.with_channels(12))
     method = FedKD(FedKDSettings(), task)
     network = method.build(1)
     state = method.begin(network, given())

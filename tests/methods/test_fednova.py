@@ -17,9 +17,9 @@ from tests.methods.by_hand import (
 
 
 @pytest.fixture
-def federation(make_spec, monkeypatch):
+def federation(make_spec):
     """Return a maker of federations."""
-    return partial(Federation, make_spec, monkeypatch, "fednova")
+    return partial(Federation, make_spec, "fednova")
 
 
 def norm_by_hand(training, steps):
@@ -61,9 +61,9 @@ def test_a_round_with_unequal_steps(federation, optimizer, weights, clients):
 
 
 @every_optimizer
-def test_with_equal_steps_it_is_fedavg(federation, make_spec, monkeypatch, optimizer):
+def test_with_equal_steps_it_is_fedavg(federation, make_spec, optimizer):
     fed = federation(batch_size=4, **optimizer)
-    plain = Federation(make_spec, monkeypatch, "fedavg", batch_size=4, **optimizer)
+    plain = Federation(make_spec, "fedavg", batch_size=4, **optimizer)
     start = fed.numbers
     fed.play()
     plain.play()

@@ -17,9 +17,9 @@ CLIENTS = (0, 1, 2)
 
 
 @pytest.fixture
-def federation(make_spec, monkeypatch):
+def federation(make_spec):
     """Return a maker of federations."""
-    return partial(Federation, make_spec, monkeypatch, "fedprox")
+    return partial(Federation, make_spec, "fedprox")
 
 
 @every_optimizer
@@ -56,8 +56,8 @@ def test_the_second_round_is_held_near_the_second_broadcast(federation):
     assert distance(start, expected) > 1e-2
 
 
-def test_without_mu_it_is_fedavg_bit_for_bit(federation, make_spec, monkeypatch):
-    fed, plain = federation({"mu": 0.0}), Federation(make_spec, monkeypatch, "fedavg")
+def test_without_mu_it_is_fedavg_bit_for_bit(federation, make_spec):
+    fed, plain = federation({"mu": 0.0}), Federation(make_spec, "fedavg")
     fed.play()
     plain.play()
     assert torch.equal(fed.numbers, plain.numbers)

@@ -16,7 +16,7 @@ from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.hyperfed import HyperFed, HyperFedSettings
-from physfed_ray.models.registry import BackboneSettings, parameter_counts
+from physfed_ray.models.registry import make_backbone, parameter_counts
 
 HYPERNETWORK = "protocol_hypernetwork"
 
@@ -135,7 +135,7 @@ def test_training_drops_and_evaluation_does_not(make_method, make_batch, shake):
 
 
 def test_size_of_the_hypernetwork_with_red_cnn_of_96_channels():
-    task = Task(256, 8, 0.0, 1.0, 1, 4, (0.0,) * 4, (1.0,) * 4, BackboneSettings(channels=96))
+    task = Task(256, 8, 0.0, 1.0, 1, 4, (0.0,) * 4, (1.0,) * 4, make_backbone(channels=96))
     method = HyperFed(HyperFedSettings(), task)
     hypernetwork = method.children()[HYPERNETWORK]()
     found = parameter_counts(nn.ModuleDict({HYPERNETWORK: hypernetwork}))

@@ -11,7 +11,8 @@ from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.federation.flat import private_parts
 from physfed_ray.methods.base import Aggregation, ClientInfo, Method, MethodSettings
 from physfed_ray.methods.registry import METHODS
-from physfed_ray.models.registry import BACKBONES, BackboneSettings
+from physfed_ray.models.registry import BACKBONES, make_backbone
+from physfed_ray.objectives.registry import make_objective
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_network = pytest.mark.parametrize(
@@ -20,7 +21,7 @@ every_network = pytest.mark.parametrize(
         (name, backbone)
         for name, method in METHODS.items()
         for backbone in BACKBONES
-        if method.refuses(BackboneSettings(name=backbone)) is None
+        if method.refuses(make_backbone(backbone)) is None
     ],
 )
 
@@ -95,6 +96,20 @@ def test_loss_falls(name, backbone, make_method, make_batch, begin):
         optimizer.step()
         losses.append(float(parts["mse"]))
     assert losses[-1] < losses[0]
+
+
+@every_method
+def test_the_objective_is_a_part_of_every_loss(name, make_task, make_batch, begin):
+    kind, batch = METHODS[name], make_batch(side=28)
+    task = replace(make_task(), objective=make_objective("ssim_mixed"))
+    method = kind(kind.Settings(), task)
+    network = method.build(1)  # the identity: what is denoised is the low dose
+    loss, parts = method.loss(network, batch, begin(method, network))
+    expected, own = task.objective(batch.low, batch)
+    assert {part: parts[part] for part in own} == own
+    assert "mse" not in parts
+    assert not any(part.requires_grad for part in parts.values())
+    assert float(loss.detach()) >= float(expected)
 
 
 @every_network
@@ -184,8 +199,7 @@ def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_bat
     inside, crop = method.features(network, part)[0], method.features(network, whole)[0]
     if name == "fedfdd":
         pytest.skip("its bands are those of the whole of what it sees")
-    stride = network.get_submodule("encoder").stride
-    if stride > 1:
+    if method.task.backbone.stride > 1:
         pytest.skip("features of a patch with padding differ near its edge")
     torch.testing.assert_close(inside, crop[:, :, 3 : 3 + 10, 2 : 2 + 12], atol=1e-5, rtol=1e-4)
 

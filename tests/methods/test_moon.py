@@ -30,9 +30,9 @@ SETTINGS = {"mu": MU, "temperature": TEMPERATURE}
 
 
 @pytest.fixture
-def federation(make_spec, monkeypatch):
+def federation(make_spec):
     """Return a maker of federations."""
-    return partial(Federation, make_spec, monkeypatch, "moon")
+    return partial(Federation, make_spec, "moon")
 
 
 def cosine(a, b):
@@ -74,9 +74,9 @@ def test_two_rounds(federation, optimizer):
     assert distance(expected, without) > 2e-5
 
 
-def test_the_first_round_has_no_contrast(federation, make_spec, monkeypatch):
+def test_the_first_round_has_no_contrast(federation, make_spec):
     fed = federation(SETTINGS | {"mu": 10.0})
-    plain = Federation(make_spec, monkeypatch, "fedavg")
+    plain = Federation(make_spec, "fedavg")
     results = fed.play()
     plain.play()
     assert torch.equal(fed.numbers, plain.numbers)

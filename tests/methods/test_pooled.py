@@ -69,9 +69,9 @@ def train_by_hand(spec: Spec, w: Tensor, *, fresh: bool) -> Tensor:
 
 @pytest.mark.parametrize("state", ["persist_private", "persist_all", "fresh"])
 def test_it_is_plain_training_on_all_slices_whose_moments_persist(
-    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, state: str
+    make_spec: MakeSpec, state: str
 ) -> None:
-    fed = Federation(make_spec, monkeypatch, "pooled", lr=0.02, optimizer_state=state)
+    fed = Federation(make_spec, "pooled", lr=0.02, optimizer_state=state)
     expected, other = (
         train_by_hand(fed.spec, fed.numbers, fresh=fresh)
         for fresh in (state == "fresh", state != "fresh")

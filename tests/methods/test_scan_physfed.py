@@ -9,31 +9,12 @@ import torch
 from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.errors import PhysFedError
 from physfed_ray.methods.base import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
 from physfed_ray.models.codes import orthogonal_loss
-from physfed_ray.models.registry import BackboneSettings, parameter_counts
-
-
-@pytest.fixture
-def scan(make_method, shake):
-    """Return a maker of a method and its network, away from the start."""
-
-    def make(**settings):
-        method = make_method("scan_physfed", code_dim=5, hidden_dim=6, **settings)
-        return method, shake(method.build(1))
-
-    return make
-
-
-def parts(network, batch):
-    """Return f, m, alpha, beta, code and skips, computed with the modules alone."""
-    f, skips = network.encoder(batch.low)
-    maps = network.anatomy_hypernetwork(batch.embedding, batch.embedding_mask)
-    whole = functional.interpolate(maps, (16, 16), mode="bilinear")
-    code = network.protocol_hypernetwork.code(batch.g[None])
-    alpha, beta = network.protocol_hypernetwork.head(code)
-    return f, whole, alpha[:, :, None, None], beta[:, :, None, None], code, skips
+from physfed_ray.models.red_cnn import RedCNN, RedCNNSettings
+from physfed_ray.models.registry import make_backbone, parameter_counts
 
 
 def test_only_the_decoder_is_private(make_method):
@@ -65,11 +46,11 @@ def test_the_protocol_can_modulate_the_skips_too(scan, make_batch):
     assert not torch.allclose(deep, skips[2])
 
 
-def test_loss_of_the_paper(scan, make_batch, begin):
+def test_loss_of_the_paper(scan, scan_parts, make_batch, begin):
     method, network = scan(tau=0.3)
     batch = make_batch(side=36)
     state = begin(method, network, batch.g)
-    f, m, alpha, beta, code, skips = parts(network, batch)
+    f, m, alpha, beta, code, skips = scan_parts(network, batch)
     denoised = network.decoder(alpha * (f * m) + beta, skips)
     mse = (denoised - batch.full).square().mean()
     orth = sum(functional.cosine_similarity(code, c[None]) ** 2 for c in state.everyone[[0, 2]])
@@ -103,48 +84,6 @@ def test_many_clients_cost_a_step_no_more_and_give_the_same_loss(scan, make_batc
         own = network.protocol_hypernetwork.code(batch.g[None])
         expected = orthogonal_loss(own, others, normalise=orth == "cosine").detach()
         torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected)
-
-
-def test_loss_of_the_public_code(scan, make_batch, begin):
-    method, network = scan(variant="public_code", dropout=0.0, tau=0.3)
-    batch = make_batch(side=36)
-    state = begin(method, network, batch.g)
-    f, m, alpha, beta, _, skips = parts(network, batch)
-    own = (alpha * f + beta).relu()
-    mse = (network.decoder(own * 0.9 + own * m * 0.1, skips) - batch.full).square().mean()
-    torch.manual_seed(11)
-    loss, named = method.loss(network, batch, state)
-    torch.manual_seed(11)
-    drawn = state.everyone[torch.randint(3, (2,))]
-    scale, shift = network.protocol_hypernetwork.head(drawn)
-    other = (scale[:, :, None, None] * f + shift[:, :, None, None]).relu()
-    dot = (own * other).sum(1)
-    length = own.square().sum(1).sqrt() * other.square().sum(1).sqrt()
-    distance = (dot / length.clamp(min=1e-8)).abs().mean()
-    torch.testing.assert_close(named["mse"], mse.detach())
-    torch.testing.assert_close(named["orth"], distance.detach())
-    torch.testing.assert_close(loss, mse + 0.3 * distance)
-
-
-def test_public_code_may_draw_its_own_code_and_drops_half(scan, make_batch, begin):
-    method, network = scan(variant="public_code")
-    assert network.protocol_hypernetwork.dropout.p == 0.5
-    state = begin(method, network)
-    batch = make_batch()
-    alone = replace(state, everyone=state.everyone[1:2])
-    assert bool(method.loss(network, batch, alone)[0].isfinite())
-    features = method.features(network, batch)[0]
-    assert not torch.equal(features, method.features(network, batch)[0])
-    network.eval()
-    assert torch.equal(method.features(network, batch)[0], method.features(network, batch)[0])
-
-
-def test_dropout_is_drawn_for_each_image(scan, make_batch):
-    method, network = scan(variant="public_code", anatomy=False)
-    batch = make_batch()
-    twice = replace(batch, low=batch.low[:1].expand(2, -1, -1, -1))
-    f_per = method.features(network, twice)[0]
-    assert not torch.equal(f_per[0], f_per[1])
 
 
 def test_codes_of_the_others_are_constants(scan, make_batch, begin):
@@ -236,7 +175,7 @@ def counts(tokens, length, channels=96, **settings):
         dim=length,
         embedding_mean=(0.0,) * length,
         embedding_std=(1.0,) * length,
-        backbone=BackboneSettings(channels=channels),
+        backbone=make_backbone(channels=channels),
     )
     method = ScanPhysFed(ScanPhysFedSettings(**settings), task)
     with torch.device("meta"):
@@ -265,3 +204,14 @@ def test_documented_sizes_are_right():
         shared = sum(found.values()) - found["decoder"]
         row = " | ".join(f"{n:,}" for n in (*(found[name] for name in order), shared))
         assert f"| {row} |" in page
+
+
+def test_a_map_of_the_anatomy_lies_on_images_alone(make_task):
+    class Sinograms(RedCNN):
+        """A network over views and bins."""
+
+        domain = "sinogram"
+
+    backbone = Sinograms(RedCNNSettings(channels=2))
+    with pytest.raises(PhysFedError, match="features of an image, and those of the backbone"):
+        ScanPhysFed(ScanPhysFedSettings(), replace(make_task(), backbone=backbone))

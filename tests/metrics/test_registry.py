@@ -322,7 +322,9 @@ def test_without_asking_nothing_is_measured(make_spec: Callable[..., Spec]) -> N
 
 def test_two_hosts_measure_the_same_bits(make_spec: Callable[..., Spec]) -> None:
     spec = make_spec("fedper", clients=1, unseen=0)
-    spec = replace(spec, clients=(replace(spec.clients[0], protocol=PRESETS["paper-2"]),), metrics=("mtf",))
+    spec = replace(
+        spec, clients=(replace(spec.clients[0], protocol=PRESETS["paper-2"]),), metrics=("mtf",)
+    )
     vector = Host(spec).network.shared.vector.numpy()
     one, two = (Host(spec).seen.sharpness(vector, ClientTurn(0, 0)) for _ in range(2))
     assert set(one) == EDGES | {f"input/{name}" for name in EDGES}

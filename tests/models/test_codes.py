@@ -1,10 +1,9 @@
-"""The orthogonal loss and its stand-in in the public code, in tiny numbers."""
+"""The orthogonal loss in tiny numbers."""
 
 import pytest
 import torch
 
 from physfed_ray.models.codes import (
-    feature_cosine_loss,
     gram_matrix,
     orthogonal_loss,
     orthogonal_loss_by_gram,
@@ -50,13 +49,6 @@ def test_the_gram_matrix_gives_the_same_loss_and_gradient(normalise: bool, clien
         gradients.extend(torch.autograd.grad(losses[-1], code))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-10, atol=1e-13)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-13)
-
-
-def test_feature_cosine():
-    # channels (3, 4) and (4, 3) at one pixel: 24 / 25; (1, 0) and (-1, 0) at the other: |-1|
-    own = torch.tensor([[[[3.0, 1.0]], [[4.0, 0.0]]]])
-    other = torch.tensor([[[[4.0, -1.0]], [[3.0, 0.0]]]])
-    assert float(feature_cosine_loss(own, other)) == pytest.approx((0.96 + 1) / 2)
 
 
 def test_pairwise_cosine():

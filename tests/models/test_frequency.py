@@ -104,8 +104,13 @@ def test_only_the_layer_that_reads_the_image_is_changed():
     torch.manual_seed(0)
     plain = RedCNNEncoder(3, 0.3, 0.2)
     torch.manual_seed(0)
-    guided = add_guide(RedCNNEncoder(3, 0.3, 0.2))
+    guided = add_guide(RedCNNEncoder(3, 0.3, 0.2), "layers.0")
     state = guided.state_dict()
     assert state.keys() - plain.state_dict().keys() == {"layers.0.guide"}
     assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())
     assert [type(layer) for layer in guided.layers] == [GuidedConv2d] + [nn.Conv2d] * 4
+
+
+def test_only_a_convolution_can_read_a_guide():
+    with pytest.raises(TypeError, match="'layers' is no convolution"):
+        add_guide(RedCNNEncoder(3, 0.3, 0.2), "layers")

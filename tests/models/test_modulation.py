@@ -5,12 +5,7 @@ import torch
 from torch.nn import functional
 
 from physfed_ray.fields import Batch
-from physfed_ray.models.modulation import (
-    map_at,
-    map_on_features,
-    modulate_paper,
-    modulate_public_code,
-)
+from physfed_ray.models.modulation import map_at, map_on_features, modulate_paper
 
 F = torch.tensor([[[[2.0, -1.0]], [[4.0, 3.0]]]])
 M = torch.tensor([[[[0.5, 2.0]]]])
@@ -21,12 +16,6 @@ def test_paper_variant():
     # alpha * (f . m) + beta: 3 * (2 * 0.5) + 1, 3 * (-1 * 2) + 1; -(4 * 0.5) + 10, -(3 * 2) + 10
     expected = torch.tensor([[[[4.0, -5.0]], [[8.0, 4.0]]]])
     assert torch.equal(modulate_paper(F, M, ALPHA, BETA), expected)
-
-
-def test_public_code_variant():
-    # p = relu(alpha * f + beta) = relu(7, -2; 6, 7), then p * 0.9 + p * m * 0.1
-    expected = torch.tensor([[[[7 * 0.9 + 7 * 0.5 * 0.1, 0.0]], [[6 * 0.9 + 0.3, 7 * 0.9 + 1.4]]]])
-    torch.testing.assert_close(modulate_public_code(F, M, ALPHA, BETA), expected)
 
 
 @pytest.mark.parametrize("source", [1, 3, 16])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from physfed_ray.models.red_cnn import RedCNNDecoder, RedCNNEncoder, add_batch_norm
+from physfed_ray.models.red_cnn import RedCNN, RedCNNDecoder, RedCNNEncoder, RedCNNSettings
 
 
 def reference(x: torch.Tensor, encoder: RedCNNEncoder, decoder: RedCNNDecoder) -> torch.Tensor:
@@ -75,10 +75,11 @@ def test_statistics_of_the_data_do_not_travel():
 
 def with_norms() -> tuple[RedCNNEncoder, RedCNNDecoder]:
     torch.manual_seed(0)
+    backbone = RedCNN(RedCNNSettings(channels=4))
     encoder, decoder = RedCNNEncoder(4, 0.25, 0.5), RedCNNDecoder(4)
     for half in (encoder, decoder):
         state = torch.get_rng_state()
-        assert add_batch_norm(half) is half
+        assert backbone.add_norms(half) is half
         assert torch.equal(state, torch.get_rng_state())
     return encoder, decoder
 

@@ -1,38 +1,110 @@
-"""Backbones by name."""
+"""What must hold for every registered backbone, and one from another package."""
 
+import inspect
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from physfed_ray.models.registry import (
-    BACKBONES,
-    BackboneSettings,
-    backbone_of,
-    make_backbone,
-    parameter_counts,
-)
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import load_experiment
+from physfed_ray.fields import Batch
+from physfed_ray.methods.base import Task
+from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.base import Backbone
+from physfed_ray.models.frequency import add_guide
+from physfed_ray.models.registry import BACKBONES, make_backbone, parameter_counts
+from physfed_ray.runtime.run import run_experiment
+from tests.outside import install
+
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+def small(name: str) -> Backbone:
+    """Return a narrow backbone."""
+    return make_backbone(name, channels=4)
+
+
+def halves(backbone: Backbone) -> tuple[nn.Module, nn.Module]:
+    """Return a new encoder and decoder."""
+    return backbone.encoder(0.3, 0.2), backbone.decoder()
+
+
+@every_backbone
+def test_says_what_it_is(name: str) -> None:
+    backbone = BACKBONES[name]
+    assert backbone.name == name
+    assert backbone.title
+    assert backbone.paper
+    assert inspect.getmodule(backbone).__doc__
+    assert all(field.description for field in backbone.Settings.model_fields.values())
+    with pytest.raises(ValueError, match="no_such_key"):
+        backbone.Settings(no_such_key=1)
+
+
+@every_backbone
 @pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_encode_and_decode(name, size):
-    settings = BackboneSettings(name=name, channels=4)
-    encoder, decoder = make_backbone(settings, 0.3, 0.2)
+def test_encodes_as_it_declares_and_starts_as_the_identity(
+    name: str, size: tuple[int, int]
+) -> None:
+    backbone = small(name)
+    encoder, decoder = halves(backbone)
     x = torch.rand(2, 1, *size)
     f, skips = encoder(x)
-    assert f.shape[:2] == (2, backbone_of(settings).feature_channels(settings))
+    assert f.shape[:2] == (2, backbone.feature_channels)
+    assert [skip.shape[1] for skip in skips] == [count or 1 for count in backbone.skips]
+    assert all(torch.equal(skip, x) for skip, count in zip(skips, backbone.skips, strict=True)
+               if count == 0)  # fmt: skip
     assert torch.equal(decoder(f, skips), x)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_stride_is_the_distance_of_features(name):
-    encoder, _ = make_backbone(BackboneSettings(name=name, channels=4))
+@every_backbone
+def test_stride_is_the_distance_of_features(name: str) -> None:
+    backbone = small(name)
+    encoder = backbone.encoder(0.0, 1.0)
     side = [encoder(torch.rand(1, 1, n, n))[0].shape[-1] for n in (64, 128)]
-    assert (128 - 64) / (side[1] - side[0]) == encoder.stride
+    assert (128 - 64) / (side[1] - side[0]) == backbone.stride
 
 
-def test_red_cnn_has_the_papers_size():
-    encoder, decoder = make_backbone(BackboneSettings())
+@every_backbone
+def test_has_places_for_normalisations_where_it_says_so(name: str) -> None:
+    backbone = small(name)
+    for make in (lambda: backbone.encoder(0.3, 0.2), backbone.decoder):
+        torch.manual_seed(1)
+        plain = make()
+        torch.manual_seed(1)
+        normed = backbone.add_norms(make())
+        added = [path for path, module in normed.named_modules()
+                 if isinstance(module, nn.BatchNorm2d)]  # fmt: skip
+        assert {path.split(".")[0] for path in added} == set(backbone.norms)
+        before, after = plain.state_dict(), normed.state_dict()
+        assert all(torch.equal(after[key], before[key]) for key in before.keys() & after.keys())
+        own = [k for k in after if k.split(".")[0] in backbone.norms]
+        assert not set(own) & before.keys()
+
+
+@every_backbone
+def test_reads_a_guide_where_it_says_so(name: str) -> None:
+    backbone = small(name)
+    if backbone.guide is None:
+        pytest.skip("has no layer that could read a guide")
+    torch.manual_seed(1)
+    plain = backbone.encoder(0.3, 0.2)
+    torch.manual_seed(1)
+    guided = add_guide(backbone.encoder(0.3, 0.2), backbone.guide)
+    both = torch.rand(1, 2, 40, 40)
+    with torch.no_grad():
+        first = guided(both)[0]
+        other = guided(torch.cat((both[:, :1], 1 - both[:, 1:]), 1))[0]
+    assert first.shape == plain(both[:, :1])[0].shape
+    assert not torch.allclose(first, other)
+
+
+def test_red_cnn_has_the_papers_size() -> None:
+    encoder, decoder = halves(make_backbone())
     counts = parameter_counts(torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder}))
     assert counts == {
         "encoder": 96 * 26 + 4 * 96 * (96 * 25 + 1),
@@ -41,55 +113,166 @@ def test_red_cnn_has_the_papers_size():
 
 
 @pytest.mark.parametrize(
-    ("keys", "size", "channels"),
+    ("name", "keys", "expected", "label"),
     [
-        ({}, None, 96),
-        ({"channels": 32}, None, 32),
-        ({"name": "uformer"}, "T", 16),
-        ({"name": "uformer", "size": "S"}, "S", 32),
-        ({"name": "uformer", "size": "B", "channels": 8}, "B", 8),
+        ("red_cnn", {}, {"channels": 96}, "red_cnn with 96 channels"),
+        ("red_cnn", {"channels": 32}, {"channels": 32}, "red_cnn with 32 channels"),
+        ("red_cnn", {"size": None}, {"channels": 96}, "red_cnn with 96 channels"),
+        ("uformer", {}, {"size": "T", "channels": 16}, "uformer T with 16 channels"),
+        ("uformer", {"size": "S"}, {"size": "S", "channels": 32}, "uformer S with 32 channels"),
+        ("uformer", {"size": "B", "channels": 8}, {"size": "B", "channels": 8},
+         "uformer B with 8 channels"),
     ],
-)
-def test_a_network_brings_its_own_defaults(keys, size, channels):
-    settings = BackboneSettings(**keys)
-    assert (settings.size, settings.channels) == (size, channels)
-    assert BackboneSettings(**settings.model_dump()) == settings
+)  # fmt: skip
+def test_a_network_brings_its_own_defaults(
+    name: str, keys: dict[str, object], expected: dict[str, object], label: str
+) -> None:
+    backbone = make_backbone(name, **keys)
+    assert backbone.settings.model_dump() == expected
+    assert make_backbone(name, **expected).settings == backbone.settings
+    assert backbone.label == label
 
 
-def test_sizes_differ_in_their_depths():
+def test_sizes_differ_in_their_depths() -> None:
     counts = []
     for size in ("S", "B"):
-        settings = BackboneSettings(name="uformer", size=size, channels=2)
-        halves = torch.nn.ModuleList(make_backbone(settings))
-        counts.append(sum(parameter.numel() for parameter in halves.parameters()))
-        assert settings.label == f"uformer {size} with 2 channels"
+        both = torch.nn.ModuleList(halves(make_backbone("uformer", size=size, channels=2)))
+        counts.append(sum(parameter.numel() for parameter in both.parameters()))
     assert counts[0] < counts[1]
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_skips_have_the_channels_they_say(name):
-    settings = BackboneSettings(name=name, channels=4)
-    skips = make_backbone(settings)[0](torch.rand(1, 1, 32, 32))[1]
-    channels = backbone_of(settings).skip_channels(settings)
-    assert [skip.shape[1] for skip in skips] == [count or 1 for count in channels]
-
-
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("name", "keys", "words"),
     [
-        ({"name": "uformer", "size": "L"}, "uformer has the sizes T, S, B: set 'size'"),
-        ({"name": "uformer", "size": None}, "uformer has the sizes T, S, B: set 'size'"),
-        ({"size": "T"}, "red_cnn has no sizes: leave 'size' out"),
-        ({"name": "uformer", "channels": 0}, "greater than or equal to 1"),
-        ({"name": ["uformer"]}, "valid string"),
+        ("uformer", {"size": "L"}, "uformer has the sizes T, S, B: set 'size'"),
+        ("uformer", {"size": None}, "uformer has the sizes T, S, B: set 'size'"),
+        ("uformer", {"size": ["T"]}, "uformer has the sizes T, S, B: set 'size'"),
+        ("uformer", {"channels": 0}, "greater than or equal to 1"),
+        ("red_cnn", {"size": "T"}, "size"),
     ],
 )
-def test_what_does_not_fit_the_network_is_refused(keys, words):
+def test_what_does_not_fit_the_network_is_refused(
+    name: str, keys: dict[str, object], words: str
+) -> None:
     with pytest.raises(ValidationError, match=words) as refused:
-        BackboneSettings(**keys)
+        make_backbone(name, **keys)
     assert refused.value.error_count() == 1
 
 
-def test_unknown_backbone_is_refused_with_the_known_ones():
-    with pytest.raises(ValidationError, match=r"unknown backbone 'red_cn'.*red_cnn"):
-        BackboneSettings(name="red_cn")
+def test_unknown_backbone_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PhysFedError, match=r"unknown backbone 'red_cn' \(did you mean 'red_cnn'"):
+        make_backbone("red_cn")
+
+
+THEIRS = """
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+from physfed_ray.models.base import Backbone, NetworkSettings
+
+
+class Settings(NetworkSettings):
+    width: int = Field(3, ge=1, description="feature channels")
+
+
+class Encoder(nn.Module):
+    def __init__(self, width, mean, std):
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.read = nn.Conv2d(1, width, 4, stride=4)
+
+    def forward(self, x):
+        return self.read((x - self.mean) / self.std), (x,)
+
+
+class Decoder(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.write = nn.ConvTranspose2d(width, 1, 4, stride=4)
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, f, skips):
+        return self.write(functional.relu(f)) + skips[0]
+
+
+class Ours(Backbone):
+    name = "patches"
+    title = "Patches"
+    paper = "theirs"
+    Settings = Settings
+    stride = 4
+
+    @property
+    def feature_channels(self):
+        return self.settings.width
+
+    @property
+    def skips(self):
+        return (0,)
+
+    def encoder(self, mean, std):
+        return Encoder(self.settings.width, mean, std)
+
+    def decoder(self):
+        return Decoder(self.settings.width)
+"""
+
+EXPERIMENT = """
+name: theirs
+data:
+  source: {phantom: {patients: 4, slices: 1}}
+  image_size: 32
+  test_patients: 1
+  validation_patients: 1
+clients: [{id: c1, protocol: paper-2}, {id: c2, protocol: paper-6}]
+backbone: {name: patches, width: 5}
+method: {name: scan_physfed}
+training: {rounds: 1, batch_size: 2}
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install a backbone without norms, guide or channels; return an experiment with it."""
+    install(tmp_path, monkeypatch, BACKBONES, "patches", THEIRS)
+    path = tmp_path / "theirs.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def test_another_packages_backbone_trains_a_round(theirs: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(theirs, [f"data.cache={tmp_path / 'cache'}"])
+    assert experiment.backbone.model_dump() == {"name": "patches", "width": 5}
+    out = tmp_path / "out"
+    run_experiment(experiment, out, runtime="inline", tested=False)
+    rows = pq.read_table(out / "metrics.parquet").to_pylist()
+    trained = {row["client"] for row in rows if (row["split"], row["metric"]) == ("train", "mse")}
+    assert {"c1", "c2"} <= trained
+
+
+def task(backbone: Backbone) -> Task:
+    """Return a small task."""
+    return Task(32, 2, 0.0, 1.0, 1, 4, (0.0,) * 4, (1.0,) * 4, backbone)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_it_or_says_in_a_sentence_why_not(theirs: Path, name: str) -> None:
+    backbone, kind = make_backbone("patches"), METHODS[name]
+    if kind.refuses(backbone) is not None:
+        assert name in ("fedbn", "fedfdd")
+        with pytest.raises(PhysFedError, match="'patches'"):
+            load_experiment(theirs, [f"method={name}"])
+        return
+    method = kind(kind.Settings(), task(backbone))
+    network, x = method.build(1), torch.rand(2, 1, 32, 32)
+    tokens, origin = torch.ones(2, 1, 4), torch.zeros(2, 2, dtype=torch.int64)
+    batch = Batch(x, x, torch.rand(7), tokens, torch.ones(2, 1, dtype=torch.bool), origin, 32)
+    assert torch.equal(method.denoise(network, batch), x)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_wider_teacher_needs_a_network_that_has_a_width() -> None:
+    fedkd = METHODS["fedkd"]
+    with pytest.raises(PhysFedError, match="'patches' has no key 'channels'"):
+        fedkd(fedkd.Settings(teacher_channels=8), task(make_backbone("patches")))

@@ -41,7 +41,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
 
 
 def task(experiment: Experiment) -> Task:
-    return Task(64, 2, 0.0, 1.0, 1, 384, (0.0,) * 384, (1.0,) * 384, experiment.backbone)
+    return Task(64, 2, 0.0, 1.0, 1, 384, (0.0,) * 384, (1.0,) * 384, experiment.backbone.make())
 
 
 def described(experiment: Experiment) -> str:

@@ -88,8 +88,8 @@ def test_backbones_multiply_the_runs(folder: Path) -> None:
     ]  # fmt: skip
     assert len(suite.runs) == 8
     assert suite.variants[2].label == "fedavg, wide"
-    assert suite.variants[2].runs[0].experiment.backbone.channels == 24
-    assert suite.variants[0].runs[0].experiment.backbone.channels == 96  # not the base's 8
+    assert suite.variants[2].runs[0].experiment.backbone.settings.channels == 24
+    assert suite.variants[0].runs[0].experiment.backbone.settings.channels == 96  # not the base's 8
 
 
 def test_a_scale_changes_the_suite_and_every_run(folder: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_tables_of_the_paper_have_its_methods_and_settings(table: str) -> No
     training = experiment.training
     assert (training.rounds, training.batch_size, training.lr) == (200, 20, 1e-3)
     assert experiment.data.image_size == 256
-    assert (experiment.backbone.name, experiment.backbone.channels) == (
+    assert (experiment.backbone.name, experiment.backbone.settings.channels) == (
         ("uformer", 16) if "uformer" in table else ("red_cnn", 96)
     )
     assert not any(variant.trials for variant in full.variants)
