@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from physfed_ray.metrics.pixelwise import ssim
+from physfed_ray.metrics.base import Context
+from physfed_ray.metrics.pixelwise import Ssim
 from physfed_ray.objectives.registry import make_objective
 from physfed_ray.objectives.ssim import structural_similarity
 
@@ -45,7 +46,7 @@ def test_two_grey_images_on_two_scales_by_hand() -> None:
 @pytest.mark.parametrize("side", [11, 24])
 def test_one_scale_is_the_metric(side: int) -> None:
     x, y = images(side)
-    expected = ssim(y[:, 0].numpy(), x[:, 0].numpy(), (0.0, 1.0))
+    expected = Ssim()(y[:, 0].numpy(), x[:, 0].numpy(), Context((0.0, 1.0)))
     np.testing.assert_allclose(structural_similarity(x, y).numpy(), expected, rtol=1e-9)
 
 

@@ -35,7 +35,7 @@ def test_the_method_knows_all_that_the_card_says() -> None:
     assert (task.image_size, task.clients, task.tokens, task.dim) == (40, 2, 4, 2)
     assert (task.input_mean, task.input_std) == (0.3, 0.1)
     assert (task.embedding_mean, task.embedding_std) == ((0.5, 0.25), (1.0, 2.0))
-    assert (task.backbone.name, task.backbone.channels) == ("red_cnn", 3)
+    assert (task.backbone.name, task.backbone.settings.model_dump()["channels"]) == ("red_cnn", 3)
     assert (task.optimizer, task.rounds) == (LocalOptimizer("sgd", 0.9), 7)
 
 

@@ -11,7 +11,7 @@ import torch
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.methods.registry import METHODS
-from physfed_ray.models.registry import BACKBONES, BackboneSettings
+from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.denoiser import Denoiser
 from physfed_ray.serving.trained import load_run
@@ -45,7 +45,7 @@ def nearest_client_images(trained: Trained, client: int) -> np.ndarray:
         (name, backbone)
         for name, method in METHODS.items()
         for backbone in BACKBONES
-        if method.refuses(BackboneSettings(name=backbone)) is None
+        if method.refuses(make_backbone(backbone)) is None
     ],
 )
 def test_every_method_serves_as_in_its_run(method: str, backbone: str, train: Train) -> None:
