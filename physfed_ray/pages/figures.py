@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from physfed_ray.pages.layout import LETTER_INCHES, place_panels, place_square, turned_inches
 from physfed_ray.results.runs import Curves, by_round, mean_curve
 from physfed_ray.results.tables import CLIENTS_SHOWN
 
@@ -33,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelcolor": "#222222",
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # else every title looks for ticks above it, which nothing here has
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.8,
@@ -44,11 +46,23 @@ STYLE: dict[Any, Any] = {
 P = ParamSpec("P")
 Curve = tuple[Sequence[int], Sequence[float]]
 _MB = 1e6
+_FEW_TICKS = 6  # of a small panel: to make them takes most of its time
+_COMPRESSION = 4  # of PNG: half the time of the default, and files a few per cent larger
+_UPRIGHT, _TURN_DEGREES = 8, 30  # clients whose names fit side by side; the turn of more names
+_KEY_INCHES = 0.55  # what a legend needs beside its words
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure in inches, drawn without a display."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def new_figure(width: float, height: float, *, placed: bool = False) -> Figure:
+    """Return an empty figure in inches, drawn without a display.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        placed: Whether the caller gives its axes their places; else matplotlib finds them, which
+            takes longer than all else.
+    """
+    layout: Literal["none", "constrained"] = "none" if placed else "constrained"
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -73,12 +87,16 @@ def png(figure: Figure, *, dpi: int = 150, limit: int | None = None) -> bytes:
         limit: Largest size in bytes; colours, then resolution are reduced until it is met. The
             colours that stay are 64 greys, 64 of the error scale, and those of the lines.
     """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi)
+    picture.save(content, format="png", compress_level=_COMPRESSION, dpi=(dpi, dpi))
     if limit is None or len(content.getvalue()) <= limit:
         return content.getvalue()
     small = io.BytesIO()
-    _reduced(Image.open(content)).save(small, format="png", optimize=True)
+    _reduced(picture).save(small, format="png", optimize=True)
     if len(small.getvalue()) <= limit or dpi <= 50:
         return small.getvalue()
     fitting = math.sqrt(limit / len(small.getvalue()))
@@ -94,7 +112,7 @@ def _reduced(image: Image.Image) -> Image.Image:
     errors = matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 64))[:, :3] * 255
     lines = np.array([to_rgb(colour) for colour in PALETTE]) * 255
     palette = np.concatenate([greys, errors, lines, 255 - (255 - lines) / 5]).round()
-    pixels = np.asarray(image.convert("RGB")).astype(np.int32)
+    pixels = np.asarray(image).astype(np.int32)
     packed = pixels @ np.array([1 << 16, 1 << 8, 1])
     found, where = np.unique(packed, return_inverse=True)
     colours = np.stack([found >> 16, (found >> 8) & 255, found & 255], axis=1)
@@ -115,7 +133,7 @@ def learning_curves(loss: Curves, score: Curves, split: str, input_db: float | N
         split: Whose PSNR it is, such as "validation".
         input_db: Mean PSNR of the undenoised input, None where it is not known.
     """
-    figure = new_figure(10.75, 3.6)
+    figure = new_figure(10.75, 3.6, placed=True)
     left, right = figure.subplots(1, 2)
     _bundle(left, loss)
     left.set_yscale("log")
@@ -125,6 +143,7 @@ def learning_curves(loss: Curves, score: Curves, split: str, input_db: float | N
         right.axhline(input_db, color=PALETTE[1], linestyle="--", linewidth=1.5, label="input")
     right.set(xlabel="round", ylabel="PSNR (dB)", title=f"PSNR on {split} patients")
     right.legend(loc="lower right")
+    place_panels(figure, [[left, right]])
     return figure
 
 
@@ -154,10 +173,9 @@ def boxplots(
         groups: Metric heading, then method, then one (slices,) array a client.
         clients: Labels of the clients.
     """
-    figure = new_figure(10.75, 3.0 * len(groups))
-    for ax, (heading, methods) in zip(
-        figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
-    ):
+    figure = new_figure(10.75, 3.0 * len(groups), placed=True)
+    panels = figure.subplots(len(groups), 1, squeeze=False)
+    for ax, (heading, methods) in zip(panels[:, 0], groups.items(), strict=True):
         width = 0.8 / len(methods)
         for m, (label, values) in enumerate(methods.items()):
             colour = GREY if label == "Input" else PALETTE[m - 1 if m else 0]
@@ -169,11 +187,15 @@ def boxplots(
             )  # fmt: skip
             for box in boxes["boxes"]:
                 box.set(facecolor=colour, alpha=0.75, edgecolor="#333333", label=label)
-        ax.set_xticks(range(len(clients)), clients, rotation=30 if len(clients) > 8 else 0)
+        turned = len(clients) > _UPRIGHT
+        ax.set_xticks(range(len(clients)), clients, rotation=_TURN_DEGREES if turned else 0)
         ax.set(ylabel=heading, xlim=(-0.6, len(clients) - 0.4))
         ax.grid(visible=False, axis="x")
         handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         ax.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    longest = max(len(label) for methods in groups.values() for label in methods)
+    below = turned_inches(clients, _TURN_DEGREES) if len(clients) > _UPRIGHT else 0.0
+    place_panels(figure, panels.tolist(), right=_KEY_INCHES + LETTER_INCHES * longest, below=below)
     return figure
 
 
@@ -188,15 +210,15 @@ def cosine_matrix(codes: NDArray[np.float32], labels: Sequence[str]) -> Figure:
     norms = np.linalg.norm(codes, axis=1, keepdims=True)
     unit = codes / np.maximum(norms, 1e-12)
     cosines = unit @ unit.T
-    figure = new_figure(6.4, 5.2)
-    figure.set_layout_engine("compressed")  # a square in a constrained layout cuts long names off
+    figure = new_figure(6.4, 5.2, placed=True)
     ax = figure.subplots()
     image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     ax.grid(visible=False)
     few = len(labels) <= 12
     ticks = range(0, len(labels), 1 if few else math.ceil(len(labels) / 20))
     names = [labels[t] for t in ticks]
-    if max(map(len, names)) > (4 if few else 3):
+    turned = max(map(len, names)) > (4 if few else 3)
+    if turned:
         ax.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
     else:
         ax.set_xticks(ticks, names)
@@ -204,14 +226,16 @@ def cosine_matrix(codes: NDArray[np.float32], labels: Sequence[str]) -> Figure:
     for (row, column), value in np.ndenumerate(cosines) if few else ():
         shade = "white" if abs(value) > 0.6 else "black"
         ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=8.5)
-    figure.colorbar(image, ax=ax, label="cosine of protocol codes", shrink=0.85)
+    bar = figure.add_axes((0, 0, 1, 1))
+    figure.colorbar(image, cax=bar, label="cosine of protocol codes")
+    place_square(figure, ax, bar, turned_inches(names, 40) if turned else 0.0)
     return figure
 
 
 @styled
 def costs(seconds: Curve, down: Curve, up: Curve) -> Figure:
     """Draw seconds a round, and megabytes a round in each direction."""
-    figure = new_figure(10.75, 2.9)
+    figure = new_figure(10.75, 2.9, placed=True)
     left, right = figure.subplots(1, 2)
     left.bar(*seconds, color=PALETTE[0], width=0.9)
     left.set(xlabel="round", ylabel="seconds", title="Time of each round")
@@ -228,6 +252,7 @@ def costs(seconds: Curve, down: Curve, up: Curve) -> Figure:
     right.legend(loc="lower right")
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    place_panels(figure, [[left, right]])
     return figure
 
 
@@ -236,12 +261,14 @@ def modulation(curves: Mapping[str, Curves]) -> Figure:
     """Draw what the method reports of its modulation over rounds, one panel a quantity."""
     columns = min(3, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = new_figure(10.75, 2.5 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, (name, of_clients) in zip(panels, curves.items(), strict=False):
+    figure = new_figure(10.75, 2.5 * rows, placed=True)
+    panels: list[list[Axes]] = [[] for _ in range(rows)]
+    for k, (name, of_clients) in enumerate(curves.items()):
+        ax = figure.add_subplot(rows, columns, k + 1)
+        panels[k // columns].append(ax)
         _bundle(ax, of_clients)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=_FEW_TICKS))
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.set(xlabel="round", title=name.replace("_", " "))
-    for ax in panels[len(curves) :]:
-        ax.set_visible(False)
+    place_panels(figure, panels)
     return figure

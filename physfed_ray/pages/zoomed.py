@@ -9,21 +9,19 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, uniform_filter
 
 from physfed_ray.metrics.base import Window
-from physfed_ray.pages.figures import PALETTE, new_figure, styled
+from physfed_ray.pages.figures import styled
 from physfed_ray.pages.pictures import (
     ERROR_HU,
     SOFT_TISSUE_HU,
     Panel,
     caption_of,
 )
+from physfed_ray.pages.sheet import FOOT_INCHES, Sheet
 
 CHEST_HU: Window = (-1024.0, 200.0)
 ZOOM = 4
@@ -34,9 +32,7 @@ _INCHES = 1.4  # side of an image
 _GAP = 0.05
 _TEXT = 0.14  # a line of a heading
 _HEAD = 0.28
-_FOOT = 0.65
 _LETTERS = 19  # what a column holds of the headings
-_FRAME = PALETTE[4]
 
 
 def paper_window(full: NDArray[np.float32]) -> Window:
@@ -91,7 +87,7 @@ def zoomed_panels(
     columns = math.ceil(len(images) / lines)
     titles_high = _TEXT * max(title.count("\n") + 1 for title in titles) + _GAP
     line_high = titles_high + 3 * (_INCHES + _GAP)
-    sheet = _Sheet(columns * (_INCHES + _GAP), _HEAD + lines * line_high + _FOOT)
+    sheet = Sheet(columns * (_INCHES + _GAP), _HEAD + lines * line_high + FOOT_INCHES)
     low, high = window
     sheet.write(f"{panel.label}, {low:g} to {high:g} HU", (0.03, _HEAD - _GAP), 10, "left")
     region = detailed_region(panel.full, window)
@@ -99,66 +95,14 @@ def zoomed_panels(
         line, column = divmod(k, columns)
         x = _GAP / 2 + column * (_INCHES + _GAP)
         y = _HEAD + line * line_high + titles_high
-        sheet.write(title, (x + _INCHES / 2, y - _GAP), 8, "center")
+        sheet.write(title, (x + _INCHES / 2, y - _GAP), 8)
         _show_method(sheet, image, panel.full if k else None, (x, y), window, region, error_hu)
     sheet.error_bar(error_hu)
     return sheet.figure
 
 
-class _Sheet:
-    """A figure of many images on one pair of axes, in inches from its upper left corner.
-
-    One pair of axes for each image would take most of the time, and a layout engine the rest.
-    """
-
-    def __init__(self, width: float, height: float) -> None:
-        self.figure = new_figure(width, height)
-        self.figure.set_layout_engine("none")
-        self._size = width, height
-        self.ax = self.figure.add_axes((0, 0, 1, 1))
-        self.ax.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-        self.ax.axis("off")
-
-    def show(
-        self, image: NDArray[np.float32], corner: tuple[float, float], scale: Window, colours: str
-    ) -> None:
-        """Draw an image as a square of ``_INCHES``."""
-        x, y = corner
-        self.ax.imshow(
-            image, cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest",
-            extent=(x, x + _INCHES, y + _INCHES, y), aspect="auto",
-        )  # fmt: skip
-
-    def frame(self, corner: tuple[float, float], side: float) -> None:
-        """Draw a square's outline."""
-        self.ax.add_patch(
-            Rectangle(corner, side, side, fill=False, edgecolor=_FRAME, linewidth=0.9)
-        )
-
-    def write(self, text: str, place: tuple[float, float], size: float, align: str) -> None:
-        """Write text above a place."""
-        self.ax.text(*place, text, fontsize=size, ha=align, va="bottom", color="#222222")
-
-    def caption(self, text: str, corner: tuple[float, float]) -> None:
-        """Write a caption into the lower right corner of an image."""
-        box = {"facecolor": "black", "alpha": 0.6, "pad": 1.2, "linewidth": 0}
-        x, y = corner[0] + 0.97 * _INCHES, corner[1] + 0.97 * _INCHES
-        self.ax.text(x, y, text, ha="right", va="bottom", fontsize=7.5, color="white", bbox=box)
-
-    def error_bar(self, limit: float) -> None:
-        """Draw the scale of the errors at the foot."""
-        width, height = self._size
-        long = min(5.0, 0.8 * width)
-        place = ((1 - long / width) / 2, 0.42 / height, long / width, 0.12 / height)
-        scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
-        axes = self.figure.add_axes(place)
-        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal")
-        bar.set_label("image minus full dose (HU)", fontsize=8.5, labelpad=1)
-        axes.tick_params(labelsize=8, pad=1)
-
-
 def _show_method(
-    sheet: _Sheet,
+    sheet: Sheet,
     image: NDArray[np.float32],
     full: NDArray[np.float32] | None,
     corner: tuple[float, float],
@@ -170,13 +114,13 @@ def _show_method(
     x, y = corner
     row, column, side = region
     pixel = _INCHES / len(image)
-    sheet.show(image, (x, y), window, "gray")
+    sheet.show(image, (x, y), _INCHES, window, "gray")
     sheet.frame((x + column * pixel, y + row * pixel), side * pixel)
     below = y + _INCHES + _GAP
     zoomed = image[row : row + side, column : column + side]
-    sheet.show(zoomed, (x, below), window, "gray")
+    sheet.show(zoomed, (x, below), _INCHES, window, "gray")
     sheet.frame((x, below), _INCHES)
     if full is not None:
-        sheet.caption(caption_of(image, full, window), (x, y))
+        sheet.caption(caption_of(image, full, window), (x, y), _INCHES, 7.5)
         error = (x, below + _INCHES + _GAP)
-        sheet.show(image - full, error, (-error_hu, error_hu), "RdBu_r")
+        sheet.show(image - full, error, _INCHES, (-error_hu, error_hu), "RdBu_r")
