@@ -49,7 +49,8 @@ class UnseenService:
             features = self._network.spec.method.features(
                 self._network.module, to_device(batch, self._network.spec.device), entry
             )
-        return tuple(f.float().cpu().numpy() for f in features)
+        # Laid out as they arrive on another host: convolutions round otherwise for other layouts.
+        return tuple(np.ascontiguousarray(f.float().cpu().numpy()) for f in features)
 
     def decode(
         self, vector: np.ndarray, turn: ClientTurn, features: tuple[np.ndarray, ...]
