@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from physfed_ray.batch import Batch
+from physfed_ray.cost.operations import Operations
 from physfed_ray.data import dataset
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
@@ -58,7 +58,7 @@ def network_sizes(method: Method) -> tuple[int, int, int]:
 def measure_step(method: Method, training: Training, image_size: int) -> StepCost:
     """Time the forward and backward pass of one patch, and scale to the experiment's batch.
 
-    The operations are counted at the full size, on tensors without content.
+    The operations are counted at the full size.
 
     Args:
         method: The method with its task.
@@ -82,21 +82,24 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
-        _step(method, network, batch, state)
+        with Operations() as operations:
+            _step(method, network, batch, state)
         seconds, kept = _step(method, network, batch, state)
     finally:
         torch.set_num_threads(before)
-    return StepCost(seconds * scale, kept * scale, _flops(method, side, extras))
+    # Tensors without content import what torch.compile needs, which takes as long as torch itself.
+    flops = operations.total if side == probe else _flops(method, side, extras)
+    return StepCost(seconds * scale, kept * scale, flops)
 
 
 def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     """Count the operations of one image's forward and backward pass without computing them."""
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+    with FakeTensorMode(), Operations() as operations:
         network = method.build(0).train()
         state = _begin(method, network, extras)
         loss, _ = method.loss(network, _probe_batch(method, side, "cpu"), state)
         torch.autograd.backward(loss)
-    return int(counter.get_total_flops())
+    return operations.total
 
 
 def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray]) -> object:
