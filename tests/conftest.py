@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
 from physfed_ray.data.store import ClientData, write_client_data
@@ -23,6 +24,10 @@ SPLITS = ("train", "validation", "test")
 # Ray starts a process for each core before anybody has asked for one; few tests would use them.
 os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "240"  # of a busy machine
+
+# The same examples each time: what is found by chance on one machine, no other one could repeat.
+settings.register_profile("suite", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
 
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
