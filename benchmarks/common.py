@@ -17,6 +17,7 @@ from torch import nn
 
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Federation, Training
+from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.spec import ClientFiles, Spec
 from physfed_ray.methods.base import ClientInfo, Method, NoSettings, Task
@@ -86,16 +87,14 @@ def make_spec(
         private_memory_mb: Memory of a host for private states.
         training: Settings that differ from the defaults; nothing is evaluated.
     """
-    g = np.random.default_rng(1).random((clients, 7))
+    points = np.random.default_rng(1).random((clients, 7))
     settings = {"evaluate_every": 10**9, "rounds": 10**9} | training
     return Spec(
         seed=1,
         method=method,
         training=Training().model_copy(update=settings),
         precision="fp32",
-        clients=tuple(
-            ClientInfo(i, f"c{i}", tuple(float(v) for v in g[i]), slices) for i in range(clients)
-        ),
+        clients=tuple(ClientInfo(i, f"c{i}", scanner(points[i]), slices) for i in range(clients)),
         files=tuple(ClientFiles(train=files[i % len(files)]) for i in range(clients)),
         unseen=(),
         window_hu=(-1000, 2000),

@@ -33,8 +33,7 @@ from physfed_ray.data.prepare import prepare
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.experiment import load_experiment
 from physfed_ray.methods.base import Method
-from physfed_ray.rundir.run_directory import RunDirectory, client_file, round_name
-from physfed_ray.runtime.run import make_method
+from physfed_ray.serving.trained import load_run
 
 BATCH = 8
 
@@ -105,26 +104,14 @@ def _identity(modulation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 def inspect_run(run_dir: Path) -> dict[str, object]:
     """Return the mean over clients of what each replacement costs."""
-    experiment = load_experiment(run_dir / "experiment.yaml")
-    prepared = prepare(experiment)
-    method = make_method(experiment, prepared)
-    directory = RunDirectory(run_dir)
-    manifest = directory.last_manifest()
-    if manifest is None:
-        raise SystemExit(f"{run_dir} holds no completed round")
-    network = method.build(experiment.seed).eval()
-    shared = directory.read_tensors(f"{round_name(manifest.round)}/server.safetensors")
-    protocols = torch.stack([torch.from_numpy(c.protocol.normalised()) for c in prepared.clients])
+    run = load_run(run_dir)
+    prepared = prepare(load_experiment(run_dir / "experiment.yaml"))
     rows = []
     for index, client in enumerate(prepared.clients):
-        name = client_file(manifest.private_rounds[client.id], client.id)
-        private = directory.read_tensors(name)
-        weights = {k: v for k, v in private.items() if not k.startswith("optimizer.")}
-        network.load_state_dict(shared | weights)
-        codes = method.codes(network, protocols)
-        if codes is None or client.test is None:
+        if run.codes is None or client.test is None:
             raise SystemExit(f"{run_dir} has no codebook or no test images")
-        rows.append(losses(method, network, read_client_data(client.test), codes, index))
+        network, data = run.denoiser(client.id).network, read_client_data(client.test)
+        rows.append(losses(run.method, network, data, torch.from_numpy(run.codes), index))
     mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
     return {"benchmark": "modulation", "run": run_dir.name, "mean_db": mean}
 

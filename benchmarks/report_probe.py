@@ -28,7 +28,8 @@ from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.protocol import select_presets
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import cache_folder
-from physfed_ray.data.shards import ShardSettings, do_shard, make_shard, shard_path
+from physfed_ray.data.scanning import do_shard
+from physfed_ray.data.shards import ClientShards, Patient, ShardSettings, shard_path
 from physfed_ray.data.store import read_scans
 from physfed_ray.experiment import Reports
 
@@ -83,9 +84,10 @@ def describe_all(options: argparse.Namespace) -> Slices:
     settings = ShardSettings(1, options.size, None, (-1000, 2000), "body", ELECTRONIC_NOISE_COUNTS)
     found: list[Slices] = []
     for patient in source.ids():
+        fingerprint, count = source.fingerprint(patient), source.slice_count(patient)
         for name, protocol in select_presets(options.protocols).items():
-            fingerprint, count = source.fingerprint(patient), source.slice_count(patient)
-            shard = make_shard(settings, name, protocol, patient, "probe", fingerprint, count)
+            shards = ClientShards(settings, name, protocol)
+            shard = shards.shard(Patient(patient, "probe", fingerprint, count))
             if not shard_path(cache, shard.key).is_file():
                 do_shard(source, settings, shard, cache)
             hu = read_scans(shard_path(cache, shard.key)).hu.astype(np.float32)

@@ -27,7 +27,7 @@ from physfed_ray.cost.machines import MACHINES
 from physfed_ray.data.description import Slice, read_slices
 from physfed_ray.data.grid import to_grid
 from physfed_ray.data.phantom import PhantomSource
-from physfed_ray.data.shards import image_hash
+from physfed_ray.data.scanning import image_hash
 from physfed_ray.data.store import Scans, write_scans
 from physfed_ray.experiment import Reports
 from tests.reports.tiny_models import make_tiny_llava

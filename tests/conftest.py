@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Training
+from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import ClientInfo, Task
 from physfed_ray.methods.registry import get_method
@@ -128,8 +129,8 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
             for split in SPLITS:
                 data = random_client_data(derive_seed(i, split) % 1000, 3 + i % 2)
                 write_client_data(tmp_path / "data" / f"{split}-{i}.arrow", data)
-            g = tuple(float(v) for v in generator(i, "g").uniform(0, 1, 7))
-            infos.append(ClientInfo(i, f"c{i + 1}", g, 3 + i % 2))
+            protocol = scanner(generator(i, "g").uniform(0, 1, 7))
+            infos.append(ClientInfo(i, f"c{i + 1}", protocol, 3 + i % 2))
             files.append(ClientFiles(*(tmp_path / "data" / f"{s}-{i}.arrow" for s in SPLITS)))
         kind = get_method(method)
         options: dict[str, Any] = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3}
@@ -155,7 +156,10 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
             files=tuple(files[:clients]),
             unseen=tuple(
                 UnseenInfo(
-                    f"u{i}", infos[clients + i].g, files[clients + i].test, 3 + (clients + i) % 2
+                    f"u{i}",
+                    infos[clients + i].protocol,
+                    files[clients + i].test,
+                    3 + (clients + i) % 2,
                 )
                 for i in range(unseen)
             ),

@@ -70,7 +70,9 @@ def test_describing_a_small_experiment_loads_little_more_than_torch(tmp_path: Pa
     (tmp_path / "small.yaml").write_text(SMALL)
     found = modules_of(COMMAND, "describe", tmp_path / "small.yaml")
     assert "torch" in found
-    assert sorted(found & (HEAVY | {"ray", "PIL", "requests", "fsspec"})) == []
+    asked = {"astra", "scipy"}  # whether ASTRA has a GPU decides what scans are in the cache
+    more = {"ray", "PIL", "requests", "fsspec", "scipy.fft", "scipy.ndimage", "scipy.spatial"}
+    assert sorted(found & (HEAVY - asked | more)) == []
 
 
 @pytest.mark.parametrize("command", [["protocols"], ["methods"]], ids=" ".join)

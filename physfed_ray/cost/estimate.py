@@ -5,9 +5,10 @@ import os
 from dataclasses import dataclass
 
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
-from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes, steps_per_round
+from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.federation.traffic import expected_bytes
 from physfed_ray.methods.base import LocalOptimizer, Method, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import parameter_counts
@@ -30,6 +31,8 @@ class Load:
             pools their data.
         steps: Training steps of all of them in a round, on average.
         images: Images or patches of all of them in a round, on average.
+        traffic: Bytes that all of them together send and receive in a round that follows another;
+            no more than that where the method compresses.
     """
 
     shared: int
@@ -40,6 +43,7 @@ class Load:
     drawn: int
     steps: int
     images: int
+    traffic: tuple[int, int] = 0, 0
 
     @property
     def parameters(self) -> int:
@@ -55,15 +59,18 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
     slices = [counts(todo, "train", client.id)[1] for client in clients]
     if method.pooled:
         drawn, slices = 1, [sum(slices)]
-    steps = sum(steps_per_round(training, count) for count in slices)
+    steps = sum(map(training.steps_per_round, slices))
     images = sum(slices) * training.local_epochs * training.patches_per_slice
+    sizes = network_sizes(method)
+    channel = federation.channel.make()
     return Load(
-        *network_sizes(method),
+        *sizes,
         children=parameter_counts(method.build(experiment.seed)),
         cost=measure_step(method, training, experiment.data.image_size),
         drawn=drawn,
         steps=round(steps * drawn / len(slices)),
         images=round(images * drawn / len(slices)),
+        traffic=expected_bytes(method, channel, sizes[0], sizes[2], drawn),
     )
 
 
@@ -98,8 +105,8 @@ def is_pooled(experiment: Experiment) -> bool:
 
 def counts(todo: PreparePlan, split: str, client: str) -> tuple[int, int]:
     """Return the patients and slices of a file."""
-    shards = todo.files.get((split, client), ())
-    return len(shards), sum(shard.slices for shard in shards)
+    patients = todo.files.get((split, client), ())
+    return len(patients), sum(patient.slices for patient in patients)
 
 
 def _private_bytes(experiment: Experiment, load: Load, clients: float) -> float:

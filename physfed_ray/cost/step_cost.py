@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from physfed_ray.batch import Batch
 from physfed_ray.cost.operations import Operations
-from physfed_ray.data import dataset
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.fields import Batch, Field, Sizes, field_of
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 
 PROBE = 64
 """Side of the patch that is timed, pixels: large enough for a steady time, done in a second."""
+
+PROBE_PROTOCOL = PRESETS["paper-1"]
+"""Decides the size of fields that depend on the protocol; it has the most views of the paper's."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,6 @@ class StepCost:
     seconds: float
     activation_bytes: float
     image_flops: int
-
-
-def steps_per_round(training: Training, slices: int) -> int:
-    """Return the steps of a client with so many training slices in a round."""
-    return dataset.steps_per_round(
-        slices,
-        batch_size=training.batch_size,
-        patches_per_slice=training.patches_per_slice if training.patch else 1,
-        epochs=training.local_epochs,
-    )
 
 
 def network_sizes(method: Method) -> tuple[int, int, int]:
@@ -66,19 +59,20 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
         image_size: Side of the whole image, pixels.
     """
     side = training.patch or image_size
-    probe = min(side, PROBE)
+    uncut = any(field_of(name).crop == "none" for name in method.extra_fields)
+    probe = side if uncut else min(side, PROBE)
     scale = training.batch_size * (side / probe) ** 2
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = method.build(0)
     codes = _codes(method, network)
-    published = method.publish(_probe_batch(method, probe, "cpu"))
+    published = method.publish(probe_batch(method, probe, "cpu"))
     collected = method.collect([published] * method.task.clients)
     extras = {f"published.{name}": array for name, array in collected.items()}
     if codes is not None:
         extras["codes"] = codes.numpy()
     network = network.to(device).train()
     state = _begin(method, network, extras)
-    batch = _probe_batch(method, probe, device)
+    batch = probe_batch(method, probe, device)
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
@@ -97,13 +91,13 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     with FakeTensorMode(), Operations() as operations:
         network = method.build(0).train()
         state = _begin(method, network, extras)
-        loss, _ = method.loss(network, _probe_batch(method, side, "cpu"), state)
+        loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
         torch.autograd.backward(loss)
     return operations.total
 
 
 def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray]) -> object:
-    client = ClientInfo(0, "probe", (0.5,) * 7, 1)
+    client = ClientInfo(0, "probe", PROBE_PROTOCOL, 1)
     return method.begin(network, RoundInput(1, client, np.zeros(0, np.float32), extras))
 
 
@@ -112,9 +106,11 @@ def _codes(method: Method, network: nn.Module) -> Tensor | None:
         return method.codes(network, torch.rand(method.task.clients, 7))
 
 
-def _probe_batch(method: Method, side: int, device: str) -> Batch:
+def probe_batch(method: Method, side: int, device: str) -> Batch:
+    """Return a batch of one random image (or patch) of a size in pixels."""
     task = method.task
     images = torch.rand(1, 1, side, side, device=device)
+    sizes = Sizes(task.image_size, task.tokens, task.dim)
     return Batch(
         low=images,
         full=images,
@@ -123,7 +119,19 @@ def _probe_batch(method: Method, side: int, device: str) -> Batch:
         embedding_mask=torch.ones(1, task.tokens, dtype=torch.bool, device=device),
         origin=torch.zeros(1, 2, dtype=torch.int64, device=device),
         image_size=task.image_size,
+        extra={
+            name: _probe_field(field_of(name), sizes, side).to(device)
+            for name in method.extra_fields
+        },
     )
+
+
+def _probe_field(field: Field, sizes: Sizes, side: int) -> Tensor:
+    """Return ones as a batch of one patch has them."""
+    shape = field.shape(sizes, PROBE_PROTOCOL)
+    if field.crop == "image":
+        shape = (*(shape[:-2] or (1,)), side, side)
+    return torch.from_numpy(np.ones((1, *shape), field.dtype))
 
 
 def _step(method: Method, network: nn.Module, batch: Batch, state: object) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
 from types import MappingProxyType
 from typing import Any
@@ -155,18 +155,3 @@ def select_presets(pattern: str) -> dict[str, Protocol]:
             f"no protocol is named {pattern!r}: {hint}the presets are {', '.join(PRESETS)}"
         )
     return chosen
-
-
-def denormalise(g: Sequence[float] | NDArray[np.floating]) -> Protocol:
-    """Return the protocol whose ``normalised()`` is ``g``, to the six digits that float32 holds.
-
-    Args:
-        g: (7,) normalised protocol.
-
-    Raises:
-        PhysFedError: ``g`` is no possible protocol.
-    """
-    values = np.asarray(g, dtype=np.float64) * _NORM_SPAN + _NORM_LOW
-    values[0], values[1], values[6] = 2 ** values[0], values[1] * _BINS_UNIT, 10 ** values[6]
-    views, bins, *lengths = (float(f"{v:.6g}") for v in values)
-    return Protocol(round(views), round(bins), *lengths)

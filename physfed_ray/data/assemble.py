@@ -1,20 +1,21 @@
 """Shards and descriptions become one file per client and split, and training files statistics."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from physfed_ray.data.prepared import Statistics
 from physfed_ray.data.store import (
-    IMAGES,
     ClientData,
     read_client_data,
+    read_field,
     read_scans,
     write_client_data,
 )
+from physfed_ray.fields import SCANNED, STANDARD
 from physfed_ray.reports.cache import DescriptionCache
+from physfed_ray.rundir.model import Statistics
 
 # Far below the spread of sentence embeddings (about 3e-3 a dimension): it only keeps a dimension
 # that never changes from being divided by zero.
@@ -22,7 +23,11 @@ EMBEDDING_STD_FLOOR = 1e-4
 
 
 def assemble(
-    shards: Sequence[Path], g: np.ndarray, descriptions: DescriptionCache, path: Path
+    shards: Sequence[Path],
+    g: np.ndarray,
+    descriptions: DescriptionCache,
+    path: Path,
+    fields: Mapping[str, Sequence[Path]] | None = None,
 ) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
@@ -34,6 +39,7 @@ def assemble(
         g: The client's normalised protocol, (7,).
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
+        fields: Files of the fields that not every client has, one a shard, by field.
 
     Returns:
         The number of slices in each shard.
@@ -41,8 +47,9 @@ def assemble(
     parts = [read_scans(shard) for shard in shards]
     described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
+    images = [field.name for field in SCANNED if field in STANDARD]
     data = ClientData(
-        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in IMAGES},
+        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in images},
         embedding=described.embedding,
         embedding_mask=described.mask,
         g=g,
@@ -50,6 +57,10 @@ def assemble(
         slice=np.concatenate([part.slice for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
         report=described.report,
+        extra={
+            name: _join([read_field(file) for file in files], path.parent)
+            for name, files in (fields or {}).items()
+        },
     )
     write_client_data(path, data)
     return [len(part) for part in parts]

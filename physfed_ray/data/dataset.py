@@ -1,22 +1,19 @@
 """Batches of patches and of whole images, gathered from memory-mapped client data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
 
-from physfed_ray.batch import Batch
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import BATCHED, Batch, field_of
 
 # With a tenth of the image inside the body, 1 patch in 850 is still unplaced after 64 draws.
 _DRAWS = 64
-
-
-def steps_per_round(slices: int, *, batch_size: int, patches_per_slice: int, epochs: int) -> int:
-    """Return how many batches ``training_batches`` yields for that many slices."""
-    return epochs * -(-slices * patches_per_slice // batch_size)
 
 
 def training_batches(
@@ -43,7 +40,7 @@ def training_batches(
         rng: Stream for the order and the places.
 
     Raises:
-        PhysFedError: The patch is larger than the image.
+        PhysFedError: The patch is larger than the image, or a field cannot be cut into patches.
     """
     size = data.image_size if patch is None else patch
     if not 0 < size <= data.image_size:
@@ -51,42 +48,64 @@ def training_batches(
             f"training.patch is {size} pixels but the images are {data.image_size} pixels wide; "
             f"choose a patch of at most {data.image_size}, or null for whole images."
         )
-    low, full = (sliding_window_view(x, (size, size), axis=(1, 2)) for x in (data.low, data.full))
-    g = torch.tensor(data.g)
+    arrays = _arrays(data)
+    _check_crops(arrays, size < data.image_size)
     every_use = np.repeat(np.arange(len(data)), patches_per_slice)
     for _ in range(epochs):
         index = rng.permutation(every_use)
         origin = _origins(data.body, index, size, rng)
         for start in range(0, len(index), batch_size):
             i, at = index[start : start + batch_size], origin[start : start + batch_size]
-            yield Batch(
-                low=torch.from_numpy(low[i, at[:, 0], at[:, 1]]).unsqueeze(1),
-                full=torch.from_numpy(full[i, at[:, 0], at[:, 1]]).unsqueeze(1),
-                g=g,
-                embedding=torch.from_numpy(data.embedding[i]),
-                embedding_mask=torch.from_numpy(data.embedding_mask[i].astype(bool)),
-                origin=torch.from_numpy(at),
-                image_size=data.image_size,
-            )
+            cut = {name: _cut(name, array, i, at, size) for name, array in arrays.items()}
+            yield _batch(data, cut, torch.from_numpy(at))
 
 
 def whole_batches(data: ClientData, batch_size: int) -> Iterator[tuple[slice, Batch]]:
     """Yield all slices in order as whole images, each batch with the range it covers."""
-    g = torch.tensor(data.g)
     for start in range(0, len(data), batch_size):
         rows = slice(start, min(start + batch_size, len(data)))
-        yield (
-            rows,
-            Batch(
-                low=torch.from_numpy(data.low[rows, None].copy()),
-                full=torch.from_numpy(data.full[rows, None].copy()),
-                g=g,
-                embedding=torch.from_numpy(data.embedding[rows].copy()),
-                embedding_mask=torch.from_numpy(data.embedding_mask[rows].astype(bool)),
-                origin=torch.zeros(rows.stop - rows.start, 2, dtype=torch.int64),
-                image_size=data.image_size,
-            ),
-        )
+        yield rows, whole_batch(data, rows)
+
+
+def whole_batch(data: ClientData, rows: slice) -> Batch:
+    """Return some slices as whole images; no others are read."""
+    whole = {name: _tensor(name, array[rows].copy()) for name, array in _arrays(data).items()}
+    return _batch(data, whole, torch.zeros(len(whole["low"]), 2, dtype=torch.int64))
+
+
+def _arrays(data: ClientData) -> dict[str, np.ndarray]:
+    """Return what a batch has of every slice, by field."""
+    return {field.name: getattr(data, field.name) for field in BATCHED} | dict(data.extra)
+
+
+def _check_crops(names: Iterable[str], patches: bool) -> None:
+    for field in map(field_of, names):
+        if patches and field.crop == "none":
+            raise PhysFedError(
+                f"the field '{field.name}' cannot be cut into patches, because {field.reason}: set "
+                "training.patch to null, for whole images"
+            )
+
+
+def _cut(name: str, array: np.ndarray, i: np.ndarray, at: np.ndarray, size: int) -> Tensor:
+    """Take a field for patches of the slices ``i``, (B,), with their top-left pixels ``at``."""
+    if field_of(name).crop != "image":
+        return _tensor(name, array[i])
+    windows = sliding_window_view(array, (size, size), axis=(-2, -1))
+    return _tensor(name, windows[i, ..., at[:, 0], at[:, 1], :, :])
+
+
+def _tensor(name: str, values: np.ndarray) -> Tensor:
+    """Return what a batch has of a field: images (B, h, w) get a channel axis."""
+    field = field_of(name)
+    tensor = torch.from_numpy(values.astype(field.dtype, copy=False))
+    return tensor.unsqueeze(1) if field.crop == "image" and tensor.ndim == 3 else tensor
+
+
+def _batch(data: ClientData, fields: dict[str, Tensor], origin: Tensor) -> Batch:
+    own: dict[str, Any] = {field.name: fields.pop(field.name) for field in BATCHED}
+    g = torch.tensor(data.g)
+    return Batch(**own, g=g, origin=origin, image_size=data.image_size, extra=fields)
 
 
 def _origins(

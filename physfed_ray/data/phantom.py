@@ -48,7 +48,7 @@ class PhantomSource:
 
     def ids(self) -> tuple[str, ...]:
         """Return ``phantom-00``, ``phantom-01``, ..."""
-        return tuple(f"phantom-{number:02d}" for number in range(self._patients))
+        return tuple(_id(number) for number in range(self._patients))
 
     def slice_count(self, patient_id: str) -> int:
         """Return the number of slices, the same for every patient."""
@@ -93,12 +93,18 @@ class PhantomSource:
 
     def _number(self, patient_id: str) -> int:
         """Return the patient's number."""
-        ids = self.ids()
-        if patient_id not in ids:
+        digits = patient_id.removeprefix("phantom-")
+        number = int(digits) if digits.isascii() and digits.isdigit() else -1
+        if not (0 <= number < self._patients and patient_id == _id(number)):
             raise PhysFedError(
-                f"There is no phantom `{patient_id}`: they are called {ids[0]} to {ids[-1]}."
+                f"There is no phantom `{patient_id}`: they are called {_id(0)} to "
+                f"{_id(self._patients - 1)}."
             )
-        return ids.index(patient_id)
+        return number
+
+
+def _id(number: int) -> str:
+    return f"phantom-{number:02d}"
 
 
 @lru_cache(maxsize=8)

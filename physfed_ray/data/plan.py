@@ -1,9 +1,10 @@
-"""Who is scanned as whom: every shard and file of a data set, named before it is made."""
+"""Who is scanned as whom: the shards and files of a data set, before any is made."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,20 @@ from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
-from physfed_ray.data.shards import Shard, ShardSettings, make_shard, shard_path
+from physfed_ray.data.shards import (
+    ClientShards,
+    Patient,
+    Shard,
+    ShardSettings,
+    field_path,
+    shard_files,
+    shard_path,
+)
 from physfed_ray.data.split import Split, deal
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import ClientSpec, Experiment, Reports
+from physfed_ray.experiment import Experiment, Reports
+from physfed_ray.fields import field_of, made_fields
+from physfed_ray.methods.registry import get_method
 
 # Changes to these change the files that the same shards become.
 _CODE = tuple(
@@ -28,16 +39,18 @@ _CODE = tuple(
 class PreparePlan:
     """What is to be made, before anything is made.
 
+    Shards have names only where they are asked for: counting them is arithmetic.
+
     Attributes:
         source: Where the patients come from.
         settings: What all shards have in common.
         reports: What describes the slices.
+        fields: Names of the fields that this experiment needs and not every client file has.
         cache: Folder of all shards and prepared data sets.
-        root: Folder of this data set, named by the hash of all that it depends on.
         clients: Protocol of each training client, by id, in the experiment's order.
         unseen: Protocol of each unseen scanner, likewise.
-        files: Shards of each file, by split (``train``, ``validation``, ``test``, ``unseen``) and
-            client; a split without patients has no file.
+        files: Patients of each file, by split (``train``, ``validation``, ``test``, ``unseen``)
+            and client; a split without patients has no file.
         unused_patients: How many patients no client, test or validation uses.
         source_summary: What the source found, kept and left out, before any pixel is read.
     """
@@ -45,29 +58,78 @@ class PreparePlan:
     source: PatientSource
     settings: ShardSettings
     reports: Reports
+    fields: tuple[str, ...]
     cache: Path
-    root: Path
     clients: Mapping[str, Protocol]
     unseen: Mapping[str, Protocol]
-    files: Mapping[tuple[str, str], tuple[Shard, ...]]
+    files: Mapping[tuple[str, str], tuple[Patient, ...]]
     unused_patients: int
     source_summary: dict[str, Any]
+
+    @cached_property
+    def root(self) -> Path:
+        """Folder of this data set, named by the hash of all that it depends on."""
+        describer = self.reports.make()
+        versions = [code_version(*_CODE), describer.reporter.version, describer.encoder.version]
+        inputs: list[Any] = [versions]
+        if self.fields:
+            inputs.append([[name, field_of(name).version] for name in self.fields])
+        digest = blake2b(json.dumps(inputs).encode(), digest_size=16)
+        for (split, client), patients in self.files.items():
+            digest.update(f"{split} {client}\n".encode())
+            named = self._shards_of(client)
+            for patient in patients:
+                digest.update(named.key(patient).encode())
+        return self.cache / "prepared" / digest.hexdigest()
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards there are."""
+        return sum(map(len, self.files.values()))
 
     @property
     def shards(self) -> list[Shard]:
         """All shards, one patient after the other, so that a patient is loaded once."""
         return sorted(
-            (shard for shards in self.files.values() for shard in shards),
+            (shard for name in self.files for shard in self.shards_of(*name)),
             key=lambda shard: shard.fingerprint,
         )
 
+    def shards_of(self, split: str, client: str) -> list[Shard]:
+        """Return the shards of a file, in the order of its patients."""
+        named = self._shards_of(client)
+        return [named.shard(patient) for patient in self.files[split, client]]
+
     def missing(self) -> list[Shard]:
-        """Return the shards that the cache does not hold."""
-        return [shard for shard in self.shards if not self.path_of(shard).is_file()]
+        """Return the shards that the cache does not hold, with all of their fields."""
+        return [
+            shard
+            for shard in self.shards
+            if not all(f.is_file() for f in shard_files(self.cache, shard.key, self.fields))
+        ]
+
+    def cached(self) -> int:
+        """Return how many shards the cache holds, with all of their fields."""
+        return sum(self._in_cache()) if (self.cache / "shards").is_dir() else 0
+
+    def _in_cache(self) -> Iterator[bool]:
+        for (_, client), patients in self.files.items():
+            named = self._shards_of(client)
+            for patient in patients:
+                files = shard_files(self.cache, named.key(patient), self.fields)
+                yield all(file.is_file() for file in files)
+
+    def _shards_of(self, client: str) -> ClientShards:
+        protocol = self.clients.get(client) or self.unseen[client]
+        return ClientShards(self.settings, client, protocol)
 
     def path_of(self, shard: Shard) -> Path:
         """Return where a shard lies once it is made."""
         return shard_path(self.cache, shard.key)
+
+    def field_path_of(self, shard: Shard, name: str) -> Path:
+        """Return where one of ``fields`` of a shard lies once it is made."""
+        return field_path(self.cache, shard.key, name)
 
     def file(self, split: str, client: str) -> Path | None:
         """Return the path of a client's file, None where it has no patients."""
@@ -77,7 +139,7 @@ class PreparePlan:
 
 
 def plan(experiment: Experiment) -> PreparePlan:
-    """Find the patients, deal them out, and name every shard and file.
+    """Find the patients and deal them out.
 
     Raises:
         PhysFedError: There is nothing usable in the source, or too few patients for the clients.
@@ -101,17 +163,16 @@ def plan(experiment: Experiment) -> PreparePlan:
         experiment.seed,
         reuse=data.reuse_patients,
     )
-    files = _files(experiment, source, settings, split, slice_counts)
-    cache = cache_folder(data.cache)
+    needed = get_method(experiment.method.name).needed_fields(experiment.backbone)
     return PreparePlan(
         source=source,
         settings=settings,
         reports=experiment.reports,
-        cache=cache,
-        root=cache / "prepared" / _hash(files, experiment.reports),
+        fields=made_fields(needed),
+        cache=cache_folder(data.cache),
         clients={client.id: client.protocol for client in experiment.clients},
         unseen={client.id: client.protocol for client in experiment.unseen},
-        files=files,
+        files=_files(experiment, source, split, slice_counts),
         unused_patients=len(split.unused),
         source_summary=source.summary(),
     )
@@ -120,36 +181,24 @@ def plan(experiment: Experiment) -> PreparePlan:
 def _files(
     experiment: Experiment,
     source: PatientSource,
-    settings: ShardSettings,
     split: Split,
     slice_counts: Mapping[str, int],
-) -> dict[tuple[str, str], tuple[Shard, ...]]:
+) -> dict[tuple[str, str], tuple[Patient, ...]]:
     salt = user_salt()
-    used = {p for ids in (*split.train.values(), split.validation, split.test) for p in ids}
-    fingerprints = {patient: source.fingerprint(patient) for patient in used}
-
-    def shards_of(client: ClientSpec, patients: Sequence[str]) -> tuple[Shard, ...]:
-        return tuple(
-            make_shard(
-                settings,
-                client.id,
-                client.protocol,
-                patient,
-                pseudonym(patient, salt),
-                fingerprints[patient],
-                slice_counts[patient],
-            )
-            for patient in patients
-        )
-
+    used = {id for ids in (*split.train.values(), split.validation, split.test) for id in ids}
+    known = {
+        id: Patient(id, pseudonym(id, salt), source.fingerprint(id), slice_counts[id])
+        for id in used
+    }
+    validation, test = (tuple(known[p] for p in ids) for ids in (split.validation, split.test))
     files = {}
     for client in experiment.clients:
-        files["train", client.id] = shards_of(client, split.train[client.id])
-        files["validation", client.id] = shards_of(client, split.validation)
-        files["test", client.id] = shards_of(client, split.test)
+        files["train", client.id] = tuple(known[p] for p in split.train[client.id])
+        files["validation", client.id] = validation
+        files["test", client.id] = test
     for client in experiment.unseen:
-        files["unseen", client.id] = shards_of(client, split.test)
-    return {name: shards for name, shards in files.items() if shards}
+        files["unseen", client.id] = test
+    return {name: patients for name, patients in files.items() if patients}
 
 
 def make_source(experiment: Experiment) -> PatientSource:
@@ -177,10 +226,3 @@ def cache_folder(configured: Path | None) -> Path:
         configured
         or Path(os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray").expanduser().absolute()
     )
-
-
-def _hash(files: Mapping[tuple[str, str], Sequence[Shard]], reports: Reports) -> str:
-    keys = [[*name, *(shard.key for shard in shards)] for name, shards in files.items()]
-    describer = reports.make()
-    versions = [code_version(*_CODE), describer.reporter.version, describer.encoder.version]
-    return blake2b(json.dumps([versions, keys]).encode(), digest_size=16).hexdigest()

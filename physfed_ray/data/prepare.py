@@ -2,9 +2,11 @@
 
 A plan names the shards (one patient under one client's protocol each) and the files they become.
 Shards that lie in the cache are not made again, so a second run computes nothing and a killed one
-loses only what was in flight; the same holds for the reports and embeddings of their slices. Where
-that is done is the caller's choice: here, one after the other, or on Ray
-(``physfed_ray.runtime.prepare`` and ``physfed_ray.runtime.reports``).
+loses only what was in flight; the same holds for the reports and embeddings of their slices. A
+field that only some methods or backbones need is a file of its own beside each shard: neither the
+shards nor anybody else's data set depend on it. Where all of that is done is the caller's choice:
+here, one after the other, or on Ray (``physfed_ray.runtime.prepare`` and
+``physfed_ray.runtime.reports``).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +26,13 @@ from physfed_ray.data.description import (
 )
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
-from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, Statistics
-from physfed_ray.data.shards import Outcome, Shard, do_shard
+from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
+from physfed_ray.data.scanning import Outcome, do_shard
+from physfed_ray.data.shards import Patient, Shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.reports.cache import DescriptionCache
+from physfed_ray.rundir.model import Statistics
 
 __all__ = [
     "PreparePlan",
@@ -49,7 +53,7 @@ RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
 def scan_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
     """Make the shards one after the other in this process."""
     for shard in shards:
-        yield do_shard(plan.source, plan.settings, shard, plan.cache)
+        yield do_shard(plan.source, plan.settings, shard, plan.cache, plan.fields)
 
 
 def prepare(
@@ -81,7 +85,7 @@ def prepare(
             return prepared
     sweep(todo.cache)
     missing = todo.missing()
-    total = len(todo.shards)
+    total = todo.shard_count
     done = cached = total - len(missing)
     unusable: dict[str, str] = {}
     _tell(progress, done, total, cached)
@@ -119,7 +123,7 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
         prepared = Prepared.load(todo.root)
     except PhysFedError:
         return None
-    total = len(todo.shards)
+    total = todo.shard_count
     _tell(progress, total, total, total)
     splits = prepared.data_summary["splits"].values()
     slices = sum(counts["slices"] for clients in splits for counts in clients.values())
@@ -134,14 +138,18 @@ def _finish(
     """Join the shards into files, write the manifest last, and return the data set."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     lost: dict[str, int] = {}
-    for (split, client), shards in todo.files.items():
+    for (split, client), patients in todo.files.items():
+        shards = todo.shards_of(split, client)
         usable = [shard for shard in shards if shard.pseudonym not in unusable]
         path = todo.file(split, client)
         if not usable or path is None:
-            raise PhysFedError(_nobody_left(split, client, shards, unusable))
-        protocol = todo.clients.get(client) or todo.unseen[client]
+            raise PhysFedError(_nobody_left(split, client, patients, unusable))
         slices = assemble(
-            [todo.path_of(shard) for shard in usable], protocol.normalised(), descriptions, path
+            [todo.path_of(shard) for shard in usable],
+            usable[0].protocol.normalised(),
+            descriptions,
+            path,
+            {name: [todo.field_path_of(shard, name) for shard in usable] for name in todo.fields},
         )
         counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):
@@ -197,10 +205,10 @@ def _tell(progress: Progress | None, done: int, total: int, cached: int) -> None
 
 
 def _nobody_left(
-    split: str, client: str, shards: Sequence[Shard], unusable: Mapping[str, str]
+    split: str, client: str, patients: Sequence[Patient], unusable: Mapping[str, str]
 ) -> str:
-    reasons = ", ".join(f"{s.pseudonym}: {unusable[s.pseudonym]}" for s in shards[:5])
+    reasons = ", ".join(f"{p.pseudonym}: {unusable[p.pseudonym]}" for p in patients[:5])
     return (
-        f"all {len(shards)} {split} patients of {client} are unusable ({reasons}); "
+        f"all {len(patients)} {split} patients of {client} are unusable ({reasons}); "
         "repair their files, or list other patients."
     )

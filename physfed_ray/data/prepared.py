@@ -8,32 +8,9 @@ from typing import Any, Self
 from physfed_ray.atomic import atomic_file
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
+from physfed_ray.rundir.model import Statistics
 
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What standardises a network's inputs: uniform means over the training clients.
-
-    These few numbers are the only thing about the data that leaves the clients: each contributes
-    the mean and the variance of all its training pixels and of all its embeddings, never an image.
-
-    Attributes:
-        input_mean: Mean of the low-dose pixels in [0, 1] of the window.
-        input_std: Root of the mean variance of the low-dose pixels.
-        embedding_mean: Mean of each dimension over the real tokens, d numbers.
-        embedding_std: Root of the mean variance of each dimension, floored, d numbers.
-        tokens: Length T of the longest embedding.
-        dim: Dimensions d of a token.
-    """
-
-    input_mean: float
-    input_std: float
-    embedding_mean: list[float]
-    embedding_std: list[float]
-    tokens: int
-    dim: int
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,50 @@
-"""The unit of preparation: one patient scanned under one client's protocol, kept by its hash."""
+"""The unit of preparation: one patient scanned under one client's protocol, named by its hash."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.ct.scan import scan
-from physfed_ray.data.grid import normalise, to_grid
-from physfed_ray.data.patient import PatientSource
-from physfed_ray.data.store import Scans, write_scans
 from physfed_ray.errors import PhysFedError
-from physfed_ray.seeds import generator
-
-# A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
-SLICES_AT_ONCE = 16
+from physfed_ray.fields import field_of
 
 # Everything between a patient's files and a shard.
 _CODE = (
     "ct/*.py",
     "data/anatomy/*.py",
-    *(f"data/{name}*.py" for name in ("dicom", "grid", "patient", "phantom", "shards", "store")),
+    *(f"data/{name}*.py" for name in ("dicom", "grid", "patient", "phantom", "scanning")),
+    *(f"data/{name}.py" for name in ("shards", "store")),
+    "fields.py",
     "seeds.py",
 )
 
-# What 12 bits hold, as scanners do.
-HU_RANGE = (-1024, 3071)
+LIBRARIES = ("astra-toolbox", "numpy", "scipy", "torch")
+"""Another version of these may give other bits."""
+
+
+@cache
+def made_with() -> Mapping[str, str]:
+    """Return what decides a scan's bits beside its inputs: the device and the libraries."""
+    import astra  # not for those who only need the names below
+
+    device = "cuda" if astra.use_cuda() else "cpu"
+    return {"device": device} | {name: version(name) for name in LIBRARIES}
 
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """What all shards of an experiment have in common; the keys of the experiment's file."""
+    """What all shards of an experiment have in common.
+
+    Attributes:
+        made_with: What ``made_with`` says where they are named; the others are the keys of the
+            experiment's file.
+    """
 
     seed: int
     image_size: int
@@ -46,6 +52,24 @@ class ShardSettings:
     window_hu: tuple[float, float]
     centre: Literal["body", "image"]
     electronic_noise: float
+    made_with: Mapping[str, str] = field(default_factory=made_with)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient whom an experiment uses.
+
+    Attributes:
+        id: The source's own; hidden, because it may name a person.
+        pseudonym: What stands for the patient in files and messages.
+        fingerprint: Hash of the patient's volume.
+        slices: How many slices it has if all can be read.
+    """
+
+    id: str = field(repr=False)
+    pseudonym: str
+    fingerprint: str
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -71,38 +95,37 @@ class Shard:
     slices: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a shard: it lies in the cache, or its patient is ``unusable`` and why."""
+class ClientShards:
+    """Names the shards of one client: much of their keys is the same for all patients.
 
-    shard: Shard
-    unusable: str | None = None
+    Args:
+        settings: What all shards have in common.
+        client: Client, or unseen protocol, whose scanner and random stream it is.
+        protocol: How that scanner scans.
+    """
 
+    def __init__(self, settings: ShardSettings, client: str, protocol: Protocol) -> None:
+        self._client, self._protocol = client, protocol
+        inputs = [asdict(settings), client, asdict(protocol), code_version(*_CODE)]
+        self._digest = blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16)
 
-class UnusablePatientError(Exception):
-    """A patient cannot be used; the message gives the reason and no name."""
+    def key(self, patient: Patient) -> str:
+        """Return the hash of all that the content of a patient's shard depends on."""
+        digest = self._digest.copy()
+        digest.update(json.dumps([patient.id, patient.pseudonym, patient.fingerprint]).encode())
+        return digest.hexdigest()
 
-
-def make_shard(
-    settings: ShardSettings,
-    client: str,
-    protocol: Protocol,
-    patient: str,
-    pseudonym: str,
-    fingerprint: str,
-    slices: int,
-) -> Shard:
-    """Return a shard with the hash of all that its content depends on."""
-    inputs = {
-        "settings": asdict(settings),
-        "client": client,
-        "protocol": asdict(protocol),
-        "patient": [patient, pseudonym, fingerprint],
-        "version": code_version(*_CODE),
-    }
-    text = json.dumps(inputs, sort_keys=True)
-    key = blake2b(text.encode(), digest_size=16).hexdigest()
-    return Shard(key, client, protocol, patient, pseudonym, fingerprint, slices)
+    def shard(self, patient: Patient) -> Shard:
+        """Return a patient's shard."""
+        return Shard(
+            self.key(patient),
+            self._client,
+            self._protocol,
+            patient.id,
+            patient.pseudonym,
+            patient.fingerprint,
+            patient.slices,
+        )
 
 
 def shard_path(cache_folder: Path, key: str) -> Path:
@@ -110,136 +133,37 @@ def shard_path(cache_folder: Path, key: str) -> Path:
     return cache_folder / "shards" / key[:2] / f"{key}.arrow"
 
 
-def do_shard(
-    source: PatientSource, settings: ShardSettings, shard: Shard, cache_folder: Path
-) -> Outcome:
-    """Load, scan, and put the result into the cache, atomically.
+def field_path(cache_folder: Path, key: str, name: str) -> Path:
+    """Return where a field that not everybody needs lies: a file of its own beside the shard's.
+
+    Its name is the hash of the shard's key and of the field's name and version.
+    """
+    inputs = json.dumps([key, name, field_of(name).version])
+    own = blake2b(inputs.encode(), digest_size=16).hexdigest()
+    return shard_path(cache_folder, key).with_name(f"{own}.{name}.arrow")
+
+
+def shard_files(cache_folder: Path, key: str, fields: Sequence[str]) -> list[Path]:
+    """Return the files of a shard and of those of its fields that are made on demand."""
+    own = shard_path(cache_folder, key)
+    return [own, *(field_path(cache_folder, key, name) for name in fields)]
+
+
+def check_machine(settings: ShardSettings) -> None:
+    """Refuse to make shards with other libraries, or another device, than they are named for.
 
     Raises:
-        PhysFedError: A step after loading fails, or the patient's files have become unreachable.
+        PhysFedError: This machine would give other bits.
     """
-    try:
-        volume = _gridded(
-            _GridJob(
-                shard.patient,
-                shard.fingerprint,
-                settings.slices_per_patient,
-                settings.image_size,
-                settings.centre,
-                source,
-            )
-        )
-        with _one_thread():
-            scans = _scanned(volume, settings, shard)
-        write_scans(shard_path(cache_folder, shard.key), scans)
-    except UnusablePatientError as error:
-        return Outcome(shard, str(error))
-    except Exception as error:
+    here, named = made_with(), settings.made_with
+    other = [name for name in LIBRARIES if here[name] != named[name]]
+    if named["device"] == "cuda" and here["device"] != "cuda":
         raise PhysFedError(
-            f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed: "
-            f"{_reason(error)}"
-        ) from error
-    return Outcome(shard)
-
-
-def _reason(error: Exception) -> str:
-    """Return the message of an error without the path, which may name a patient."""
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{type(error).__name__}: {message}"
-
-
-@dataclass(frozen=True)
-class _GridJob:
-    """What a gridded volume depends on; the source itself is known by the fingerprint."""
-
-    patient: str
-    fingerprint: str
-    limit: int | None
-    image_size: int
-    centre: Literal["body", "image"]
-    source: PatientSource = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class _Volume:
-    """A patient's slices on the grid: image (N, n, n) HU, body (N, n, n) uint8, scale (N,)."""
-
-    image: np.ndarray
-    body: np.ndarray
-    scale: np.ndarray
-
-
-@lru_cache(maxsize=1)
-def _gridded(job: _GridJob) -> _Volume:
-    """Load a patient; kept, because the next shard is often the same patient's next protocol."""
-    try:
-        volume = job.source.load(job.patient, job.limit)
-    except OSError as error:
-        # An errno means the disk or the network, not the image: leaving the patient out would
-        # hide it. Decoders raise OSError without one.
-        if error.errno is not None:
-            raise
-        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
-    if not volume.slices:
-        raise UnusablePatientError("no slices")
-    if not all(np.isfinite(hu).all() for hu in volume.slices):
-        raise UnusablePatientError("pixels that are not finite numbers")
-    grids = [
-        to_grid(hu, spacing_mm, job.image_size, job.centre)
-        for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
-    ]
-    return _Volume(
-        np.stack([grid.image for grid in grids]),
-        np.stack([grid.body for grid in grids]).astype(np.uint8),
-        np.array([grid.scale for grid in grids], np.float32),
-    )
-
-
-def _scanned(volume: _Volume, settings: ShardSettings, shard: Shard) -> Scans:
-    count = len(volume.image)
-    rngs = [
-        generator(settings.seed, shard.client, shard.patient, index, "noise")
-        for index in range(count)
-    ]
-    low_hu = np.concatenate(
-        [
-            scan(
-                volume.image[start : start + SLICES_AT_ONCE],
-                shard.protocol,
-                rngs[start : start + SLICES_AT_ONCE],
-                electronic_noise=settings.electronic_noise,
-            )
-            for start in range(0, count, SLICES_AT_ONCE)
-        ]
-    )
-    hu = np.clip(np.rint(low_hu), *HU_RANGE).astype(np.int16)
-    return Scans(
-        low=normalise(low_hu, settings.window_hu),
-        full=normalise(volume.image, settings.window_hu),
-        body=volume.body,
-        hu=hu,
-        patient=[shard.pseudonym] * count,
-        slice=np.arange(count, dtype=np.int32),
-        scale=volume.scale,
-        image=[image_hash(image) for image in hu],
-    )
-
-
-def image_hash(hu: np.ndarray) -> str:
-    """Return 32 hex digits that stand for a slice, (n, n) int16."""
-    return blake2b(f"{hu.shape}".encode() + hu.tobytes(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one torch thread, so that the bits do not depend on who prepares a shard."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+            "a node of the cluster has no GPU to scan on, but the driver's node has, and the bits "
+            "differ: run with CUDA_VISIBLE_DEVICES set to nothing, so that all scan on CPUs"
+        )
+    if other:
+        raise PhysFedError(
+            f"a node of the cluster has {other[0]} {here[other[0]]}, but the driver's node has "
+            f"{named[other[0]]}, and their scans differ: install the same version on all nodes"
+        )

@@ -1,7 +1,7 @@
 """Slices in Arrow files: written atomically, read without a copy."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from physfed_ray.atomic import atomic_file
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import SCANNED, STANDARD
 
 SCANS_FORMAT = b"physfed_ray.scans/1"
+FIELD_FORMAT = b"physfed_ray.field/1"
 FORMAT = b"physfed_ray.client_data/1"
-IMAGES = {"low": np.float32, "full": np.float32, "body": np.uint8}
-TENSORS = IMAGES | {"embedding": np.float32, "embedding_mask": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class ClientData:
         slice: Index of each slice among its patient's chosen slices, (N,) int32.
         scale: Factor by which each body was shrunk into the field of view, (N,) float32.
         report: Text from which each embedding was made.
+        extra: The other fields that were asked for, by name, (N, ...).
     """
 
     low: np.ndarray
@@ -73,6 +74,7 @@ class ClientData:
     slice: np.ndarray
     scale: np.ndarray
     report: list[str]
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.low)
@@ -85,7 +87,8 @@ class ClientData:
 
 def write_scans(path: Path, scans: Scans) -> None:
     """Write one uncompressed record batch, atomically."""
-    columns = _tensor_columns(scans, IMAGES | {"hu": np.int16}) | _slice_columns(scans)
+    columns = {f.name: _tensor_column(getattr(scans, f.name), f.stored) for f in SCANNED}
+    columns |= _slice_columns(scans)
     columns["image"] = pa.array(scans.image, pa.string())
     _write(path, columns, SCANS_FORMAT)
 
@@ -97,8 +100,23 @@ def read_scans(path: Path) -> Scans:
         PhysFedError: The file is missing, or is not one that ``write_scans`` wrote.
     """
     batch = _only_batch(path, SCANS_FORMAT)
-    images = {name: batch.column(name).to_numpy_ndarray() for name in (*IMAGES, "hu")}
+    images = {f.name: batch.column(f.name).to_numpy_ndarray() for f in SCANNED}
     return Scans(**images, **_read_slices(batch), image=batch.column("image").to_pylist())
+
+
+def write_field(path: Path, values: np.ndarray) -> None:
+    """Write one field of the slices of a scan, (N, ...), atomically."""
+    _write(path, {"values": _tensor_column(values, values.dtype)}, FIELD_FORMAT)
+
+
+def read_field(path: Path) -> np.ndarray:
+    """Map one field of the slices of a scan into memory, (N, ...), read-only.
+
+    Raises:
+        PhysFedError: The file is missing, or is not one that ``write_field`` wrote.
+    """
+    values: np.ndarray = _only_batch(path, FIELD_FORMAT).column("values").to_numpy_ndarray()
+    return values
 
 
 def write_client_data(path: Path, data: ClientData) -> None:
@@ -111,26 +129,38 @@ def write_client_data(path: Path, data: ClientData) -> None:
     """
     if not len(data):
         raise PhysFedError(f"{path.name} would hold no slices; give this client a patient.")
-    columns = _tensor_columns(data, TENSORS)
-    columns["g"] = _tensor_column(np.tile(np.asarray(data.g, np.float32), (len(data), 1)))
+    columns = {f.name: _tensor_column(getattr(data, f.name), f.stored) for f in STANDARD}
+    for name, values in data.extra.items():
+        columns.setdefault(name, _tensor_column(values, values.dtype))
+    columns["g"] = _tensor_column(np.tile(data.g, (len(data), 1)), np.float32)
     columns |= _slice_columns(data)
     columns["report"] = pa.array(data.report, pa.large_string())
     _write(path, columns, FORMAT)
 
 
-def read_client_data(path: Path) -> ClientData:
+def read_client_data(path: Path, extra: Iterable[str] = ()) -> ClientData:
     """Map a file into memory; its tensor columns are read-only views of the file itself.
 
+    Args:
+        path: A file that ``write_client_data`` wrote.
+        extra: Fields that not every batch has, to be there in ``extra``.
+
     Raises:
-        PhysFedError: The file is missing, or is not one that ``write_client_data`` wrote.
+        PhysFedError: The file is missing, is of another kind, or lacks a field.
     """
     batch = _only_batch(path, FORMAT)
-    tensors = {name: batch.column(name).to_numpy_ndarray() for name in TENSORS}
+    missing = [name for name in extra if name not in batch.schema.names]
+    if missing:
+        raise PhysFedError(
+            f"{path} was prepared without the field '{missing[0]}'; prepare the data for a method "
+            "or a backbone that declares it"
+        )
     return ClientData(
-        **tensors,
+        **{f.name: batch.column(f.name).to_numpy_ndarray() for f in STANDARD},
         **_read_slices(batch),
         g=batch.column("g").to_numpy_ndarray()[0],
         report=batch.column("report").to_pylist(),
+        extra={name: batch.column(name).to_numpy_ndarray() for name in extra},
     )
 
 
@@ -139,22 +169,20 @@ def concatenate(parts: Sequence[ClientData]) -> ClientData:
 
     They have no common protocol: ``g`` is not a number, so that a result that depends on it shows.
     """
-    images = {name: np.concatenate([getattr(part, name) for part in parts]) for name in TENSORS}
+
+    def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(arrays))
+
+    first = parts[0]
     return ClientData(
-        **images,
-        g=np.full_like(parts[0].g, np.nan),
+        **{f.name: joined(getattr(part, f.name) for part in parts) for f in STANDARD},
+        g=np.full_like(first.g, np.nan),
         patient=[patient for part in parts for patient in part.patient],
-        slice=np.concatenate([part.slice for part in parts]),
-        scale=np.concatenate([part.scale for part in parts]),
+        slice=joined(part.slice for part in parts),
+        scale=joined(part.scale for part in parts),
         report=[report for part in parts for report in part.report],
+        extra={name: joined(part.extra[name] for part in parts) for name in first.extra},
     )
-
-
-def _tensor_columns(data: Scans | ClientData, types: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _tensor_column(np.asarray(getattr(data, name), dtype))
-        for name, dtype in types.items()
-    }
 
 
 def _slice_columns(data: Scans | ClientData) -> dict[str, Any]:
@@ -173,8 +201,8 @@ def _read_slices(batch: Any) -> dict[str, Any]:
     }
 
 
-def _tensor_column(array: np.ndarray) -> Any:
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
+def _tensor_column(array: np.ndarray, dtype: Any) -> Any:
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array, dtype))
 
 
 def _write(path: Path, columns: Mapping[str, Any], kind: bytes) -> None:

@@ -20,6 +20,7 @@ from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.experiment.reports import Reports
 from physfed_ray.experiment.settings import Settings
 from physfed_ray.experiment.training import Training
+from physfed_ray.fields import Sizes, field_of
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import BackboneSettings
 
@@ -70,9 +71,35 @@ class Experiment(Settings):
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
-        if (reason := get_method(self.method.name).refuses(self.backbone)) is not None:
+        method = get_method(self.method.name)
+        if (reason := method.refuses(self.backbone)) is not None:
             raise ValueError(reason)
+        if (reason := self.federation.refuses(method, len(self.clients))) is not None:
+            raise ValueError(reason)
+        self._fields_fit()
         return self
+
+    def _fields_fit(self) -> None:
+        """Refuse patches, or pooling, where a field that is needed does not allow them."""
+        method, size = get_method(self.method.name), self.data.image_size
+        for name, who in method.needed_fields(self.backbone).items():
+            try:
+                field = field_of(name)
+            except PhysFedError as error:
+                raise ValueError(f"{who} declares a field that there is not: {error}") from None
+            if field.crop == "none" and self.training.patch not in (None, size):
+                raise ValueError(
+                    f"training.patch: {who} needs the field '{name}', which cannot be cut into "
+                    f"patches because {field.reason}; set training.patch to null, for whole images"
+                )
+            if method.pooled:
+                shapes = {field.shape(Sizes(size), client.protocol) for client in self.clients}
+                if len(shapes) > 1:
+                    raise ValueError(
+                        f"method.name: {who} needs the field '{name}', which has another shape "
+                        "under each client's protocol and cannot be pooled; give all clients the "
+                        "same protocol, or choose a method that does not pool"
+                    )
 
     def _disjoint_patients(self) -> None:
         groups: list[tuple[str, Sequence[str]]] = [

@@ -1,17 +1,31 @@
 """Keys under ``evaluation``: what is measured beside PSNR, SSIM and RMSE."""
 
-from typing import Literal
+from pydantic import Field, field_validator
 
-from pydantic import Field
-
+from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.settings import Settings
+from physfed_ray.metrics.registry import METRICS, STANDARD
 
 
 class Evaluation(Settings):
     """What the last evaluation measures beside PSNR, SSIM and RMSE."""
 
-    metrics: tuple[Literal["fsim", "nps", "mtf"], ...] = Field(
+    metrics: tuple[str, ...] = Field(
         (),
-        description="fsim: feature similarity; nps: noise power spectrum in the body; mtf: edge "
-        "sharpness on a phantom (docs/metrics.md)",
+        description="names that `physfed metrics` prints, such as fsim: feature similarity; nps: "
+        "noise power spectrum in the body; mtf: edge sharpness on a phantom (docs/metrics.md)",
     )
+
+    @field_validator("metrics")
+    @classmethod
+    def _optional_ones(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name in STANDARD:
+                raise ValueError(f"'{name}' is always measured; leave it out")
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' is named twice")
+            try:
+                METRICS.find(name)
+            except PhysFedError as error:
+                raise ValueError(str(error)) from None
+        return names

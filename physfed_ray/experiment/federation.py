@@ -4,7 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from physfed_ray.experiment.channel import ChannelSpec
 from physfed_ray.experiment.settings import RelativePath, Settings
+from physfed_ray.federation.channel.base import Cargo
+from physfed_ray.methods.base import Method
 
 
 def _hosts(value: Any) -> Any:
@@ -86,6 +89,11 @@ class Federation(Settings):
     max_staleness: int = Field(
         20, ge=0, description="updates older than so many rounds are left out"
     )
+    channel: ChannelSpec = Field(
+        default_factory=lambda: ChannelSpec.model_validate("plain"),
+        description="what happens to an update between its client and the server: a name, or a "
+        "name with that channel's own keys. plain: nothing, the server sees the sum",
+    )
     clients_per_host: Annotated[int | Literal["auto"], BeforeValidator(_hosts)] = Field(
         "auto", description="clients that share a host, one process; auto: from the resources"
     )
@@ -129,3 +137,24 @@ class Federation(Settings):
         if self.late == "merge" and self.deadline_steps is None:
             raise ValueError("'late: merge' needs 'deadline_steps', after which a client is late")
         return self
+
+    def refuses(self, method: type[Method], clients: int) -> str | None:
+        """Return why the channel cannot carry what a method sends, None when it can.
+
+        Args:
+            method: The method.
+            clients: How many clients there are.
+        """
+        return self.channel.make().refuses(
+            Cargo(
+                method=method.name,
+                uploads=method.uploads,
+                publishes=method.publish is not Method.publish,
+                linear=method.linear,
+                compresses=method.compresses,
+                pooled=method.pooled,
+                stale=self.schedule == "async" or self.late == "merge",
+                clients=clients,
+                participation=self.participation,
+            )
+        )

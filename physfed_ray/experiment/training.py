@@ -49,6 +49,10 @@ class Training(Settings):
         10, ge=1, description="rounds between two evaluations on validation patients"
     )
 
+    def steps_per_round(self, slices: int) -> int:
+        """Return the steps of a client with so many training slices in a round."""
+        return self.local_epochs * -(-slices * self.patches_per_slice // self.batch_size)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.patches_per_slice > 1 and self.patch is None:

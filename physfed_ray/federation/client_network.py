@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,12 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData, concatenate, read_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.inference import EVALUATION_BATCH, Inference
 from physfed_ray.federation.orders import ClientTurn
 from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import autocast, build_network, to_device
+from physfed_ray.federation.training import build_network, to_device
 from physfed_ray.rundir.run_directory import RunDirectory, client_file
-
-EVALUATION_BATCH = 8
 
 
 class ClientNetwork:
@@ -33,12 +32,15 @@ class ClientNetwork:
         module: The network; its tensors are views of ``shared`` and ``private``.
         optimizer: Over both.
         states: The clients' private states.
+        inference: Denoises with the network as it is.
     """
 
     def __init__(self, spec: Spec, locate: Callable[[Path], Path] = lambda path: path) -> None:
         torch.set_num_threads(spec.training.threads)
         self.spec, self._locate = spec, locate
+        self._data: dict[tuple[Path, ...], ClientData] = {}
         self.module, (self.shared, self.private), self.optimizer = build_network(spec)
+        self.inference = Inference(spec.method, self.module, spec.device, spec.precision)
         self.states = PrivateStates(
             self.shared,
             self.private,
@@ -86,15 +88,7 @@ class ClientNetwork:
 
     def denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
         """Return denoised images, (N, n, n) float32; ``code`` (code_dim,) replaces that of g."""
-        spec = self.spec
-        self.module.eval()
-        entry = None if code is None else code.to(spec.device)
-        images = []
-        with torch.inference_mode(), autocast(spec):
-            for _, batch in whole_batches(data, EVALUATION_BATCH):
-                output = spec.method.denoise(self.module, to_device(batch, spec.device), entry)
-                images.append(output.float())
-        return torch.cat(images).squeeze(1).clamp(0, 1).cpu().numpy()
+        return self.inference.denoise(data, code)
 
     def inspect(self, data: ClientData) -> dict[str, float]:
         """Return the state of the method's modulation on some of the images."""
@@ -103,13 +97,15 @@ class ClientNetwork:
             return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
 
     def data(self, *paths: Path) -> ClientData:
-        """Read prepared files, all as one."""
+        """Read prepared files, all as one.
+
+        They are kept as long as the host: mapped files take no memory, and the one concatenation,
+        of pooled data, is read in every round.
+        """
         if not paths:
             raise ValueError("this client has no images of the split asked for")
-        return _read(*(self._locate(path) for path in paths))
-
-
-@lru_cache(maxsize=64)
-def _read(*paths: Path) -> ClientData:
-    parts = [read_client_data(path) for path in paths]
-    return parts[0] if len(parts) == 1 else concatenate(parts)
+        if paths not in self._data:
+            extra = self.spec.method.extra_fields
+            parts = [read_client_data(self._locate(path), extra) for path in paths]
+            self._data[paths] = parts[0] if len(parts) == 1 else concatenate(parts)
+        return self._data[paths]

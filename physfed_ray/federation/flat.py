@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from physfed_ray.methods.base import Method
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -132,6 +134,15 @@ def _persistent_float_buffers(
             if name in kept and buffer.is_floating_point():
                 path, _, leaf = name.rpartition(".")
                 yield f"{part}.{name}", module.get_submodule(path), leaf
+
+
+def flat_network(
+    method: Method, seed: int, device: str
+) -> tuple[nn.Module, tuple[FlatState, FlatState]]:
+    """Return a new network of a method, and its shared and private part as flat states."""
+    network = method.build(seed).to(device)
+    private = private_parts(network, method.shared)
+    return network, (FlatState(network, method.shared), FlatState(network, private))
 
 
 def private_parts(network: nn.Module, shared: Sequence[str]) -> list[str]:

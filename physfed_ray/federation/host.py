@@ -4,16 +4,20 @@ Plain Python. A Ray actor holds one of these, and the inline runtime holds one i
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.device import device_words
+from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.channel.base import Passage
 from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.names import split_told
 from physfed_ray.federation.orders import ClientTurn, Order, Watch
 from physfed_ray.federation.seen import SeenEvaluation
 from physfed_ray.federation.spec import Spec
@@ -51,6 +55,7 @@ class Host:
         self._spec, self._watch, self._train_client = spec, watch, train
         self._unsaved: dict[int, int] = {}
         self._tree, self._merged = TreeSum(), TreeSum()
+        self._apart: dict[Node, torch.Tensor | None] = {}
 
     def train(
         self, order: Order, *given: Any
@@ -63,47 +68,85 @@ class Host:
                 small arrays that go with it.
 
         Returns:
-            A result for each turn, and the pieces of the aggregation tree over the order's clients
-            (float32 vectors, (shared size,)).
+            A result for each turn, and the pieces of the aggregation tree over the order's clients:
+            what the channel sends, added up, or of each client where the method is not linear.
         """
         deadline = None if order.deadline_s is None else time.monotonic() + order.deadline_s
         broadcast = dict(zip(order.bases, zip(given[::2], given[1::2], strict=True), strict=True))
         self.network.optimizer.learning_rate = order.learning_rate
         self._tree.release()
+        self._apart.clear()
         results: dict[int, ClientResult] = {}
         turns = {turn.client: turn for turn in order.turns}
         for client in order.clients:
             if client not in turns:
-                self._tree.add(client, None)
+                self._add(client, None)
                 continue
             vector, extras = broadcast[turns[client].base]
             if self._watch is not None:
                 self._watch.begin(self._spec.clients[client].id, len(turns) - len(results) - 1)
             self.network.load(vector, turns[client])
-            results[client] = self._train(order, client, vector, extras, deadline)
-            self._add(order, turns[client], vector, results[client])
+            passage, extras = self._passage(order, turns[client], extras)
+            result = self._train(order, client, vector, extras, deadline)
+            results[client] = self._send(order, passage, vector, result)
             if self._watch is not None:
                 self._watch.done(results[client])
         if self.network.directory is not None:
             self.network.directory.sync()
-        pieces = {n: None if v is None else v.cpu().numpy() for n, v in self._tree.pieces().items()}
+        kept = self._apart or self._tree.pieces()
+        pieces = {n: None if v is None else v.cpu().numpy() for n, v in kept.items()}
         return [results[turn.client] for turn in order.turns], pieces
 
-    def _add(
-        self, order: Order, turn: ClientTurn, vector: np.ndarray, result: ClientResult
-    ) -> None:
-        """Add a client's update to the tree."""
+    def _passage(
+        self, order: Order, turn: ClientTurn, extras: Mapping[str, np.ndarray]
+    ) -> tuple[Passage, dict[str, np.ndarray]]:
+        """Return a client's way through the channel, and the extras without the channel's own."""
+        spec, info = self._spec, self._spec.clients[turn.client]
+        told, own = split_told(extras)
+        # Where each vector is needed, the server weighs it.
+        weight = spec.method.weight(info) if spec.method.linear else 1.0
+        asked = order.participants or tuple(t.client for t in order.turns)
+        return Passage(
+            spec.seed, order.round, turn.client, info.id, asked, weight * turn.factor, told
+        ), own
+
+    def _send(
+        self, order: Order, passage: Passage, vector: np.ndarray, result: ClientResult
+    ) -> ClientResult:
+        """Send a client's update, and what it reports, through the channel."""
         if result.missing:
-            self._tree.add(turn.client, None)
-            return
+            self._add(passage.client, None)
+            return result
+        channel, method, shared = self._spec.channel, self._spec.method, self.network.shared
+        if result.uploads.keys() != set(method.uploads):
+            raise PhysFedError(
+                f"method {method.name} sends {_listed(result.uploads)} beside its update and "
+                f"declares {_listed(method.uploads)}: name in 'uploads' what 'finish' returns, for "
+                "channels and the traffic that is estimated go by it"
+            )
         if order.difference:
-            self.network.shared.vector.sub_(from_dlpack(vector).to(self._spec.device))
-        weight = self._spec.method.weight(self._spec.clients[turn.client]) * turn.factor
-        if weight != 1.0:
-            self.network.shared.vector.mul_(weight)
-        buffer = self._tree.add(turn.client, self.network.shared.vector)
-        if buffer is not None and buffer is not self.network.shared.vector:
-            self.network.shared.rebind(buffer)
+            shared.vector.sub_(from_dlpack(vector).to(self._spec.device))
+        self._add(passage.client, channel.outgoing(shared.vector, passage))
+        return replace(
+            result,
+            losses=channel.losses(result.losses, passage),
+            uploads=channel.uploads(result.uploads, passage),
+        )
+
+    def _add(self, client: int, sent: torch.Tensor | None) -> None:
+        """Add what a client sends to the tree, or keep it where vectors are needed one by one."""
+        shared = self.network.shared
+        own = sent is shared.vector  # the network's tensors are views of it
+        if not self._spec.method.linear:
+            self._apart[0, client] = sent
+            if own:
+                shared.rebind(torch.empty_like(shared.vector))
+        elif own:
+            buffer = self._tree.add(client, sent)
+            if buffer is not None and buffer is not sent:
+                shared.rebind(buffer)
+        else:
+            self._tree.absorb({(0, client): sent})
 
     def _train(
         self,
@@ -134,9 +177,11 @@ class Host:
 
     def publish(self, clients: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return what clients tell the server of their data before the first round."""
+        spec, everybody = self._spec, tuple(range(len(self._spec.clients)))
         return [
-            publish_client(
-                self._spec, self._spec.clients[c], self.network.data(*self._spec.trained_on(c))
+            spec.channel.published(
+                publish_client(spec, spec.clients[c], self.network.data(*spec.trained_on(c))),
+                Passage(spec.seed, 0, c, spec.clients[c].id, everybody),
             )
             for c in clients
         ]
@@ -168,3 +213,7 @@ class Host:
     def device_words(self) -> str:
         """Name the device that this host computes on."""
         return device_words(self._spec.device)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "nothing"

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from physfed_ray.federation.training import ClientResult
-
-Scores = dict[str, np.ndarray]
+from physfed_ray.metrics.base import Scores
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,11 @@ class Order:
         turns: Clients to train.
         bases: Rounds of the shared vectors that go with the order, in their order.
         difference: Send what changed since the base instead of the parameters themselves, so that
-            updates of different bases can be added.
+            updates of different bases can be added, or the channel can bound them.
         save: Write the private states into the run directory.
         deadline_s: Seconds after which clients give up; None for never.
+        participants: Clients that the round asks, on all hosts, ascending; empty for those with
+            turns.
     """
 
     round: int
@@ -52,6 +53,7 @@ class Order:
     difference: bool = False
     save: bool = True
     deadline_s: float | None = None
+    participants: tuple[int, ...] = ()
 
 
 class Watch(typing.Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from physfed_ray.events import Event
 from physfed_ray.federation.schedule import Plan
 from physfed_ray.federation.spec import Spec
+from physfed_ray.federation.traffic import round_bytes
 from physfed_ray.federation.training import ClientResult
 from physfed_ray.rundir.long_table import MetricRow
 
@@ -38,6 +39,7 @@ class RoundRecord:
     Attributes:
         sizes: Bytes of the shared vector, and of all that a client received in this round.
         published: Bytes that all clients sent, and received, before the first round.
+        account: What the channel says of the round.
     """
 
     spec: Spec
@@ -47,6 +49,7 @@ class RoundRecord:
     seconds: float
     sizes: tuple[int, int]
     published: tuple[int, int] = 0, 0
+    account: Mapping[str, float] = field(default_factory=dict)
 
     def rows(self) -> list[MetricRow]:
         """Return each participant's losses, and the round's own figures as ``server``."""
@@ -69,7 +72,11 @@ class RoundRecord:
         if self.plan.turns:
             ages = [self.number - 1 - turn.base for turn in self.plan.turns]
             system["staleness"] = float(np.mean(ages))
-        return rows + [(self.number, "server", "system", n, value) for n, value in system.items()]
+        return rows + [
+            (self.number, "server", split, name, value)
+            for split, values in (("system", system), ("channel", self.account))
+            for name, value in values.items()
+        ]
 
     def event(self) -> Event:
         """Return the ``round`` event."""
@@ -93,24 +100,31 @@ class RoundRecord:
     def _bytes(self) -> tuple[int, int]:
         """Bytes that the participants would receive and send in a federation over a network."""
         shared, received = self.sizes
-        results, method = self.outcome.results.values(), self.spec.method
-        sent = sum(method.bytes_up(shared, result.uploads) for result in results)
+        results = self.outcome.results.values()
         up, down = self.published
-        return down + len(results) * received, up + sent
+        sent, heard = round_bytes(
+            self.spec.method,
+            self.spec.channel,
+            shared // 4,
+            [result.uploads for result in results],
+            received,
+        )
+        return down + heard, up + sent
 
 
 def score_rows(
     number: int, client: str, split: str, scores: Mapping[str, np.ndarray]
 ) -> list[MetricRow]:
-    """Return the mean of each metric; names with ``input/`` go to the split's input.
-
-    Slices on which a metric has no value (NaN) do not count, unless none has one.
-    """
+    """Return the mean of each metric; names with ``input/`` go to the split's input."""
     rows: list[MetricRow] = []
     for name, values in scores.items():
         prefix, _, metric = name.rpartition("/")
         where = f"{split}/{prefix}" if prefix else split
-        kept = values[~np.isnan(values)]
-        mean = float(np.mean(kept)) if len(kept) else math.nan
-        rows.append((number, client, where, metric, mean))
+        rows.append((number, client, where, metric, mean_score(values)))
     return rows
+
+
+def mean_score(values: np.ndarray) -> float:
+    """Average over slices; those without a value (NaN) do not count, unless none has one."""
+    kept = values[~np.isnan(values)]
+    return float(np.mean(kept)) if len(kept) else math.nan

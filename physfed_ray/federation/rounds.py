@@ -11,13 +11,15 @@ import numpy as np
 from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
+from physfed_ray.federation.channel.base import Channel
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Order
-from physfed_ray.federation.record import RoundOutcome, RoundRecord, score_rows
+from physfed_ray.federation.record import RoundOutcome, RoundRecord, mean_score, score_rows
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.schedule import Plan, PlannedTurn, make_schedule
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.training import learning_rate
 from physfed_ray.methods.base import Method
+from physfed_ray.metrics.registry import STANDARD
 from physfed_ray.rundir.long_table import METRICS_FILE, LongTable, MetricRow
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory
 
@@ -57,6 +59,7 @@ class Rounds:
         self.directory, self._on_event, self._on_rows = directory, on_event, on_rows
         self.metrics = LongTable()
         self._schedule = make_schedule(spec, settings)
+        self._difference = self._schedule.stale or spec.channel.differences
         self._losses = 0
         runtime.notice = self._say
         self._stand_at(Manifest(0, {client.id: 0 for client in spec.clients}))
@@ -155,7 +158,8 @@ class Rounds:
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
         self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
         published = self._published if number == 1 else (0, 0)
-        record = RoundRecord(self.spec, number, plan, outcome, seconds, sizes, published)
+        account = self._account() if outcome.results else {}
+        record = RoundRecord(self.spec, number, plan, outcome, seconds, sizes, published, account)
         self._pending += record.rows()
         self._on_event(record.event())
         if number % self.spec.training.evaluate_every == 0:
@@ -209,7 +213,7 @@ class Rounds:
         """Send an evaluation's mean scores as an event."""
         scores = {
             self.spec.clients[client].id: {
-                name: float(np.mean(evaluation.scores[name])) for name in ("psnr", "ssim")
+                name: mean_score(evaluation.scores[name]) for name in STANDARD
             }
             for client, evaluation in evaluations.items()
         }
@@ -230,8 +234,9 @@ class Rounds:
                 self.turns([p.client for p in plan.turns]), plan.turns, strict=True
             )
         }
+        asked = tuple(sorted(waiting))
         for attempt in range(1 + RETRIES):
-            orders = self._orders(number, waiting, outcome)
+            orders = self._orders(number, waiting, outcome, asked)
             for host, answer in self.runtime.train(orders, self._settings.deadline_s).items():
                 order = orders[host][0]
                 if not isinstance(answer, Lost):
@@ -250,7 +255,11 @@ class Rounds:
         return self._schedule.factor(number, planned) if self._schedule.stale else 1.0
 
     def _orders(
-        self, number: int, waiting: Mapping[int, ClientTurn], outcome: RoundOutcome
+        self,
+        number: int,
+        waiting: Mapping[int, ClientTurn],
+        outcome: RoundOutcome,
+        asked: tuple[int, ...],
     ) -> dict[int, tuple[Order, list[Any]]]:
         """Return what each host that has clients waiting is to do, and with which vectors."""
         orders = {}
@@ -266,9 +275,10 @@ class Rounds:
                 clients=tuple(clients),
                 turns=turns,
                 bases=bases,
-                difference=self._schedule.stale,
+                difference=self._difference,
                 save=self._saves(number),
                 deadline_s=self._settings.deadline_s,
+                participants=asked,
             )
             orders[host] = order, [part for base in bases for part in self.broadcast(base)]
         return orders
@@ -332,10 +342,17 @@ class Rounds:
             sorted(outcome.results),
             uploads,
             absent,
-            self._schedule.stale,
+            self._difference,
             *self.runtime.combine(outcome.pieces),
         )
         return sizes
+
+    def _account(self) -> dict[str, float]:
+        """Return what the channel says of the round that has just been aggregated."""
+        if type(self.spec.channel).account is Channel.account:
+            return {}
+        account: dict[str, float] = self.runtime.server("account")
+        return account
 
     def _curve_rows(self, number: int) -> list[MetricRow]:
         split = "validation" if any(f.validation for f in self.spec.files) else "test"

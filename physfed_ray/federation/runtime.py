@@ -97,7 +97,10 @@ class Runtime(ABC):
 
     @abstractmethod
     def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
-        """Add up the pieces of hosts that share a node; return one handle a node."""
+        """Add up the pieces of hosts that share a node; return one handle a node.
+
+        Where the method is not linear nothing is added up: a handle for each host is returned.
+        """
 
     @abstractmethod
     def start(self, calls: Sequence[Call]) -> list[Any]:

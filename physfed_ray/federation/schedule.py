@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from physfed_ray.data import dataset
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.spec import Spec
@@ -206,13 +205,5 @@ def make_schedule(spec: Spec, settings: Federation) -> Schedule:
     if spec.method.pooled:
         everybody = replace(clients[0], slices=sum(c.slices for c in clients), speed=1.0)
         settings, clients = Federation(), (everybody,)
-    steps = [
-        dataset.steps_per_round(
-            client.slices,
-            batch_size=training.batch_size,
-            patches_per_slice=training.patches_per_slice,
-            epochs=training.local_epochs,
-        )
-        for client in clients
-    ]
+    steps = [training.steps_per_round(client.slices) for client in clients]
     return Schedule(settings, spec.seed, clients, steps)

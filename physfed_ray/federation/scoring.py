@@ -1,53 +1,55 @@
 """What a host measures on denoised images, and the phantom scans on which it measures edges."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from physfed_ray.ct.protocol import denormalise as protocol_of
-from physfed_ray.ct.scan import scan
+from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.scan import measure, reconstruct
 from physfed_ray.data.grid import denormalise, normalise
 from physfed_ray.data.store import ClientData
-from physfed_ray.federation.orders import Scores
 from physfed_ray.federation.spec import Spec
-from physfed_ray.metrics.optional import Slices, optional_scores
-from physfed_ray.metrics.pixelwise import score_slices
-from physfed_ray.metrics.sharpness import (
-    BACKGROUND_HU,
-    CONTRASTS_HU,
-    Edge,
-    edge_phantom,
-    edge_sharpness,
-)
+from physfed_ray.fields import Acquisition, field_of
+from physfed_ray.metrics import scoring
+from physfed_ray.metrics.base import Scores
+from physfed_ray.metrics.edges import BACKGROUND_HU, Edge, edge_phantom
+from physfed_ray.metrics.registry import edge_metrics
 from physfed_ray.seeds import generator
 
 EDGE_SCANS = 16
 """Scans of each edge: their mean must be quiet enough for a derivative."""
 
 
-def score(spec: Spec, denoised: np.ndarray, data: ClientData, *, optional: bool) -> Scores:
+def score(
+    spec: Spec, denoised: np.ndarray, data: ClientData, protocol: Protocol, *, optional: bool
+) -> Scores:
     """Score denoised images of a client or protocol against their full dose.
 
     Args:
         spec: The federation.
         denoised: (N, n, n) float32 in [0, 1] of the window.
-        data: The slices; ``data.g`` is the protocol that they were scanned under.
+        data: The slices.
+        protocol: How they were scanned.
         optional: Also score with the metrics that the experiment names.
     """
-    windows = spec.clinical_windows
-    scores = score_slices(denoised, data.full, data.body, spec.window_hu, windows)
-    if optional and spec.metrics:
-        slices = Slices(
-            denormalise(denoised, spec.window_hu),
-            denormalise(data.full, spec.window_hu),
-            data.body,
-            protocol_of(data.g).pixel_at(data.image_size),
-            spec.window_hu,
-            windows,
-        )
-        scores |= optional_scores(spec.metrics, slices)
-    return scores
+    names = spec.metrics if optional else ()
+    return scoring.score_slices(
+        denoised,
+        data.full,
+        data.body,
+        spec.window_hu,
+        spec.clinical_windows,
+        protocol.pixel_at(data.image_size) if names else math.nan,
+        names,
+    )
+
+
+def edge_contrasts(spec: Spec) -> list[int]:
+    """Return the contrasts of the edges that the experiment's metrics look at, HU."""
+    found = (metric.edge_contrast_hu for metric in edge_metrics(spec.metrics))
+    return [contrast for contrast in dict.fromkeys(found) if contrast is not None]
 
 
 def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge, ClientData]]:
@@ -65,24 +67,31 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
         Each phantom whose insert lies in the experiment's window, and its scans.
     """
     info, size = spec.clients[client], data.image_size
-    protocol = protocol_of(info.g)
     lent = np.linspace(0, len(data) - 1, EDGE_SCANS).round().astype(int)
-    for contrast in CONTRASTS_HU:
+    for contrast in edge_contrasts(spec):
         if BACKGROUND_HU + contrast > spec.window_hu[1]:
             continue
         edge = edge_phantom(size, contrast)
         rngs = [
             generator(spec.seed, info.id, "edge", contrast, k, "noise") for k in range(EDGE_SCANS)
         ]
-        low = scan(edge.image[None], protocol, rngs, electronic_noise=spec.electronic_noise)
-        full = np.repeat(edge.image[None], EDGE_SCANS, axis=0)
+        sinogram = measure(edge.image[None], info.protocol, rngs, spec.electronic_noise)
+        scan = Acquisition(
+            protocol=info.protocol,
+            full_hu=np.repeat(edge.image[None], EDGE_SCANS, axis=0),
+            low_hu=reconstruct(sinogram, info.protocol, size),
+            body=np.repeat(edge.body[None], EDGE_SCANS, axis=0),
+            line_integrals=sinogram,
+            electronic_noise=spec.electronic_noise,
+            window_hu=spec.window_hu,
+        )
         yield (
             edge,
             replace(
                 data,
-                low=normalise(low, spec.window_hu),
-                full=normalise(full, spec.window_hu),
-                body=np.repeat(edge.body[None], EDGE_SCANS, axis=0),
+                low=normalise(scan.low_hu, spec.window_hu),
+                full=normalise(scan.full_hu, spec.window_hu),
+                body=scan.body,
                 embedding=data.embedding[lent],
                 embedding_mask=data.embedding_mask[lent],
                 g=np.asarray(info.g, np.float32),
@@ -90,15 +99,23 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
                 slice=np.arange(EDGE_SCANS, dtype=np.int32),
                 scale=np.ones(EDGE_SCANS, np.float32),
                 report=[data.report[k] for k in lent],
+                extra={
+                    name: scan.body if name == "body" else field_of(name).made_of(scan)
+                    for name in data.extra
+                },
             ),
         )
 
 
-def score_edge(spec: Spec, edge: Edge, denoised: np.ndarray, scans: ClientData) -> Scores:
+def score_edge(
+    spec: Spec, client: int, edge: Edge, denoised: np.ndarray, scans: ClientData
+) -> Scores:
     """Measure an edge in denoised scans, and with ``input/`` in front in the scans themselves."""
-    pixel_mm = protocol_of(scans.g).pixel_at(scans.image_size)
+    pixel_mm = spec.clients[client].protocol.pixel_at(scans.image_size)
     after, before = (
-        edge_sharpness(denormalise(images, spec.window_hu), edge, pixel_mm)
+        scoring.score_edge(
+            denormalise(images, spec.window_hu), edge, spec.window_hu, pixel_mm, spec.metrics
+        )
         for images in (denoised, scans.low)
     )
     return after | {f"input/{name}": value for name, value in before.items()}

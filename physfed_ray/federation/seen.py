@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from physfed_ray.federation.client_network import ClientNetwork
-from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.scoring import edge_scans, score, score_edge
+from physfed_ray.metrics.base import Scores
 
 
 class SeenEvaluation:
@@ -46,11 +47,12 @@ class SeenEvaluation:
         denoised = self._network.denoise(
             data, None if other_code is None else torch.tensor(other_code)
         )
-        scores = score(self._network.spec, denoised, data, optional=detail)
+        protocol = self._network.spec.clients[turn.client].protocol
+        scores = score(self._network.spec, denoised, data, protocol, optional=detail)
         examples = {}
         if detail:
             low = np.asarray(data.low)
-            before = score(self._network.spec, low, data, optional=detail)
+            before = score(self._network.spec, low, data, protocol, optional=detail)
             scores |= {f"input/{name}": values for name, values in before.items()}
         if pictured:
             middle = len(data.low) // 2
@@ -79,6 +81,6 @@ class SeenEvaluation:
         scores: Scores = {}
         for edge, scans in edge_scans(self._network.spec, turn.client, data):
             scores |= score_edge(
-                self._network.spec, edge, self._network.denoise(scans, None), scans
+                self._network.spec, turn.client, edge, self._network.denoise(scans, None), scans
             )
         return scores

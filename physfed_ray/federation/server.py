@@ -1,35 +1,22 @@
 """The parameter server: the shared parameters, their aggregation, and the codebook."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import DivergedError, PhysFedError
-from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.channel.base import Arrival
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.federation.names import PUBLISHED, TOLD, split_told
+from physfed_ray.federation.routes import Route, has_private, nearest_code
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
+from physfed_ray.federation.vectors import Vectors
+from physfed_ray.methods.base import Aggregation
 from physfed_ray.rundir.run_directory import RunDirectory, round_name
-
-PUBLISHED = "published."
-"""What names of arrays begin with that clients publish once, before the first round."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where PVQS sends an unseen protocol (Yang et al. 2025, eq. 7).
-
-    Attributes:
-        client: Index i* of the client whose code is nearest.
-        cosine: Cosine of the two codes.
-        code: The codebook's entry c_{i*}, (code_dim,).
-    """
-
-    client: int
-    cosine: float
-    code: np.ndarray
 
 
 class ParameterServer:
@@ -47,13 +34,17 @@ class ParameterServer:
         self._shared = FlatState(self._network, spec.method.shared)
         self._codes = self._compute_codes([client.g for client in spec.clients])
         self._extras: dict[str, np.ndarray] = {}
+        self._state: Mapping[str, np.ndarray] = spec.channel.initial()
+        self._account: dict[str, float] = {}
         self._mean = torch.empty_like(self._shared.vector)
         self._spare: list[torch.Tensor] = []
 
     def broadcast(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the shared vector and the small arrays that go with it."""
         codes = {} if self._codes is None else {"codes": self._codes}
-        return self._shared.vector.numpy(), codes | self._extras
+        told = self._spec.channel.tell(self._state)
+        named = {TOLD + name: array for name, array in told.items()}
+        return self._shared.vector.numpy(), codes | self._extras | named
 
     def collect(self, published: Sequence[Mapping[str, np.ndarray]]) -> int:
         """Take what the clients, in their order, publish once; return the bytes each then gets."""
@@ -71,17 +62,25 @@ class ParameterServer:
             name = f"{round_name(number)}/server.safetensors"
             directory = RunDirectory(str(self._spec.run_root))
             vector = self._shared.pack(directory.read_tensors(name)).numpy()
-        return vector, self._read_extras(number)
+        return vector, self._read(number, "codebook")
 
     @property
     def _published(self) -> dict[str, np.ndarray]:
         return {name: a for name, a in self._extras.items() if name.startswith(PUBLISHED)}
 
-    def _read_extras(self, number: int) -> dict[str, np.ndarray]:
+    def _read(self, number: int, kind: str) -> dict[str, np.ndarray]:
+        """Return the arrays of one file of a checkpoint, none where it is not there."""
         directory = RunDirectory(str(self._spec.run_root))
-        name = f"{round_name(number)}/codebook.safetensors"
+        name = f"{round_name(number)}/{kind}.safetensors"
         tensors = directory.read_tensors(name) if directory.exists(name) else {}
         return {name: value.numpy() for name, value in tensors.items()}
+
+    def _write(self, number: int, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the file that ``_read`` reads."""
+        if arrays:
+            tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+            name = f"{round_name(number)}/{kind}.safetensors"
+            RunDirectory(str(self._spec.run_root)).write_tensors(name, tensors)
 
     def aggregate(
         self,
@@ -102,28 +101,44 @@ class ParameterServer:
             difference: The sum is of differences from the clients' bases, already weighted for
                 staleness; the mean is then the present vector plus the sum over the clients'
                 weights (Nguyen et al. 2022, alg. 1).
-            pieces: Pieces of the aggregation tree, one mapping a node.
+            pieces: Pieces of the aggregation tree, one mapping a node; of each client alone where
+                the method is not linear.
 
         Raises:
             PhysFedError: An update has the wrong size, or the result is not finite; the server is
                 as it was before.
         """
-        tree = TreeSum(self._spare)
         for part in pieces:
             for node, vector in part.items():
                 self._check_size(node, vector)
-            tree.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
+        spec, method = self._spec, self._spec.method
+        clients = tuple(spec.clients[i] for i in participants)
+        weights = {client.id: method.weight(client) for client in clients}
+        size = self._shared.vector.numel()
+        arrival = Arrival(
+            spec.seed, number, tuple(participants), sum(weights.values()), size, self._state
+        )
+        tree, vectors = TreeSum(self._spare), self._vectors(arrival, difference, pieces)
+        for part in pieces:
+            for node, sent in part.items():
+                tree.absorb({node: self._addend(node, sent, vectors, weights)})
         for client in absent:
             tree.add(client, None)
-        total = tree.total(len(self._spec.clients))
-        if total is not None and total.numel():
-            method = self._spec.method
-            weight = sum(method.weight(self._spec.clients[i]) for i in participants)
-            mean = torch.div(total, weight, out=self._mean)
-            if difference:
-                mean.add_(self._shared.vector)
-            previous = self._shared.vector.numpy()
-            vector, extras = method.aggregate(previous, mean.numpy(), uploads, self._named)
+        total = tree.total(len(spec.clients))
+        if total is not None and size:
+            state = self._take_mean(total, arrival, difference)
+            vector, extras = method.aggregate(
+                Aggregation(
+                    round=number,
+                    previous=self._shared.vector.numpy(),
+                    mean=self._mean.numpy(),
+                    clients=clients,
+                    weights=weights,
+                    uploads=uploads,
+                    named=self._named,
+                    vectors=vectors,
+                )
+            )
             new = torch.from_numpy(vector)
             if not torch.isfinite(new.sum()):
                 raise DivergedError(
@@ -132,29 +147,86 @@ class ParameterServer:
                 )
             self._shared.vector.copy_(new)
             self._extras = self._published | extras
+            self._state = state
+            self._account = spec.channel.account(replace(arrival, state=state))
         tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
         return self.sizes()
+
+    def _vectors(
+        self,
+        arrival: Arrival,
+        difference: bool,
+        pieces: Sequence[Mapping[Node, np.ndarray | None]],
+    ) -> Mapping[str, np.ndarray]:
+        """Return each participant's vector by id, none where the method is linear."""
+        spec = self._spec
+        if spec.method.linear:
+            return {}
+        found = {client: v for part in pieces for (_, client), v in part.items() if v is not None}
+        index = {spec.clients[client].id: client for client in sorted(found)}
+
+        def decode(id: str, sent: np.ndarray) -> np.ndarray:
+            alone = replace(arrival, clients=(index[id],), weight=1.0)
+            update = spec.channel.each(from_dlpack(sent), alone)
+            return (update + self._shared.vector if difference else update).numpy()
+
+        return Vectors({id: found[client] for id, client in index.items()}, decode)
+
+    def _addend(
+        self,
+        node: Node,
+        sent: np.ndarray | None,
+        vectors: Mapping[str, np.ndarray],
+        weights: Mapping[str, float],
+    ) -> torch.Tensor | None:
+        """Return what a node of the tree adds: where vectors came one by one, they are weighed."""
+        if sent is None or self._spec.method.linear:
+            return None if sent is None else from_dlpack(sent)
+        id = self._spec.clients[node[1]].id
+        return torch.from_numpy(vectors[id] * np.float32(weights[id]))
+
+    def _take_mean(
+        self, total: torch.Tensor, arrival: Arrival, difference: bool
+    ) -> Mapping[str, np.ndarray]:
+        """Write the mean of a sum; return the channel's next state."""
+        if not self._spec.method.linear:
+            torch.div(total, arrival.weight, out=self._mean)
+            return self._state
+        state = self._spec.channel.incoming(total, self._mean, arrival)
+        if difference:
+            self._mean.add_(self._shared.vector)
+        return state
+
+    def account(self) -> dict[str, float]:
+        """Return what the channel says of the last round that was aggregated."""
+        return self._account
 
     def _named(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         return {n: v.numpy() for n, v in self._shared.named(torch.from_numpy(vector)).items()}
 
     def _check_size(self, node: Node, vector: np.ndarray | None) -> None:
-        expected = self._shared.vector.numel()
-        if vector is None or vector.size == expected:
+        shared = self._shared.vector.numel()
+        expected = self._spec.channel.packed(shared)
+        if vector is None or (
+            vector.size == expected.size and vector.dtype == np.dtype(expected.dtype)
+        ):
             return
         level, position = node
         clients = self._spec.clients[position << level : (position + 1) << level]
         raise PhysFedError(
             f"the update of {', '.join(client.id for client in clients[:4])} has {vector.size:,} "
-            f"numbers where the shared parameters have {expected:,}; nothing of the round was "
-            "kept: every node must run the same version of physfed_ray and of the method, and a "
-            "method must build the same network for every client"
+            f"numbers ({vector.dtype}) where the channel '{self._spec.channel.name}' makes "
+            f"{expected.size:,} ({expected.dtype}) of the {shared:,} shared parameters; nothing of "
+            "the round was kept: every node must run the same version of physfed_ray and of the "
+            "method, and a method must build the same network for every client"
         )
 
     def save(self, number: int) -> None:
         """Write the server's part of a round's checkpoint."""
         self.save_base(number, *self.broadcast())
+        if self._spec.run_root is not None:
+            self._write(number, "channel", self._state)
 
     def save_base(self, number: int, vector: np.ndarray, extras: Mapping[str, np.ndarray]) -> None:
         """Write what was broadcast after a round, which clients may still be training on.
@@ -170,13 +242,11 @@ class ParameterServer:
         if self._shared.entries:
             named = self._shared.named(from_dlpack(vector))
             directory.write_tensors(f"{round_name(number)}/server.safetensors", named)
-        if extras:
-            tensors = {name: torch.tensor(array) for name, array in extras.items()}
-            directory.write_tensors(f"{round_name(number)}/codebook.safetensors", tensors)
+        self._write(number, "codebook", extras)
 
     def restore(self, number: int) -> None:
         """Go back to the state after a completed round; 0 is the initial state."""
-        self._extras = {}
+        self._extras, self._state = {}, self._spec.channel.initial()
         if number == 0:
             fresh = FlatState(self._spec.method.build(self._spec.seed), self._spec.method.shared)
             self._shared.vector.copy_(fresh.vector)
@@ -185,8 +255,9 @@ class ParameterServer:
             named = directory.read_tensors(f"{round_name(number)}/server.safetensors")
             self._shared.vector.copy_(self._shared.pack(named))
         if number > 0 and self._spec.run_root is not None:
-            self._extras = self._read_extras(number)
+            _, self._extras = split_told(self._read(number, "codebook"))
             self._extras.pop("codes", None)
+            self._state = self._read(number, "channel")
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
 
     def codebook(self) -> np.ndarray | None:
@@ -209,18 +280,14 @@ class ParameterServer:
 
     def has_private(self) -> bool:
         """Say whether clients denoise with any part of the network that is their own."""
-        method = self._spec.method
-        return bool(set(private_parts(self._network, method.shared)) - set(method.training_only))
+        return has_private(self._spec.method, self._network)
 
     def route(self, g: Sequence[float]) -> Route | None:
         """Return where PVQS sends an unseen protocol, None without a codebook."""
         codes = self._compute_codes([g])
         if codes is None or self._codes is None:
             return None
-        norms = np.linalg.norm(self._codes, axis=1) * np.linalg.norm(codes[0])
-        cosines = (self._codes @ codes[0]) / np.maximum(norms, 1e-12)
-        best = int(np.argmax(cosines))
-        return Route(best, float(cosines[best]), self._codes[best])
+        return nearest_code(self._codes, codes[0])
 
     def _compute_codes(self, protocols: Sequence[Sequence[float]]) -> np.ndarray | None:
         with torch.inference_mode():

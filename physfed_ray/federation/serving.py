@@ -11,20 +11,22 @@ Policies for an unseen protocol:
 * ``oracle``: the local model that turns out best, an upper bound nobody can have.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.federation.client_network import EVALUATION_BATCH
-from physfed_ray.federation.orders import ClientEvaluation, Scores
+from physfed_ray.federation.inference import EVALUATION_BATCH
+from physfed_ray.federation.orders import ClientEvaluation
 from physfed_ray.federation.record import score_rows
 from physfed_ray.federation.rounds import Rounds
+from physfed_ray.federation.routes import Route, nearest_client
 from physfed_ray.federation.runtime import Call
-from physfed_ray.federation.server import Route
+from physfed_ray.federation.scoring import edge_contrasts
 from physfed_ray.federation.tree import TreeSum
+from physfed_ray.metrics.base import Scores
 from physfed_ray.rundir.long_table import MetricRow
 
 SliceRow = tuple[str, str, str, int, str, float]
@@ -66,7 +68,7 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
     results = FinalResults()
     number = rounds.manifest.round
     if not tested:
-        evaluations, rows = rounds.evaluate("validation", number)
+        evaluations, rows = rounds.evaluate("validation", number, detail=bool(rounds.spec.metrics))
         rounds.announce(number, "validation", evaluations)
         results.rows += rows
         return results
@@ -79,7 +81,7 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
                 if split == "test":
                     results.rows += _inspection_rows(rounds, client, evaluation)
     results.rows += _swap_rows(rounds, number)
-    if "mtf" in rounds.spec.metrics:
+    if edge_contrasts(rounds.spec):
         results.rows += _edge_rows(rounds, number)
     if rounds.spec.unseen:
         _evaluate_unseen(rounds, number, results)
@@ -237,16 +239,10 @@ def _choose(
     rounds: Rounds, unseen: int, scores: Mapping[int, Scores], results: FinalResults
 ) -> dict[str, Scores]:
     info = rounds.spec.unseen[unseen]
-    nearest = nearest_client(info.g, [client.g for client in rounds.spec.clients])
+    nearest, _ = nearest_client(info.g, [client.g for client in rounds.spec.clients])
     results.nearest[info.id] = nearest
     best = max(scores, key=lambda client: float(np.mean(scores[client]["psnr"])))
     mean = {
         name: np.mean([s[name] for _, s in sorted(scores.items())], axis=0) for name in scores[best]
     }
     return {"mean_of_scores": mean, "nearest_protocol": scores[nearest], "oracle": scores[best]}
-
-
-def nearest_client(g: Sequence[float], others: Sequence[Sequence[float]]) -> int:
-    """Return the index of the client whose normalised protocol is nearest (Euclidean)."""
-    distances = np.linalg.norm(np.asarray(others) - np.asarray(g), axis=1)
-    return int(np.argmin(distances))

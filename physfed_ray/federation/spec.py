@@ -1,13 +1,16 @@
 """All that a host or the parameter server needs to build itself: plain, picklable values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.experiment import Training
+from physfed_ray.federation.channel.base import Channel, NoSettings
+from physfed_ray.federation.channel.plain import Plain
 from physfed_ray.methods.base import ClientInfo, Method
 
 
@@ -25,9 +28,14 @@ class UnseenInfo:
     """A protocol that no client trained on, with its test images."""
 
     id: str
-    g: tuple[float, ...]
+    protocol: Protocol
     test: Path
     slices: int
+
+    @property
+    def g(self) -> tuple[float, ...]:
+        """The normalised protocol, seven values."""
+        return tuple(self.protocol.normalised().tolist())
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Spec:
         private_memory_mb: Memory of a host for private states.
         electronic_noise: Of the detectors, standard deviation in counts.
         metrics: Optional metrics that the last evaluation measures.
+        channel: What happens to updates on their way to the server.
     """
 
     seed: int
@@ -57,6 +66,7 @@ class Spec:
     private_memory_mb: float = 2048.0
     electronic_noise: float = ELECTRONIC_NOISE_COUNTS
     metrics: tuple[str, ...] = ()
+    channel: Channel = field(default_factory=lambda: Plain(NoSettings()))
 
     def trained_on(self, client: int) -> tuple[Path, ...]:
         """Return the files of a client's turn: its own, or everybody's where the method pools."""

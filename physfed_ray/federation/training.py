@@ -5,18 +5,19 @@ import typing
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
-from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.flat import FlatState, flat_network
 from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch, field_of
 from physfed_ray.methods.base import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
 
@@ -55,20 +56,21 @@ def learning_rate(training: Training, round_number: int) -> float:
     return float(training.lr * 0.5 * (1 + np.cos(np.pi * progress)))
 
 
-def autocast(spec: Spec) -> AbstractContextManager[object]:
-    """Return the autocast context of the federation's precision."""
-    kind = torch.device(spec.device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=spec.precision == "bf16")
+def autocast(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[object]:
+    """Return the autocast context of a precision."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
 
 
 def to_device(batch: Batch, device: str) -> Batch:
     """Move a batch to the device, its images channels-last."""
-    move = {name: getattr(batch, name).to(device) for name in ("g", "embedding", "embedding_mask")}
-    images = {
-        name: getattr(batch, name).to(device).to(memory_format=torch.channels_last)
-        for name in ("low", "full")
-    }
-    return replace(batch, origin=batch.origin.to(device), **move, **images)
+
+    def move(name: str, tensor: Tensor) -> Tensor:
+        there = tensor.to(device)
+        image = field_of(name).crop == "image"
+        return there.to(memory_format=torch.channels_last) if image else there
+
+    return replace(batch.each(move), g=batch.g.to(device), origin=batch.origin.to(device))
 
 
 def seed_torch(seed: int, device: str) -> None:
@@ -169,7 +171,7 @@ def train_client(
         if deadline is not None and team.any(time.monotonic() > deadline):
             return ClientResult(client.id, f"missed the deadline after {steps} batches")
         part, weight = team.part(batch)
-        with autocast(spec):
+        with autocast(spec.device, spec.precision):
             loss, parts = spec.method.loss(network, to_device(part, spec.device), state)
         values = team.mean({"loss": loss.detach(), **parts}, weight)
         if not torch.isfinite(values["loss"]):
@@ -223,8 +225,6 @@ def build_network(
     spec: Spec,
 ) -> tuple[nn.Module, tuple[FlatState, FlatState], FlatOptimizer]:
     """Return a new network, its shared and private part as flat states, and their optimizer."""
-    network = spec.method.build(spec.seed).to(spec.device)
-    shared = spec.method.shared
-    states = FlatState(network, shared), FlatState(network, private_parts(network, shared))
+    network, states = flat_network(spec.method, spec.seed, spec.device)
     optimizer = FlatOptimizer(spec.training, states, spec.method.learning_rate_scale)
     return network, states, optimizer

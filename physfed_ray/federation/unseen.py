@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.data.dataset import whole_batches
-from physfed_ray.federation.client_network import EVALUATION_BATCH, ClientNetwork
-from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Scores
+from physfed_ray.data.dataset import whole_batch
+from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.inference import EVALUATION_BATCH
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.scoring import score
-from physfed_ray.federation.training import autocast, to_device
 from physfed_ray.federation.tree import Node, TreeSum
+from physfed_ray.metrics.base import Scores
 
 
 class UnseenService:
@@ -40,17 +40,11 @@ class UnseenService:
             start: First slice of the batch of ``EVALUATION_BATCH``.
         """
         self._network.load_shared(vector)
-        self._network.module.eval()
         data = self._network.data(self._network.spec.unseen[unseen].test)
-        entry = torch.tensor(code, device=self._network.spec.device)
-        with torch.inference_mode(), autocast(self._network.spec):
-            batches = whole_batches(data, EVALUATION_BATCH)
-            _, batch = next(islice(batches, start // EVALUATION_BATCH, None))
-            features = self._network.spec.method.features(
-                self._network.module, to_device(batch, self._network.spec.device), entry
-            )
+        batch = whole_batch(data, slice(start, start + EVALUATION_BATCH))
+        features = self._network.inference.features(batch, torch.tensor(code))
         # Laid out as they arrive on another host: convolutions round otherwise for other layouts.
-        return tuple(np.ascontiguousarray(f.float().cpu().numpy()) for f in features)
+        return tuple(np.ascontiguousarray(f.cpu().numpy()) for f in features)
 
     def decode(
         self, vector: np.ndarray, turn: ClientTurn, features: tuple[np.ndarray, ...]
@@ -61,11 +55,7 @@ class UnseenService:
             Denoised images, (B, n, n) float32.
         """
         self._network.load(vector, turn)
-        self._network.module.eval()
-        with torch.inference_mode(), autocast(self._network.spec):
-            tensors = tuple(from_dlpack(f).to(self._network.spec.device) for f in features)
-            images = self._network.spec.method.decode(self._network.module, tensors).float()
-        return images.squeeze(1).clamp(0, 1).cpu().numpy()
+        return self._network.inference.decode(tuple(from_dlpack(f) for f in features))
 
     def denoise(self, vector: np.ndarray, unseen: int) -> np.ndarray:
         """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""
@@ -82,14 +72,17 @@ class UnseenService:
         Returns:
             Per client the scores, and the pieces of the tree sum of the denoised images.
         """
-        data = self._network.data(self._network.spec.unseen[unseen].test)
+        info = self._network.spec.unseen[unseen]
+        data = self._network.data(info.test)
         scores: dict[int, Scores] = {}
         tree = TreeSum()
         for turn in turns:
             self._network.load(vector, turn)
             g = np.asarray(self._network.spec.clients[turn.client].g, np.float32)
             denoised = self._network.denoise(replace(data, g=g), None)
-            scores[turn.client] = score(self._network.spec, denoised, data, optional=True)
+            scores[turn.client] = score(
+                self._network.spec, denoised, data, info.protocol, optional=True
+            )
             tree.add(turn.client, torch.from_numpy(denoised))
         return scores, {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
 
@@ -103,7 +96,8 @@ class UnseenService:
             denoised: (N, n, n) float32, or None.
             detail: Return examples, and score with the optional metrics.
         """
-        data = self._network.data(self._network.spec.unseen[unseen].test)
+        info = self._network.spec.unseen[unseen]
+        data = self._network.data(info.test)
         images = np.asarray(data.low) if denoised is None else denoised
         middle = len(images) // 2
         examples = {"denoised": images[middle]} if detail and denoised is not None else {}
@@ -113,7 +107,7 @@ class UnseenService:
         return ClientEvaluation(
             list(data.patient),
             [int(s) for s in data.slice],
-            score(self._network.spec, images, data, optional=detail),
+            score(self._network.spec, images, data, info.protocol, optional=detail),
             examples,
             {},
         )

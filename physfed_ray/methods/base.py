@@ -5,7 +5,7 @@ round fails is decided elsewhere (``federation``, ``runtime``); a method never s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import Batch, extra_fields
 from physfed_ray.models.registry import BackboneSettings, backbone_of
 from physfed_ray.seeds import derive_seed
 
@@ -71,16 +72,21 @@ class ClientInfo:
     Attributes:
         index: Its place i among the K clients.
         id: Its name in the experiment.
-        g: Its normalised protocol, seven values.
+        protocol: How its scanner scans.
         slices: Number of its training slices.
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
     """
 
     index: int
     id: str
-    g: tuple[float, ...]
+    protocol: Protocol
     slices: int
     speed: float = 1.0
+
+    @property
+    def g(self) -> tuple[float, ...]:
+        """Its normalised protocol, seven values."""
+        return tuple(self.protocol.normalised().tolist())
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,38 @@ class RoundInput:
     client: ClientInfo
     shared: np.ndarray
     extras: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """What the server has at the end of a round, for ``Method.aggregate``.
+
+    Attributes:
+        round: Number of the round.
+        previous: The vector that was broadcast last, (size,) float32.
+        mean: Mean of the participants' vectors, weighted by ``weights``, (size,) float32.
+        clients: The participants, by index.
+        weights: The participants' weights in the mean, by id; their sum is what it was divided by.
+        uploads: What ``finish`` returned, by id.
+        named: The tensors of such a vector by name, as views of it.
+        vectors: For a method that is not linear, every participant's vector by id, in the order of
+            ``clients``; empty otherwise. One is decoded each time that it is asked for, and none is
+            kept: go through them once, and hold what you need. None may be written.
+    """
+
+    round: int
+    previous: np.ndarray
+    mean: np.ndarray
+    clients: tuple[ClientInfo, ...]
+    weights: Mapping[str, float]
+    uploads: Mapping[str, Mapping[str, np.ndarray]]
+    named: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def shaped(*shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
+    """Return an array of zeros of a shape that takes no memory: for sizes that are only counted."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class NoSettings(BaseModel):
@@ -134,9 +172,17 @@ class Method:
             it sets it in ``__init__``.
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
+        fields: Names of the fields (``physfed_ray.fields``) that it reads in batches beside ``low``
+            and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
             then mix protocols and have no ``g``.
+        linear: Whether ``aggregate`` needs of the clients' vectors only their mean. Where it is not
+            (medians, trimmed means), hosts keep their participants' vectors until all have trained,
+            and the server has every one of them at once: on Ray in the object store, unread.
+        uploads: Names of the arrays that ``finish`` returns, for channels to carry or refuse.
+        compresses: Whether clients would send less than the vector, how much less depending on it;
+            the bytes that are known beforehand are then the most that a round takes.
         Settings: Schema of the keys under ``method:``.
     """
 
@@ -146,6 +192,10 @@ class Method:
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
     pooled: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
+    uploads: ClassVar[tuple[str, ...]] = ()
+    compresses: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, ...]] = ()
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
@@ -161,6 +211,17 @@ class Method:
     def refuses(cls, backbone: BackboneSettings) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
         return None
+
+    @classmethod
+    def needed_fields(cls, backbone: BackboneSettings) -> dict[str, str]:
+        """Return the fields that it and an imaging network declare, and whose each is, in words."""
+        of_network = dict.fromkeys(backbone_of(backbone).fields, f"the backbone {backbone.name}")
+        return of_network | dict.fromkeys(cls.fields, f"the method {cls.name}")
+
+    @property
+    def extra_fields(self) -> tuple[str, ...]:
+        """The fields of its batches beside those that every batch has."""
+        return extra_fields(self.needed_fields(self.task.backbone))
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""
@@ -221,6 +282,7 @@ class Method:
     ) -> dict[str, np.ndarray]:
         """Return small named arrays to send to the server beside the shared parameters.
 
+        Their names are those of ``uploads``. The server knows the round and the client's weight.
         Called after the last step. The network's shared part is then sent as it is, and its private
         part kept, so that both may be changed here (in place).
 
@@ -232,12 +294,26 @@ class Method:
         """
         return {}
 
+    # What crosses a network: in a run of what was sent, beforehand of arrays of the same shapes.
+
+    def upload_like(self) -> dict[str, np.ndarray]:
+        """Return arrays of the shapes and dtypes that ``finish`` returns: one float64 each."""
+        return {name: shaped(dtype=np.float64) for name in self.uploads}
+
+    def extras_like(self, participants: int) -> dict[str, np.ndarray]:
+        """Return arrays of the shapes and dtypes that ``aggregate`` broadcasts.
+
+        Args:
+            participants: Clients of the round that was aggregated.
+        """
+        return {}
+
     def bytes_up(self, shared: int, upload: Mapping[str, np.ndarray]) -> int:
         """Return the bytes that a client would send in a round over a network.
 
         Args:
-            shared: Bytes of the shared parameters, uncompressed.
-            upload: What ``finish`` returned.
+            shared: Bytes of the shared parameters, as the channel sends them.
+            upload: What ``finish`` returned, or ``upload_like``.
         """
         return shared + sum(array.nbytes for array in upload.values())
 
@@ -259,22 +335,14 @@ class Method:
         )
         return float(client.slices) if by_samples else 1.0
 
-    def aggregate(
-        self,
-        previous: np.ndarray,
-        mean: np.ndarray,
-        uploads: Mapping[str, Mapping[str, np.ndarray]],
-        named: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def aggregate(self, aggregation: Aggregation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the new shared vector, and small arrays to broadcast with it.
 
         Args:
-            previous: The vector that was broadcast, (size,) float32.
-            mean: Weighted mean of the participants' vectors, (size,) float32.
-            uploads: What ``finish`` returned, by client.
-            named: The tensors of such a vector by name, as views of it.
+            aggregation: What the server has of the round. Neither vector of it may be written; the
+                mean may be returned as it is.
         """
-        return mean, {}
+        return aggregation.mean, {}
 
     def codes(self, network: nn.Module, g: Tensor) -> Tensor | None:
         """Return the protocol codes (K, code_dim) of normalised protocols (K, 7), if it has any."""
@@ -285,6 +353,10 @@ class Method:
         return {}
 
     # Inference.
+
+    def reads(self) -> tuple[str, ...]:
+        """Return those of ``fields`` that denoising reads with these settings."""
+        return self.fields
 
     def features(
         self, network: nn.Module, batch: Batch, code: Tensor | None = None

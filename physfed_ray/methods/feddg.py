@@ -31,8 +31,8 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task, mean_squared_error
 from physfed_ray.models.spectra import half_width, interpolate_amplitudes, low_amplitudes
 

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings
 from physfed_ray.models.frequency import adaptive_mask, add_guide, low_pass
 from physfed_ray.models.registry import backbone_of

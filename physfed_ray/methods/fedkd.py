@@ -28,6 +28,11 @@ The paper classifies. For denoising:
   where the paper's own inference is the teacher's.
 
 The bytes received count the last round's mean alone, as if a client had all before it.
+
+Compression is the method's own and no channel (``federation.channel``): a channel sees a
+vector without names, and on its way up alone. This needs the matrices, the share of the rounds that
+are over, the ranks of every client, and the mean's way down; moving it would take more code, not
+less.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,8 +44,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
+from physfed_ray.fields import Batch
+from physfed_ray.methods.base import (
+    Aggregation,
+    Method,
+    MethodSettings,
+    RoundInput,
+    mean_squared_error,
+)
 from physfed_ray.models.low_rank import RAW, compress, numbers_of_rank
 from physfed_ray.models.registry import BackboneSettings, backbone_of
 
@@ -78,6 +89,8 @@ class FedKD(Method):
     group = "generic"
     Settings = FedKDSettings
     shared = ("encoder", "decoder")
+    uploads = ("ranks",)
+    compresses = True
     training_only = ("teacher_encoder", "teacher_decoder", "hidden_map")
     settings: FedKDSettings
 
@@ -127,7 +140,7 @@ class FedKD(Method):
     def finish(
         self, network: nn.Module, round_input: RoundInput, state: dict[str, Tensor], steps: int
     ) -> dict[str, np.ndarray]:
-        """Let the student be what the server can rebuild; return the ranks, and the round."""
+        """Let the student be what the server can rebuild; return the ranks."""
         energy, ranks = self.energy(round_input.round), []
         for name, before in state.items():
             parameter = network.get_parameter(name)
@@ -135,19 +148,13 @@ class FedKD(Method):
             if rank != RAW:
                 parameter.copy_(before + update)
             ranks.append(rank)
-        return {"ranks": np.array(ranks, np.int32), "round": np.array([round_input.round])}
+        return {"ranks": np.array(ranks, np.int32)}
 
-    def aggregate(
-        self,
-        previous: np.ndarray,
-        mean: np.ndarray,
-        uploads: Mapping[str, Mapping[str, np.ndarray]],
-        named: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def aggregate(self, aggregation: Aggregation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return what clients rebuild of the mean, and its ranks."""
-        energy = self.energy(max(int(upload["round"][0]) for upload in uploads.values()))
-        vector, ranks = mean.copy(), []
-        before, after = named(previous), named(vector)
+        energy = self.energy(aggregation.round)
+        vector, ranks = aggregation.mean.copy(), []
+        before, after = aggregation.named(aggregation.previous), aggregation.named(vector)
         for name in self._matrices:
             update, rank = compress(torch.from_numpy(after[name] - before[name]), energy)
             if rank != RAW:
@@ -160,11 +167,16 @@ class FedKD(Method):
         start, end = self.settings.energy_start, self.settings.energy_end
         return start + (end - start) * min(1.0, number / self.task.rounds)
 
-    def bytes_up(self, shared: int, upload: Mapping[str, np.ndarray]) -> int:
-        """Return the bytes of factors, ranks, and what is not compressed.
+    def upload_like(self) -> dict[str, np.ndarray]:
+        """Return ranks with which nothing is saved."""
+        return {"ranks": np.full(len(self._matrices), RAW, np.int32)}
 
-        The round's number is not among them: the server knows it.
-        """
+    def extras_like(self, participants: int) -> dict[str, np.ndarray]:
+        """Return ranks with which nothing is saved."""
+        return self.upload_like()
+
+    def bytes_up(self, shared: int, upload: Mapping[str, np.ndarray]) -> int:
+        """Return the bytes of factors, ranks, and what is not compressed."""
         return self._bytes(shared, upload["ranks"])
 
     def bytes_down(self, shared: int, extras: Mapping[str, np.ndarray]) -> int:

@@ -13,7 +13,7 @@ that took part in it, k included. In the first round there is none, and no l_con
 gradient at theta = theta_g, where a round begins.
 
 **Encoders leave the clients one by one**: the server hands every client those of all others, K
-times the traffic downwards; ``bytes_down`` counts it. Upwards nothing is added, for the encoder is
+times the traffic downwards; ``extras_like`` counts it. Upwards nothing is added, for the encoder is
 what is shared.
 
 The paper reconstructs from k-space, with one such pair of networks there and one in the image. Here
@@ -23,8 +23,9 @@ published, so that the default of mu is this project's: with an error of 5e-4 on
 window, l_con's gradient is about a third of the error's at 1e-4, and drowns it from 1e-2 on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
+from physfed_ray.fields import Batch
+from physfed_ray.methods.base import (
+    Aggregation,
+    Method,
+    MethodSettings,
+    RoundInput,
+    mean_squared_error,
+    shaped,
+)
 
 EPSILON = 1e-14
 """Of the authors' code, for theta equal to every theta_j."""
@@ -66,6 +74,7 @@ class FedMRI(Method):
     paper = "Feng et al. 2023, IEEE TMI"
     group = "personalised"
     shared = ("encoder",)
+    uploads = ("encoder",)
     Settings = FedMRISettings
     settings: FedMRISettings
 
@@ -99,19 +108,27 @@ class FedMRI(Method):
         """Return the encoder as it is now, which the server else sees in the average alone."""
         return {"encoder": _flat(network).cpu().numpy()}
 
+    def upload_like(self) -> dict[str, np.ndarray]:
+        """Return an array of the encoder's size."""
+        return {"encoder": shaped(self._size)}
+
+    def extras_like(self, participants: int) -> dict[str, np.ndarray]:
+        """Return an array of the size of all participants' encoders."""
+        return {"encoders": shaped(participants, self._size)}
+
+    @cached_property
+    def _size(self) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.children()["encoder"]().parameters())
+
     def bytes_up(self, shared: int, upload: Mapping[str, np.ndarray]) -> int:
         """Return the bytes of the encoder, which need not be sent twice."""
         return shared
 
-    def aggregate(
-        self,
-        previous: np.ndarray,
-        mean: np.ndarray,
-        uploads: Mapping[str, Mapping[str, np.ndarray]],
-        named: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def aggregate(self, aggregation: Aggregation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the average, and every encoder that is in it."""
-        return mean, {"encoders": np.stack([upload["encoder"] for upload in uploads.values()])}
+        sent = aggregation.uploads.values()
+        return aggregation.mean, {"encoders": np.stack([upload["encoder"] for upload in sent])}
 
 
 def _flat(network: nn.Module) -> Tensor:

@@ -25,7 +25,7 @@ With ``optimizer_state: persist_all`` moments also carry gradients of earlier ro
 still sum to 1, but SGD's momentum then moves a client further than ||a_i||_1 says.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from math import fsum
 from typing import Any
 
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.methods.base import LocalOptimizer, Method, RoundInput
+from physfed_ray.methods.base import Aggregation, LocalOptimizer, Method, RoundInput
 
 
 def accumulation_norm(optimizer: LocalOptimizer, steps: int) -> float:
@@ -50,6 +50,7 @@ class FedNova(Method):
     paper = "Wang et al. 2020, NeurIPS"
     group = "generic"
     shared = ("encoder", "decoder")
+    uploads = ("norm",)
 
     def begin(self, network: nn.Module, round_input: RoundInput) -> list[Tensor]:
         """Return x^t, a copy of all that travels."""
@@ -59,23 +60,19 @@ class FedNova(Method):
     def finish(
         self, network: nn.Module, round_input: RoundInput, state: Any, steps: int
     ) -> dict[str, np.ndarray]:
-        """Replace what is sent by x^t - eta d_i; return ||a_i||_1 and the client's weight."""
+        """Replace what is sent by x^t - eta d_i; return ||a_i||_1."""
         norm = accumulation_norm(self.task.optimizer, steps)
         for value, start in zip(self._travelling(network), state, strict=True):
             value.sub_(start).div_(norm).add_(start)
-        return {"norm": np.array(norm), "weight": np.array(self.weight(round_input.client))}
+        return {"norm": np.array(norm)}
 
-    def aggregate(
-        self,
-        previous: np.ndarray,
-        mean: np.ndarray,
-        uploads: Mapping[str, Mapping[str, np.ndarray]],
-        named: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return x^{t+1}: tau_eff times as far from ``previous`` as the mean of the uploads."""
-        steps = fsum(float(sent["weight"] * sent["norm"]) for sent in uploads.values())
-        tau_eff = steps / fsum(float(sent["weight"]) for sent in uploads.values())
-        return previous + np.float32(tau_eff) * (mean - previous), {}
+    def aggregate(self, aggregation: Aggregation) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return x^{t+1}: tau_eff times as far from ``previous`` as the mean of what was sent."""
+        weights, sent = aggregation.weights, aggregation.uploads
+        steps = fsum(weight * float(sent[client]["norm"]) for client, weight in weights.items())
+        tau_eff = steps / fsum(weights.values())
+        x = aggregation.previous
+        return x + np.float32(tau_eff) * (aggregation.mean - x), {}
 
     def _travelling(self, network: nn.Module) -> Iterator[Tensor]:
         """Yield the shared parameters and float buffers, as views without gradients."""

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, RoundInput, mean_squared_error
 
 

@@ -32,7 +32,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, Task
 from physfed_ray.models.hypernetworks import ProtocolHypernetwork
 

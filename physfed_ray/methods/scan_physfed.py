@@ -28,7 +28,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import (
     Method,
     MethodSettings,
@@ -135,6 +135,7 @@ class ScanPhysFed(Method):
     paper = "Yang et al. 2025, CVPR"
     group = "personalised"
     shared: tuple[str, ...] = ("encoder", *HYPERNETWORKS)
+    fields = ("embedding", "embedding_mask")
     Settings = ScanPhysFedSettings
     settings: ScanPhysFedSettings
 
@@ -237,6 +238,10 @@ class ScanPhysFed(Method):
             rows = code.reshape(-1, code.shape[-1])
         alpha, beta = self._head(network, f, rows)
         return self._personalise(network, batch, f, skips, alpha, beta)
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the report's embedding and its mask, nothing where the anatomy is ablated."""
+        return self.fields if self.settings.anatomy else ()
 
     def _modulated_channels(self) -> list[int]:
         """Return the channels of the bottleneck and, where they are modulated, of each skip."""

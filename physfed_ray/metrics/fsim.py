@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
-from physfed_ray.metrics.pixelwise import Window
+from physfed_ray.metrics.base import Context, Images, Metric, Window
 
 GREY_LEVELS = 255.0
 T1_CONGRUENCY = 0.85
@@ -38,24 +38,26 @@ _EPSILON = 1e-4
 _SLICES_AT_ONCE = 4  # 4 x 4 scales x 256 x 256 complex numbers are 16 MiB
 
 
-def fsim(
-    denoised: NDArray[np.float32], reference: NDArray[np.float32], window: Window
-) -> NDArray[np.float64]:
-    """Return the feature similarity of each slice, at most 1.
+class Fsim(Metric):
+    """Feature similarity, at most 1; NaN where neither image has any feature in the window."""
 
-    Args:
-        denoised: Images, (N, n, n) float32 HU.
-        reference: Full-dose images, same shape, HU.
-        window: Low and high end in HU; both images are clipped to it.
+    name, heading, unit, scale = "fsim", "FSIM", "%", 100.0
+    clinical = True
+    note = "FSIM: feature similarity, in the window given where there is one"
+    source = "Zhang et al. 2011"
 
-    Returns:
-        (N,) float64; NaN where neither image has any feature in the window.
-    """
-    scores = np.empty(len(denoised))
-    for start in range(0, len(denoised), _SLICES_AT_ONCE):
-        rows = slice(start, start + _SLICES_AT_ONCE)
-        scores[rows] = _fsim(_grey(denoised[rows], window), _grey(reference[rows], window))
-    return scores
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the similarity of each slice, both images clipped to the window, (N,)."""
+        scores = np.empty(len(denoised))
+        for start in range(0, len(denoised), _SLICES_AT_ONCE):
+            x, y = (
+                _grey(images[start : start + _SLICES_AT_ONCE], context.window)
+                for images in (denoised, reference)
+            )
+            scores[start : start + _SLICES_AT_ONCE] = _fsim(x, y)
+        return scores
 
 
 def _grey(hu: NDArray[np.float32], window: Window) -> Tensor:

@@ -16,42 +16,78 @@ protocol's pixel length. All is computed in float64.
 """
 
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from physfed_ray.metrics.base import Context, Images, Metric
+
 SMALLEST_REGION_PIXELS = 16
 REGIONS_A_SIDE = 8  # a region is an eighth of the image, about 20 mm, and they overlap by half
 
 
-def noise_power(
-    denoised: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    body: NDArray[np.uint8],
-    pixel_mm: float,
-) -> dict[str, NDArray[np.float64]]:
-    """Sum up the noise power spectrum of each slice in three numbers.
+class _NoisePower(Metric):
+    """What the three numbers have in common."""
 
-    Args:
-        denoised: Images, (N, n, n) float32 HU.
-        reference: Full-dose images, same shape, HU.
-        body: Not 0 on the patient's body, (N, n, n).
-        pixel_mm: Pixel length, mm.
+    needs = ("body", "pixel_mm")
+    note = (
+        "NPS: the noise power spectrum of the error inside the body, its area and its mean and "
+        "strongest frequency"
+    )
+    source = "ICRU report 87"
+    place: ClassVar[int]
+    """Its place among the three."""
 
-    Returns:
-        ``nps_area_hu2``, the spectrum's integral in HU^2; ``nps_mean_per_mm`` and
-        ``nps_peak_per_mm``, the mean and the strongest frequency of its radial average; each (N,)
-        float64, NaN for a slice whose body has no room for a region, the frequencies also where
-        there is no error at all.
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the number of each slice, (N,)."""
+        numbers: NDArray[np.float64] = context.shared(_noise_power, denoised, reference)[self.place]
+        return numbers
+
+
+class NoiseArea(_NoisePower):
+    """Integral of the error's noise power spectrum: its variance within a region of the body."""
+
+    name, heading, unit, decimals = "nps_area_hu2", "NPS area", "HU²", 1
+    better = "lower"
+    place = 0
+
+
+class NoiseMean(_NoisePower):
+    """Mean frequency of the radial average of the error's noise power spectrum."""
+
+    name, heading, unit, decimals = "nps_mean_per_mm", "NPS mean", "1/mm", 3
+    better = "neither"
+    place = 1
+
+
+class NoisePeak(_NoisePower):
+    """Strongest frequency of the radial average of the error's noise power spectrum."""
+
+    name, heading, unit, decimals = "nps_peak_per_mm", "NPS peak", "1/mm", 3
+    better = "neither"
+    place = 2
+
+
+NOISE_POWER: tuple[Metric, ...] = (NoiseArea(), NoiseMean(), NoisePeak())
+
+
+def _noise_power(denoised: Images, reference: Images, context: Context) -> NDArray[np.float64]:
+    """Sum up the spectrum of each slice: area, mean and peak, (3, N).
+
+    NaN for a slice whose body has no room for a region, the frequencies also where there is no
+    error at all.
     """
     numbers = np.full((3, len(denoised)), np.nan)
     for k in range(len(denoised)):
         error = np.asarray(denoised[k], np.float64) - reference[k]
-        spectrum = power_spectrum(error, np.asarray(body[k]) != 0, pixel_mm)
+        spectrum = power_spectrum(error, np.asarray(context.body[k]) != 0, context.pixel_mm)
         if spectrum is not None:
-            numbers[:, k] = _summary(spectrum, pixel_mm)
-    return dict(zip(("nps_area_hu2", "nps_mean_per_mm", "nps_peak_per_mm"), numbers, strict=True))
+            numbers[:, k] = _summary(spectrum, context.pixel_mm)
+    return numbers
 
 
 def power_spectrum(

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and RMSE in a named HU window, for many slices at once.
+"""PSNR, SSIM and RMSE in a HU window, on the whole image or over the body's pixels alone.
 
 A metric sees an image as a reader does: clipped to the window and scaled so that the window is
 [0, 1] (the data range is 1). SSIM is that of Wang et al. 2004 with a Gaussian window of 11 taps
@@ -6,7 +6,6 @@ and sigma 1.5, population covariance, and the border of 5 pixels left out of the
 ``skimage.metrics.structural_similarity(gaussian_weights=True, use_sample_covariance=False)``.
 """
 
-from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -14,145 +13,127 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Window = tuple[float, float]
-Metric = Callable[[NDArray[np.float32], NDArray[np.float32], Window], NDArray[np.float64]]
+from physfed_ray.metrics.base import Context, Images, Metric, Window
 
 PSNR_CAP_DB = 100.0  # two equal images would have an infinite PSNR, which no mean survives
 SSIM_SIGMA_PIXELS = 1.5
 SSIM_RADIUS_PIXELS = 5
 _C1 = 0.01**2
 _C2 = 0.03**2
-_CHUNK_PIXELS = 1 << 19  # about 32 slices of 128 x 128: the working set stays near the cache
 _TILE = 32  # output rows of one dense block of the banded filter matrix
+_WANG = "Wang et al. 2004"
 
 
-def psnr(
-    denoised: NDArray[np.float32], reference: NDArray[np.float32], window: Window
-) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio of each slice in dB, at most 100 dB.
+class Psnr(Metric):
+    """Peak signal-to-noise ratio, at most 100 dB, which equal images get."""
 
-    Args:
-        denoised: Images, (N, n, n) float32 HU.
-        reference: Full-dose images, same shape, HU.
-        window: Low and high end in HU; both images are clipped to it.
+    name, heading, unit = "psnr", "PSNR", "dB"
+    clinical = True
 
-    Returns:
-        (N,) float64. Equal images, whose PSNR is infinite, get the cap of 100 dB.
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return -10 log10 of the mean squared error, (N,)."""
+        return _decibel(context.shared(mean_squared_error, denoised, reference))
+
+
+class Ssim(Metric):
+    """Structural similarity, at most 1; images have 11 pixels a side or more."""
+
+    name, heading, unit, scale = "ssim", "SSIM", "%", 100.0
+    clinical = True
+    source = _WANG
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the mean of the similarity map, (N,)."""
+        similarity = context.shared(ssim_map, denoised, reference)
+        return np.asarray(similarity.mean(dim=(1, 2)).numpy())
+
+
+class Rmse(Metric):
+    """Root of the mean squared error."""
+
+    name, heading, unit, decimals = "rmse_hu", "RMSE", "HU", 1
+    better = "lower"
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the root in HU, (N,)."""
+        mse = context.shared(mean_squared_error, denoised, reference)
+        return np.asarray(mse.sqrt().numpy() * (context.window[1] - context.window[0]))
+
+
+class BodyPsnr(Metric):
+    """PSNR over the body's pixels alone; NaN for a slice without any."""
+
+    name, heading, unit = "psnr_body", "PSNR", "dB"
+    needs = ("body",)
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return -10 log10 of the mean squared error over the body, (N,)."""
+        error = context.shared(squared_error, denoised, reference)
+        return _decibel(_masked_mean(error, context.shared(_body, denoised, reference)))
+
+
+class BodySsim(Metric):
+    """SSIM over the body's pixels alone; NaN for a slice without any."""
+
+    name, heading, unit, scale = "ssim_body", "SSIM", "%", 100.0
+    needs = ("body",)
+    source = _WANG
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the mean of the similarity map over the body, (N,)."""
+        similarity = context.shared(ssim_map, denoised, reference)
+        mask = _inner(context.shared(_body, denoised, reference))
+        return np.asarray(_masked_mean(similarity, mask).numpy())
+
+
+def in_window(denoised: Images, reference: Images, context: Context) -> tuple[Tensor, Tensor]:
+    """Clip both images to the context's window and scale it to [0, 1], float64.
+
+    In a clinical window they are what the experiment's window has left of them.
     """
-    error = _squared_error(_scaled(denoised, window), _scaled(reference, window))
-    return _decibel(error.mean(dim=(1, 2)))
+    if context.outer is None:
+        return _scaled(denoised, context.window), _scaled(reference, context.window)
+    x, y = context.outer.shared(in_window, denoised, reference)
+    (low, high), outer = context.window, context.outer.window
+    scale, shift = (outer[1] - outer[0]) / (high - low), (outer[0] - low) / (high - low)
+    return (x * scale + shift).clamp_(0, 1), (y * scale + shift).clamp_(0, 1)
 
 
-def ssim(
-    denoised: NDArray[np.float32], reference: NDArray[np.float32], window: Window
-) -> NDArray[np.float64]:
-    """Return the structural similarity of each slice (Wang et al. 2004), at most 1.
-
-    Args:
-        denoised: Images, (N, n, n) float32 HU, n at least 11.
-        reference: Full-dose images, same shape, HU.
-        window: Low and high end in HU; both images are clipped to it.
-
-    Returns:
-        (N,) float64.
-    """
-    x, y = _scaled(denoised, window), _scaled(reference, window)
-    return np.asarray(_ssim_map(x, y).mean(dim=(1, 2)).numpy())
+def squared_error(denoised: Images, reference: Images, context: Context) -> Tensor:
+    """Return the squared difference in units of the window, (N, n, n) float64."""
+    x, y = context.shared(in_window, denoised, reference)
+    return (x - y).square_()
 
 
-def rmse(
-    denoised: NDArray[np.float32], reference: NDArray[np.float32], window: Window
-) -> NDArray[np.float64]:
-    """Return the root of the mean squared error of each slice in HU.
-
-    Args:
-        denoised: Images, (N, n, n) float32 HU.
-        reference: Full-dose images, same shape, HU.
-        window: Low and high end in HU; both images are clipped to it.
-
-    Returns:
-        (N,) float64, HU.
-    """
-    error = _squared_error(_scaled(denoised, window), _scaled(reference, window))
-    return np.asarray(error.mean(dim=(1, 2)).sqrt().numpy() * (window[1] - window[0]))
+def mean_squared_error(denoised: Images, reference: Images, context: Context) -> Tensor:
+    """Return the mean squared difference in units of the window, (N,) float64."""
+    return context.shared(squared_error, denoised, reference).mean(dim=(1, 2))
 
 
-METRICS: Mapping[str, Metric] = {"psnr": psnr, "ssim": ssim, "rmse_hu": rmse}
+def ssim_map(denoised: Images, reference: Images, context: Context) -> Tensor:
+    """Return the SSIM of every pixel whose window lies inside, (N, n - 10, n - 10) float64."""
+    return _ssim_map(*context.shared(in_window, denoised, reference))
 
 
-def metric_name(base: str, window: Window) -> str:
-    """Return the name of a metric in a clinical window, such as ``psnr[-160,240]``."""
-    return f"{base}[{window[0]:g},{window[1]:g}]"
-
-
-def score_slices(
-    denoised: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    body: NDArray[np.uint8] | NDArray[np.bool_],
-    window_hu: Window,
-    clinical_windows: Mapping[str, Window],
-) -> dict[str, NDArray[np.float64]]:
-    """Score slices with every metric the tables know.
-
-    Args:
-        denoised: Images, (N, n, n) float32, 0 and 1 are the ends of ``window_hu``.
-        reference: Full-dose images, same shape and scale.
-        body: True on the patient's body, (N, n, n).
-        window_hu: The experiment's window in HU.
-        clinical_windows: Named windows in HU; the metric's name carries the numbers.
-
-    Returns:
-        ``psnr``, ``ssim``, ``rmse_hu`` on the whole image, ``psnr_body`` and ``ssim_body`` over the
-        body's pixels (NaN where a slice has none), and ``psnr[lo,hi]``, ``ssim[lo,hi]`` for every
-        clinical window; each (N,) float64.
-    """
-    parts: list[dict[str, NDArray[np.float64]]] = []
-    step = max(1, _CHUNK_PIXELS // (denoised.shape[-1] * denoised.shape[-2]))
-    for start in range(0, len(denoised), step):
-        rows = slice(start, start + step)
-        x = torch.from_numpy(np.array(denoised[rows], dtype=np.float64)).clamp_(0, 1)
-        y = torch.from_numpy(np.array(reference[rows], dtype=np.float64)).clamp_(0, 1)
-        mask = torch.from_numpy(np.array(body[rows], dtype=bool))
-        parts.append(_score_chunk(x, y, mask, window_hu, clinical_windows))
-    if not parts:
-        return {}
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _score_chunk(
-    x: Tensor, y: Tensor, body: Tensor, window_hu: Window, clinical_windows: Mapping[str, Window]
-) -> dict[str, NDArray[np.float64]]:
-    """Score a chunk; the images are (N, n, n) float64 in [0, 1] of the window, body is bool."""
-    error = _squared_error(x, y)
-    mse = error.mean(dim=(1, 2))
-    similarity = _ssim_map(x, y)
-    scores = {
-        "psnr": _decibel(mse),
-        "ssim": np.asarray(similarity.mean(dim=(1, 2)).numpy()),
-        "rmse_hu": np.asarray(mse.sqrt().numpy() * (window_hu[1] - window_hu[0])),
-        "psnr_body": _decibel(_masked_mean(error, body)),
-        "ssim_body": np.asarray(_masked_mean(similarity, _inner(body)).numpy()),
-    }
-    width = window_hu[1] - window_hu[0]
-    for low, high in clinical_windows.values():
-        scale, shift = width / (high - low), (window_hu[0] - low) / (high - low)
-        u, v = ((z * scale + shift).clamp_(0, 1) for z in (x, y))
-        scores[metric_name("psnr", (low, high))] = _decibel(_squared_error(u, v).mean(dim=(1, 2)))
-        scores[metric_name("ssim", (low, high))] = np.asarray(
-            _ssim_map(u, v).mean(dim=(1, 2)).numpy()
-        )
-    return scores
+def _body(denoised: Images, reference: Images, context: Context) -> Tensor:
+    """Return the body as a mask, (N, n, n) bool."""
+    return torch.from_numpy(np.array(context.body, dtype=bool))
 
 
 def _scaled(hu: NDArray[np.float32], window: Window) -> Tensor:
     """Clip HU to the window and scale it to [0, 1], float64."""
     images = torch.from_numpy(np.array(hu, dtype=np.float64))
     return ((images - window[0]) / (window[1] - window[0])).clamp_(0, 1)
-
-
-def _squared_error(x: Tensor, y: Tensor) -> Tensor:
-    """Return (x - y)^2."""
-    return (x - y).square_()
 
 
 def _decibel(mse: Tensor) -> NDArray[np.float64]:

@@ -12,103 +12,66 @@ The insert's edge is taken for straight. An image shows nothing finer than half 
 so that no frequency above 0.5 / pixel is given. All but the images is float64.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from physfed_ray.ct.attenuation import AIR_HU
+from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.metrics.edges import Edge
 
-BACKGROUND_HU = 40.0
 CONTRASTS_HU = (120, 900)
 """Those of acrylic and of bone against soft tissue: an edge near the noise, and one far above."""
 LEVELS = (50, 10)
 """Per cent of modulation at which the frequency is given."""
-BODY_RADIUS, INSERT_RADIUS = 0.42, 0.16
-"""In sides of the image."""
-INSERT_CENTRE = (0.0213, 0.0371)
-"""Beside the image's centre, in sides of the image, so that no pixel grid is met twice."""
 _BINS_A_PIXEL = 5
 _MARGIN_PIXELS, _MARGIN_RADII = 12, 0.75  # how far to either side the edge is looked at, at most
-_SUPERSAMPLING = 8
 _HIGHEST_PER_PIXEL = 0.5  # half the sampling rate
 _FREQUENCIES = 501
 _LEAST_CONTRAST = 0.1  # share of the insert's contrast without which there is no edge to measure
 
 
-@dataclass(frozen=True)
-class Edge:
-    """A phantom and where its edge is.
+class EdgeSharpness(Metric):
+    """Frequency at which an edge of a contrast has lost its modulation down to a level.
 
-    Attributes:
-        image: (n, n) float32 HU.
-        radius: Radius of the insert in pixels.
-        distance: Each pixel's distance from the insert's centre in pixels, (n, n).
-        contrast_hu: Insert minus background.
-    """
-
-    image: NDArray[np.float32]
-    radius: float
-    distance: NDArray[np.float64]
-    contrast_hu: float
-
-    @property
-    def body(self) -> NDArray[np.uint8]:
-        """1 on the phantom, (n, n)."""
-        return (self.image > (AIR_HU + BACKGROUND_HU) / 2).astype(np.uint8)
-
-
-def edge_phantom(image_size: int, contrast_hu: float) -> Edge:
-    """Return a soft-tissue disk in air with one round insert.
+    Half the sampling rate where the modulation does not fall that far, NaN where less than a tenth
+    of the contrast is left.
 
     Args:
-        image_size: Side n in pixels.
+        level: Per cent of modulation.
         contrast_hu: Insert minus background, HU.
     """
-    insert = _disk(image_size, INSERT_CENTRE, INSERT_RADIUS)
-    body = _disk(image_size, (0.0, 0.0), BODY_RADIUS)
-    image = AIR_HU + (BACKGROUND_HU - AIR_HU) * body + contrast_hu * insert
-    axis = (np.arange(image_size) + 0.5) / image_size - 0.5
-    rows, columns = axis[:, None] - INSERT_CENTRE[0], axis[None] - INSERT_CENTRE[1]
-    distance = np.hypot(rows, columns) * image_size
-    return Edge(image.astype(np.float32), INSERT_RADIUS * image_size, distance, contrast_hu)
+
+    unit, decimals = "1/mm", 3
+    needs = ("edge", "pixel_mm")
+    note = (
+        "frequency per mm at which an edge of the given contrast has lost its modulation down to "
+        "50% or 10%, phantoms scanned under the clients' protocols"
+    )
+    source = "Richard et al. 2012"
+
+    def __init__(self, level: int, contrast_hu: int) -> None:
+        self.level, self.edge_contrast_hu = level, contrast_hu
+        self.name = f"mtf{level}_{contrast_hu}hu_per_mm"
+        self.heading = f"{level}% at {contrast_hu} HU"
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the frequency per mm over the mean of all scans, (1,)."""
+        modulation = context.shared(_modulation, denoised, reference)
+        frequency = np.nan if modulation is None else _falls_below(modulation, self.level / 100)
+        return np.array([frequency / context.pixel_mm])
 
 
-def _disk(image_size: int, centre: tuple[float, float], radius: float) -> NDArray[np.float64]:
-    """Return the share of each pixel that a disk covers, (n, n)."""
-    fine = image_size * _SUPERSAMPLING
-    axis = (np.arange(fine) + 0.5) / fine - 0.5
-    inside = (axis[:, None] - centre[0]) ** 2 + (axis[None] - centre[1]) ** 2 <= radius**2
-    blocks = inside.reshape(image_size, _SUPERSAMPLING, image_size, _SUPERSAMPLING)
-    return np.asarray(blocks.mean(axis=(1, 3)))
+SHARPNESS: tuple[Metric, ...] = tuple(
+    EdgeSharpness(level, contrast) for contrast in CONTRASTS_HU for level in LEVELS
+)
 
 
-def edge_sharpness(
-    images: NDArray[np.float32], edge: Edge, pixel_mm: float
-) -> dict[str, NDArray[np.float64]]:
-    """Return the frequencies at which the modulation has fallen to 50% and to 10%.
-
-    Args:
-        images: Repeated scans of the edge's phantom, (K, n, n) float32 HU.
-        edge: The phantom.
-        pixel_mm: Pixel length, mm.
-
-    Returns:
-        ``mtf50_120hu_per_mm`` and ``mtf10_120hu_per_mm`` for a contrast of 120 HU, (1,) each: one
-        number for all scans. Half the sampling rate where the modulation does not fall that far,
-        NaN where less than a tenth of the contrast is left.
-    """
-    modulation = transfer_function(images, edge)
-    found = {}
-    for level in LEVELS:
-        frequency = np.nan if modulation is None else _falls_below(modulation, level / 100)
-        found[mtf_name(level, edge.contrast_hu)] = np.array([frequency / pixel_mm])
-    return found
-
-
-def mtf_name(level: int, contrast_hu: float) -> str:
-    """Return the name of a sharpness, such as ``mtf50_120hu_per_mm``."""
-    return f"mtf{level}_{contrast_hu:g}hu_per_mm"
+def _modulation(
+    denoised: Images, reference: Images, context: Context
+) -> NDArray[np.float64] | None:
+    """Return the MTF of the context's edge, None where it is gone."""
+    return transfer_function(denoised, context.edge)
 
 
 def transfer_function(images: NDArray[np.float32], edge: Edge) -> NDArray[np.float64] | None:

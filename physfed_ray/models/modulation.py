@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 
 PUBLIC_CODE_PLAIN, PUBLIC_CODE_MAPPED = 0.9, 0.1
 """The public code's fixed mix of plain and of map-weighted features."""

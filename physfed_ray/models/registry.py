@@ -82,6 +82,7 @@ class Backbone:
         skip_channels: settings -> channels of each skip in turn; 0 for the image itself.
         batch_norm: Puts batch normalisations, as a child ``norms``, behind the ``layers`` of a
             half; None for a network that has no place for them.
+        fields: Fields of a slice that it reads beside ``low`` (``physfed_ray.fields``).
     """
 
     title: str
@@ -91,6 +92,7 @@ class Backbone:
     feature_channels: Callable[[BackboneSettings], int]
     skip_channels: Callable[[BackboneSettings], tuple[int, ...]]
     batch_norm: Callable[[nn.Module], nn.Module] | None = None
+    fields: tuple[str, ...] = ()
 
 
 BACKBONES: Mapping[str, Backbone] = {

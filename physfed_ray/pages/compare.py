@@ -19,7 +19,7 @@ from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
 from physfed_ray.results.groups import classical_runs, flatten, group_runs
 from physfed_ray.results.run_tables import WHOLE
-from physfed_ray.results.runs import RunResults, load_run
+from physfed_ray.results.runs import RunResults, read_results
 from physfed_ray.results.tables import nan_mean
 
 READING = re.compile(r"<!-- reading -->(.*?)<!-- /reading -->", re.DOTALL)
@@ -50,7 +50,7 @@ def compare(
     Raises:
         PhysFedError: A directory holds no finished run, or the runs cannot be compared.
     """
-    runs = [load_run(run_dir) for run_dir in run_dirs]
+    runs = [read_results(run_dir) for run_dir in run_dirs]
     groups = group_runs(runs, force=force)
     if classical:
         _score_classical(runs)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from physfed_ray.pages.pictures import Panel, to_hu
+from physfed_ray.metrics.base import to_hu
+from physfed_ray.pages.pictures import Panel
 from physfed_ray.pages.run_page import entries_with_examples, shown_policy
 from physfed_ray.pages.zoomed import paper_window, zoomed_panels
 from physfed_ray.results.compare_tables import Comparison

@@ -20,7 +20,7 @@ from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
 from physfed_ray.results.ablation import ablation
 from physfed_ray.results.compare_courses import courses, courses_csv, slice_scores
-from physfed_ray.results.compare_pairings import UNITS, lead, pairings
+from physfed_ray.results.compare_pairings import lead, pairings
 from physfed_ray.results.compare_tables import Comparison, Scope
 from physfed_ray.results.grids import Grid, first_rows
 from physfed_ray.results.groups import backbone_title
@@ -217,7 +217,7 @@ def _pairing_section(part: Section, scope: Scope) -> Iterable[str]:
                 "test patients, so that the pairs are not independent, and p is not corrected for "
                 "the number of methods: read it as a guide.\n"
             )
-        head = ("Against", f"difference ({UNITS[column.metric]})", "pairs won", "p")
+        head = ("Against", f"difference ({column.difference_unit})", "pairs won", "p")
         yield from plain_table(part, f"{scope}_pairs_{column.metric}", first_rows(head, rows))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from physfed_ray.pages.figures import GREY, PALETTE, new_figure, styled
 from physfed_ray.results.compare_courses import Course
+from physfed_ray.results.run_tables import WHOLE
 
 _COLOURS = PALETTE[:7]  # the eighth, yellow, is too pale for a line
 _DASHES = {"generic": "--", "personalised": "-", "bound": ":"}
@@ -100,7 +101,7 @@ def training_courses(
         styles: The look of each method.
         split: Whose scores they are.
     """
-    headings = {"psnr": "PSNR (dB)", "ssim": "SSIM (%)"}
+    headings = {column.metric: column.labelled for column in WHOLE}
     metrics = list(next(iter(courses.values())).scores)
     in_a_line = max(1, min(7, _LEGEND_LETTERS // (6 + max(map(len, courses)))))
     legend_lines = math.ceil(len(courses) / in_a_line)

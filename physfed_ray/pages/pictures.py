@@ -11,7 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from physfed_ray.metrics.pixelwise import Window, psnr
+from physfed_ray.metrics.base import Context, Window
+from physfed_ray.metrics.pixelwise import Psnr
 from physfed_ray.pages.figures import new_figure, styled
 
 SOFT_TISSUE_HU: Window = (-160.0, 240.0)
@@ -32,11 +33,6 @@ class Panel:
     label: str
     full: NDArray[np.float32]
     images: tuple[NDArray[np.float32], ...]
-
-
-def to_hu(image: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
-    """Turn [0, 1] of a window into HU."""
-    return np.asarray(image * np.float32(window[1] - window[0]) + np.float32(window[0]))
 
 
 @styled
@@ -109,7 +105,7 @@ def _wrapped(title: str) -> str:
 
 def caption_of(image: NDArray[np.float32], full: NDArray[np.float32], window: Window) -> str:
     """Return the PSNR of an image in the displayed window."""
-    return f"{psnr(image[None], full[None], window)[0]:.1f} dB"
+    return f"{Psnr()(image[None], full[None], Context(window))[0]:.1f} {Psnr.unit}"
 
 
 def _picture_axes(figure: Figure, rows: int, columns: int) -> NDArray[np.object_]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from physfed_ray.metrics.base import to_hu
 from physfed_ray.pages import figures, pictures, render
 from physfed_ray.pages.gain_figure import GainPanel, gain_figure
 from physfed_ray.pages.run_words import followed_modulation, page
 from physfed_ray.results.grids import grids
-from physfed_ray.results.run_tables import write_tables
-from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean, load_run
+from physfed_ray.results.run_tables import WHOLE, write_tables
+from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean, read_results
 from physfed_ray.results.summaries import gains, leader
 from physfed_ray.results.tables import CLIENTS_SHOWN, ScoreTable
 
@@ -46,7 +47,7 @@ def write_run_page(run_dir: str | Path) -> Path:
     Raises:
         PhysFedError: There is no run, or no round of it was completed.
     """
-    run = load_run(run_dir)
+    run = read_results(run_dir)
     tables, plain = write_tables(run), grids(run)
     for name, grid in plain.items():
         if grid.complete:
@@ -115,11 +116,13 @@ def _boxplots(run: RunResults) -> tuple[str, str, Figure] | None:
     if len(clients) > CLIENTS_SHOWN or not len(run.slices.where(split="test", metric="psnr")):
         return None
     groups: dict[str, dict[str, list[Any]]] = {}
-    for heading, metric, scale in (("PSNR (dB)", "psnr", 1), ("SSIM (%)", "ssim", 100)):
-        groups[heading] = {}
+    for column in WHOLE:
+        groups[column.labelled] = {}
         for label, split in (("Input", "test/input"), (run.title, "test")):
-            rows = run.slices.where(split=split, metric=metric)
-            groups[heading][label] = [scale * rows.where(client=c.id).values for c in clients]
+            rows = run.slices.where(split=split, metric=column.metric)
+            groups[column.labelled][label] = [
+                column.scale * rows.where(client=c.id).values for c in clients
+            ]
     figure = figures.boxplots(groups, [c.id for c in clients])
     return (
         "Spread over slices",
@@ -175,7 +178,7 @@ def _examples(run: RunResults, split: str) -> list[tuple[str, str, Figure]]:
         if example is None or policy not in example.denoised:
             continue
         full, low, denoised = (
-            pictures.to_hu(image, run.window_hu)
+            to_hu(image, run.window_hu)
             for image in (example.full, example.low, example.denoised[policy])
         )
         panels.append(pictures.Panel(two_lines(entry), full, (low, denoised)))
@@ -212,7 +215,7 @@ def _samples(run: RunResults) -> tuple[str, str, Figure] | None:
     for entry in entries_with_examples(run, "test"):
         example = run.example("test", entry.id)
         if example is not None:
-            full, low = (pictures.to_hu(x, run.window_hu) for x in (example.full, example.low))
+            full, low = (to_hu(x, run.window_hu) for x in (example.full, example.low))
             panels.append(pictures.Panel(two_lines(entry), full, (low,)))
     if not panels:
         return None

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, uniform_filter
 
-from physfed_ray.metrics.pixelwise import Window
+from physfed_ray.metrics.base import Window
 from physfed_ray.pages.figures import PALETTE, new_figure, styled
 from physfed_ray.pages.pictures import (
     ERROR_HU,

@@ -18,7 +18,8 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from physfed_ray.data.prepared import Prepared, PreparedClient
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.errors import PhysFedError
-from physfed_ray.metrics.pixelwise import Window, score_slices
+from physfed_ray.metrics.base import Window
+from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.rundir.long_table import SLICE_COLUMNS, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 

@@ -100,13 +100,12 @@ def courses_csv(found: Mapping[str, Course]) -> str:
 
 def slice_scores(comparison: Comparison) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Return the scores of all test slices of all clients and seeds: metric, then method."""
-    units = {"psnr": "PSNR (dB)", "ssim": "SSIM (%)"}
     panels = {}
     for column in WHOLE:
         rows = {"Input": _values(comparison.inputs, "test/input", column.metric)}
         for group in comparison.groups:
             rows[group.label] = _values(group.runs, "test", column.metric)
-        panels[units[column.metric]] = {
+        panels[column.labelled] = {
             label: column.scale * values for label, values in rows.items() if len(values)
         }
     return panels

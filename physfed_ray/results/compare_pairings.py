@@ -8,8 +8,6 @@ from physfed_ray.results.run_tables import WHOLE
 from physfed_ray.results.runs import finite_mean
 from physfed_ray.results.tables import Column
 
-UNITS = {"psnr": "dB", "ssim": "points"}
-
 
 def pairings(
     comparison: Comparison, column: Column, scope: Scope
@@ -57,7 +55,7 @@ def lead(comparison: Comparison, scope: Scope) -> str:
         best, ((second, difference, won, p), *_) = found
         sure = "too few for a test" if p == "–" else f"p = {p}"
         sentences.append(
-            f"{column.heading}, {best} minus {second}: {difference} {UNITS[column.metric]}, higher "
-            f"in {won} pairs of seed and client ({sure})."
+            f"{column.heading}, {best} minus {second}: {difference} {column.difference_unit}, "
+            f"higher in {won} pairs of seed and client ({sure})."
         )
     return "Best against second. " + " ".join(sentences)

@@ -11,15 +11,15 @@ from physfed_ray.results.ablation import complete
 from physfed_ray.results.groups import KINDS, Group
 from physfed_ray.results.paper import TABLE_UNSEEN, TABLES_SEEN, paper_tables
 from physfed_ray.results.run_tables import (
-    EDGE_UNITS,
-    EDGES,
     UNITS,
     client_key,
-    edge_table,
+    edge_columns,
+    edge_notes,
     headings,
     optional_columns,
     policy_label,
     row_of,
+    standard_columns,
 )
 from physfed_ray.results.runs import ClientEntry, RunResults
 from physfed_ray.results.tables import (
@@ -157,15 +157,18 @@ def _policy_of_the_paper(group: Group) -> str:
 def edges(comparison: Comparison) -> ScoreTable | None:
     """Return the sharpness of edges, None where no run measured it."""
     run = comparison.first
-    if all(edge_table(run) is None for group in comparison.groups for run in group.runs):
+    runs = [run for group in comparison.groups for run in group.runs]
+    columns = tuple(dict.fromkeys(column for run in runs for column in edge_columns(run)))
+    if not columns:
         return None
     clients = [c.id for c in run.clients]
-    rows = [row_of("Input", comparison.inputs, "edge/input", clients, EDGES)]
+    rows = [row_of("Input", comparison.inputs, "edge/input", clients, columns)]
     for served in comparison.served("seen"):
         group = served.group
-        row = row_of(served.label, group.runs, "edge", clients, EDGES, ranked=served.ranked)
+        row = row_of(served.label, group.runs, "edge", clients, columns, ranked=served.ranked)
         rows.append(replace(row, group=KINDS[group.kind]))
-    return ScoreTable(EDGE_UNITS, headings(run.clients, "Client"), EDGES, tuple(rows))
+    caption = "; ".join(filter(None, dict.fromkeys(map(edge_notes, runs))))
+    return ScoreTable(caption, headings(run.clients, "Client"), columns, tuple(rows))
 
 
 def averages(table: ScoreTable) -> ScoreTable:
@@ -178,14 +181,8 @@ def averages(table: ScoreTable) -> ScoreTable:
 
 
 def window_columns(run: RunResults) -> list[Column]:
-    """Return the columns of the clinical windows, the RMSE, and optional metrics."""
-    columns = [Column("rmse_hu", "RMSE (HU)", 1.0, 1, higher_is_better=False)]
-    for metric in run.slices.distinct("metric"):
-        base = str(metric).split("[")[0]
-        if "[" in str(metric) and base in ("psnr", "ssim"):
-            scale = 100.0 if base == "ssim" else 1.0
-            columns.append(Column(str(metric), f"{base.upper()} {str(metric)[len(base) :]}", scale))
-    return [*columns, *optional_columns(run)]
+    """Return the columns of the RMSE, the clinical windows, and optional metrics."""
+    return [*standard_columns(run), *optional_columns(run)]
 
 
 def _classical_rows(

@@ -1,36 +1,55 @@
 """The score tables of one run: its own clients, and the unseen protocols under every policy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from physfed_ray.metrics.sharpness import CONTRASTS_HU, LEVELS, mtf_name
+from physfed_ray.metrics.base import Metric
+from physfed_ray.metrics.registry import (
+    HEADLINE,
+    METRICS,
+    STANDARD,
+    edge_metrics,
+    slice_metrics,
+)
 from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults
 from physfed_ray.results.summaries import shown
 from physfed_ray.results.tables import CLIENTS_SHOWN, Column, ScoreTable, TableRow
 
-WHOLE = (Column("psnr", "PSNR"), Column("ssim", "SSIM", 100.0))
-UNITS = "PSNR in dB, SSIM in %"
-BODY = (Column("psnr_body", "PSNR"), Column("ssim_body", "SSIM", 100.0))
-OPTIONAL = (
-    Column("fsim", "FSIM", 100.0),
-    Column("nps_area_hu2", "NPS area (HU²)", decimals=1, higher_is_better=False),
-    Column("nps_mean_per_mm", "NPS mean (1/mm)", decimals=3, compared=False),
-    Column("nps_peak_per_mm", "NPS peak (1/mm)", decimals=3, compared=False),
-)
-OPTIONAL_UNITS = (
-    "FSIM in %, in the window given where there is one; NPS: the noise power spectrum of the error "
-    "inside the body, its area and its mean and strongest frequency"
-)
-EDGES = tuple(
-    Column(mtf_name(level, contrast), f"{level}% at {contrast} HU", decimals=3)
-    for contrast in CONTRASTS_HU
-    for level in LEVELS
-)
-EDGE_UNITS = (
-    "frequency per mm at which an edge of the given contrast has lost its modulation down to 50% "
-    "or 10%, phantoms scanned under the clients' protocols"
-)
+
+def column_of(metric: Metric, name: str | None = None) -> Column:
+    """Return how tables print a metric.
+
+    Args:
+        metric: The metric.
+        name: Its name in a clinical window, None for that in the experiment's.
+    """
+    name = metric.name if name is None else name
+    return Column(
+        name,
+        metric.heading + name.removeprefix(metric.name).replace("[", " ["),
+        metric.scale,
+        metric.decimals,
+        higher_is_better=metric.better != "lower",
+        compared=metric.better != "neither",
+        unit=metric.unit,
+    )
+
+
+def with_units(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Put the unit into each heading, for tables whose caption gives none."""
+    return tuple(replace(column, heading=column.labelled) for column in columns)
+
+
+def units_of(columns: Iterable[Column]) -> str:
+    """Return the units of columns for a caption: "PSNR in dB, SSIM in %"."""
+    return ", ".join(f"{column.heading} in {column.unit}" for column in columns)
+
+
+WHOLE = tuple(column_of(metric) for metric in slice_metrics(HEADLINE))
+UNITS = units_of(WHOLE)
+BODY = tuple(column_of(m) for m in slice_metrics(STANDARD) if "body" in m.needs)
 
 
 def row_of(
@@ -66,25 +85,74 @@ def policy_label(title: str, policy: str) -> str:
     return f"{title}, {suffix}" if suffix else title
 
 
+def standard_columns(run: RunResults) -> list[Column]:
+    """Return the columns of what is always measured beside the headline and the body.
+
+    What is not in the headline says its unit in its heading.
+    """
+    shown = {column.metric for column in (*WHOLE, *BODY)}
+    found = [
+        (metric, column_of(metric, name))
+        for metric, name in _found(run, slice_metrics(STANDARD))
+        if name not in shown
+    ]
+    return [
+        column if metric.name in HEADLINE else with_units([column])[0] for metric, column in found
+    ]
+
+
 def optional_columns(run: RunResults) -> tuple[Column, ...]:
-    """Return the columns of the optional metrics that a run was asked for."""
-    names = {str(name) for name in run.slices.distinct("metric")}
-    windows = [name for name in sorted(names) if name.startswith("fsim[")]
-    found = [column for column in OPTIONAL if column.metric in names]
-    return (*found, *(Column(name, f"FSIM {name[len('fsim') :]}", 100.0) for name in windows))
+    """Return the columns of the optional metrics that a run was asked for.
+
+    A metric of a package that is not installed here is printed as it was stored, without a best.
+    """
+    asked = slice_metrics(name for name in run.optional_metrics if name in METRICS)
+    known = {name for _, name in _found(run, [*slice_metrics(STANDARD), *asked])}
+    names = map(str, run.slices.distinct("metric"))
+    return (
+        *with_units(column_of(metric, name) for metric, name in _found(run, asked)),
+        *(Column(name, name, decimals=4, compared=False) for name in names if name not in known),
+    )
+
+
+def _found(run: RunResults, metrics: Sequence[Metric]) -> list[tuple[Metric, str]]:
+    """Return what a run has of metrics: first in its own window, then in clinical ones."""
+    names = [str(name) for name in run.slices.distinct("metric")]
+    whole = [(metric, metric.name) for metric in metrics if metric.name in names]
+    own = {metric.name: metric for metric in metrics if metric.clinical}
+    bases = ((name, name.partition("[")[0]) for name in names if "[" in name)
+    return whole + [(own[base], name) for name, base in bases if base in own]
+
+
+def optional_notes(run: RunResults) -> str:
+    """Return what a caption says of the optional metrics of a run."""
+    metrics = slice_metrics(name for name in run.optional_metrics if name in METRICS)
+    return "; ".join(dict.fromkeys(metric.note or metric.title for metric in metrics))
+
+
+def edge_columns(run: RunResults) -> tuple[Column, ...]:
+    """Return the columns of what a run has measured on edges; their unit is in the note."""
+    metrics = edge_metrics(name for name in run.optional_metrics if name in METRICS)
+    return tuple(column_of(m) for m in metrics if run.client_means("edge", m.name))
+
+
+def edge_notes(run: RunResults) -> str:
+    """Return what a caption says of the metrics on edges."""
+    metrics = edge_metrics(name for name in run.optional_metrics if name in METRICS)
+    return "; ".join(dict.fromkeys(metric.note or metric.title for metric in metrics))
 
 
 def edge_table(run: RunResults) -> ScoreTable | None:
     """Return the sharpness of edges after each client's own model, None where not measured."""
     clients = [c.id for c in run.clients]
-    columns = tuple(c for c in EDGES if run.client_means("edge", c.metric))
+    columns = edge_columns(run)
     if not columns:
         return None
     rows = (
         row_of("Input", [run], "edge/input", clients, columns),
         row_of(run.title, [run], "edge", clients, columns),
     )
-    caption = f"Clients seen in training ({EDGE_UNITS}){client_key(run.clients, ': ')}."
+    caption = f"Clients seen in training ({edge_notes(run)}){client_key(run.clients, ': ')}."
     return ScoreTable(caption, headings(run.clients, "Client"), columns, rows)
 
 
@@ -147,8 +215,8 @@ def write_tables(run: RunResults) -> dict[str, ScoreTable]:
         "seen_edges": edge_table(run),
     }
     if columns := optional_columns(run):
-        found["seen_optional"] = seen_table(run, columns, OPTIONAL_UNITS)
-        found["unseen_optional"] = unseen_table(run, columns, OPTIONAL_UNITS)
+        found["seen_optional"] = seen_table(run, columns, optional_notes(run))
+        found["unseen_optional"] = unseen_table(run, columns, optional_notes(run))
     tables = {name: table for name, table in found.items() if table is not None}
     for name, table in tables.items():
         page = shown(table)

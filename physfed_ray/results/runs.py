@@ -134,6 +134,11 @@ class RunResults:
         return float(low), float(high)
 
     @property
+    def optional_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the experiment asked for beside the standard ones."""
+        return tuple((self.experiment.get("evaluation") or {}).get("metrics") or ())
+
+    @property
     def finished(self) -> bool:
         """Whether the final evaluation is there."""
         return bool(self.summary) and len(self.slices) > 0
@@ -204,7 +209,7 @@ class RunResults:
         return Example(images["low"], images["full"], denoised)
 
 
-def load_run(root: str | Path) -> RunResults:
+def read_results(root: str | Path) -> RunResults:
     """Read a run directory.
 
     Args:

@@ -32,6 +32,7 @@ class Column:
         decimals: Digits after the point.
         higher_is_better: Direction of the ranking.
         compared: Whether the best is marked, and the spread over seeds printed.
+        unit: Of the printed number, where a caption or an axis gives it.
     """
 
     metric: str
@@ -40,6 +41,17 @@ class Column:
     decimals: int = 2
     higher_is_better: bool = True
     compared: bool = True
+    unit: str = ""
+
+    @property
+    def labelled(self) -> str:
+        """The heading with the unit, for the axis of a figure."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference: that of two shares in % is a point."""
+        return "points" if self.unit == "%" else self.unit
 
 
 @dataclass(frozen=True)

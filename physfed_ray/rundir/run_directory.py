@@ -43,7 +43,7 @@ class Manifest:
         shared = {
             f"{round_name(number)}/{name}.safetensors"
             for number in (self.round, *self.bases)
-            for name in ("server", "codebook")
+            for name in ("server", "codebook", "channel")
         }
         private = {client_file(number, client) for client, number in self.private_rounds.items()}
         return shared | private | {_manifest_name(self.round)}

@@ -232,8 +232,11 @@ class RayRuntime(Runtime):
     def combine(self, pieces: Sequence[tuple[int, Any]]) -> list[Any]:
         """See ``Runtime.combine``; the first host of a node adds up for all of them.
 
-        Not on the parameter server's own node, where it reads every piece from shared memory.
+        Not on the parameter server's own node, where it reads every piece from shared memory, and
+        not where the method needs every client's vector.
         """
+        if not self.spec.method.linear:
+            return [handle for _, handle in pieces]
         by_node: dict[str, list[tuple[int, Any]]] = {}
         for host, handle in pieces:
             by_node.setdefault(self._nodes[host], []).append((host, handle))

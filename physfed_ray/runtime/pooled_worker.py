@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.optimizer import Moments
 from physfed_ray.federation.training import ClientResult, build_network, train_client
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput
 
 HOST_SHARE = 0.25
@@ -171,8 +171,8 @@ class WorkerTeam:
         rows = torch.arange(self.rank, count, self._size)
         weight = len(rows) / count
         rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
-        names = ("low", "full", "embedding", "embedding_mask", "origin")
-        return replace(batch, **{name: getattr(batch, name)[rows] for name in names}), weight
+        part = batch.each(lambda name, tensor: tensor[rows])
+        return replace(part, origin=batch.origin[rows]), weight
 
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """See ``federation.training.Team``."""

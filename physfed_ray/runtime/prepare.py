@@ -17,7 +17,8 @@ from physfed_ray.data.patient import PatientSource, evenly_spaced
 from physfed_ray.data.plan import PreparePlan, cache_folder
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import Prepared
-from physfed_ray.data.shards import Outcome, Shard, ShardSettings, do_shard, shard_path
+from physfed_ray.data.scanning import Outcome, do_shard
+from physfed_ray.data.shards import Shard, ShardSettings, shard_files
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.runtime.files import can_write
@@ -82,7 +83,7 @@ def run_shards(
         while True:
             limit = TASKS_PER_CPU * max(1, _cpus(nodes))
             while len(running) < limit and (shard := next(waiting, None)) is not None:
-                outcome, content = task.remote(source, settings, shard, plan.cache)
+                outcome, content = task.remote(source, settings, shard, plan.cache, plan.fields)
                 running[outcome] = content, shard
             if not running:
                 return
@@ -140,27 +141,34 @@ def _answer(handle: Any) -> str | None:
 
 
 def _make(
-    source: PatientSource, settings: ShardSettings, shard: Shard, cache: Path
-) -> tuple[Outcome, np.ndarray | None]:
-    """Make a shard, in a task.
+    source: PatientSource,
+    settings: ShardSettings,
+    shard: Shard,
+    cache: Path,
+    fields: Sequence[str],
+) -> tuple[Outcome, list[np.ndarray]]:
+    """Make a shard and the fields that go with it, in a task.
 
     Returns:
-        Its outcome, and its file, (n,) uint8. That stays in this node's object store until the
-        driver fetches it, which it does only if it does not see the file itself.
+        Its outcome, and its files, each (n,) uint8. They stay in this node's object store until
+        the driver fetches them, which it does only if it does not see a file itself.
     """
     folder = cache if can_write(cache) else cache_folder(None)
-    path = shard_path(folder, shard.key)
-    outcome = Outcome(shard) if path.is_file() else do_shard(source, settings, shard, folder)
-    return outcome, np.fromfile(path, np.uint8) if outcome.unusable is None else None
+    paths = shard_files(folder, shard.key, fields)
+    there = all(path.is_file() for path in paths)
+    outcome = Outcome(shard) if there else do_shard(source, settings, shard, folder, fields)
+    return outcome, [np.fromfile(path, np.uint8) for path in paths if outcome.unusable is None]
 
 
 def _outcome(handle: Any, content: Any, shard: Shard, plan: PreparePlan) -> Outcome:
     what = f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed"
     try:
         outcome: Outcome = ray.get(handle)
-        if outcome.unusable is None and not plan.path_of(shard).is_file():
-            with atomic_file(plan.path_of(shard)) as temporary:
-                ray.get(content).tofile(temporary)
+        paths = shard_files(plan.cache, shard.key, plan.fields)
+        if outcome.unusable is None and not all(path.is_file() for path in paths):
+            for path, written in zip(paths, ray.get(content), strict=True):
+                with atomic_file(path) as temporary:
+                    written.tofile(temporary)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, PhysFedError):
             raise error.cause from None

@@ -26,18 +26,22 @@ VERSIONED = ("physfed_ray", "torch", "ray", "numpy", "astra-toolbox", "transform
 
 def with_provenance(experiment: Experiment) -> str:
     """Return an experiment as YAML, with the versions that it runs on."""
-    content = yaml.safe_load(experiment.to_yaml())
+    content = yaml.safe_load(experiment.to_yaml()) | {"provenance": provenance()}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def provenance() -> dict[str, Any]:
+    """Return ``versions`` of the packages that matter, and ``git_commit``."""
     versions = {}
     for name in VERSIONED:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed as a package"
-    content["provenance"] = {
+    return {
         "versions": versions | {"python": platform.python_version()},
         "git_commit": _git_commit(),
     }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _git_commit() -> str | None:

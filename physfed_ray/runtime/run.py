@@ -21,10 +21,13 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.base import ClientInfo, LocalOptimizer, Method, Task
+from physfed_ray.methods.base import ClientInfo
 from physfed_ray.methods.registry import get_method
+from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
+from physfed_ray.runtime.model import begun_model, model_card, with_statistics
 from physfed_ray.runtime.results import report, with_provenance, write_results
+from physfed_ray.serving.rebuild import rebuild
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
 
@@ -88,11 +91,17 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(experiment, runtime, on_event)
+        begun = begun_model(directory, resume)
+        if begun is not None:
+            prepared = with_statistics(prepared, begun, on_event)
         placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
-        spec = make_spec(experiment, prepared, _root_everywhere(directory), device)
+        precision = begun.precision if begun else experiment.training.precision
+        card = model_card(experiment, prepared, resolve_precision(precision, device))
+        spec = make_spec(experiment, prepared, card, _root_everywhere(directory), device)
         directory.write("experiment.yaml", with_provenance(experiment).encode())
+        write_card(directory, card)
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, placed)
         stack.callback(place.close)
@@ -156,26 +165,24 @@ def _root_everywhere(directory: RunDirectory) -> str:
 
 
 def make_spec(
-    experiment: Experiment, prepared: Prepared, run_root: str | None, device: str
+    experiment: Experiment, prepared: Prepared, card: ModelCard, run_root: str | None, device: str
 ) -> Spec:
-    """Return what hosts and server need, from the experiment and its prepared data."""
+    """Return what hosts and server need, from the experiment, its data and its model's card."""
     speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
-        ClientInfo(
-            i, c.id, tuple(float(v) for v in c.protocol.normalised()), c.slices, speeds[c.id]
-        )
+        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id])
         for i, c in enumerate(prepared.clients)
     )
     unseen = tuple(
-        UnseenInfo(u.id, tuple(float(v) for v in u.protocol.normalised()), u.test, u.slices)
+        UnseenInfo(u.id, u.protocol, u.test, u.slices)
         for u in prepared.unseen
         if u.test is not None
     )
     return Spec(
         seed=experiment.seed,
-        method=make_method(experiment, prepared),
+        method=rebuild(card),
         training=experiment.training,
-        precision=resolve_precision(experiment.training.precision, device),
+        precision=card.precision,
         clients=clients,
         files=tuple(ClientFiles(c.train, c.validation, c.test) for c in prepared.clients),
         unseen=unseen,
@@ -186,26 +193,8 @@ def make_spec(
         private_memory_mb=experiment.federation.private_memory_mb,
         electronic_noise=experiment.data.electronic_noise,
         metrics=experiment.evaluation.metrics,
+        channel=experiment.federation.channel.make(),
     )
-
-
-def make_method(experiment: Experiment, prepared: Prepared) -> Method:
-    """Return the experiment's method, for the task that its data describe."""
-    statistics = prepared.statistics
-    task = Task(
-        image_size=prepared.image_size,
-        clients=len(prepared.clients),
-        input_mean=statistics.input_mean,
-        input_std=statistics.input_std,
-        tokens=statistics.tokens,
-        dim=statistics.dim,
-        embedding_mean=tuple(statistics.embedding_mean),
-        embedding_std=tuple(statistics.embedding_std),
-        backbone=experiment.backbone,
-        optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
-        rounds=experiment.training.rounds,
-    )
-    return get_method(experiment.method.name)(experiment.method.settings, task)
 
 
 def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:

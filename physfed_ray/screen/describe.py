@@ -21,8 +21,10 @@ from physfed_ray.cost.estimate import (
     slots_here,
 )
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
+from physfed_ray.cost.published import published_bytes
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.methods.base import Method
 from physfed_ray.screen.catalogue import PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
 from physfed_ray.words import byte_size, duration
@@ -48,7 +50,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     for line in (
         *_data_lines(experiment, todo),
         *_federation_lines(experiment),
-        *_size_lines(experiment, load),
+        *_size_lines(experiment, todo, method, load),
         *_cost_lines(experiment, load),
     ):
         console.print(line, markup=False, highlight=False)
@@ -81,8 +83,7 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
         yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
-    missing, total = len(todo.missing()), len(todo.shards)
-    yield f"scans: {total} (patient x protocol), {total - missing} of them in the cache"
+    yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
 
 
 def _federation_lines(experiment: Experiment) -> Iterable[str]:
@@ -130,14 +131,23 @@ def _schedule_words(federation: Federation, clients: int) -> str:
     return f"rounds of {some}; who is {late} is {fate}"
 
 
-def _size_lines(experiment: Experiment, load: Load) -> Iterable[str]:
+def _size_lines(
+    experiment: Experiment, todo: PreparePlan, method: Method, load: Load
+) -> Iterable[str]:
     listed = ", ".join(f"{name} {count:,}" for name, count in load.children.items())
     yield f"parameters: {load.shared:,} shared, {load.private:,} private ({listed})"
     if is_pooled(experiment):
         yield "traffic: none in rounds, but all clients give their images away"
         return
-    down, up = 4 * load.drawn * (load.shared + load.codes), 4 * load.drawn * load.shared
-    yield f"traffic: {byte_size(down)} down and {byte_size(up)} up a round, {load.drawn} clients"
+    up, down = load.traffic
+    most = "at most " if method.compresses else ""
+    yield (
+        f"traffic: {most}{byte_size(down)} down and {byte_size(up)} up a round, "
+        f"{load.drawn} clients"
+    )
+    if any(published := published_bytes(experiment, todo, method)):
+        up, down = published
+        yield f"published: {byte_size(up)} up and {byte_size(down)} down, before the first round"
 
 
 def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:

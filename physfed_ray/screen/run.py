@@ -80,10 +80,10 @@ def print_results(run_dir: str, console: Console) -> None:
         console: Where to print.
     """
     from physfed_ray.results.run_tables import seen_table, unseen_table
-    from physfed_ray.results.runs import load_run  # torch and pyarrow: only when there is a run
+    from physfed_ray.results.runs import read_results  # torch and pyarrow: only when there is a run
     from physfed_ray.results.tables import CLIENTS_SHOWN
 
-    run = load_run(run_dir)
+    run = read_results(run_dir)
     tables = [("seen protocols", seen_table(run), run.clients)]
     if (unseen := unseen_table(run)) is not None:
         tables.append(("unseen protocols", unseen, run.unseen))

@@ -19,7 +19,7 @@ from physfed_ray.atomic import atomic_file
 from physfed_ray.pages import render
 from physfed_ray.pages.figures import png
 from physfed_ray.results.pairing import pair
-from physfed_ray.results.runs import RunResults, load_run
+from physfed_ray.results.runs import RunResults, read_results
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.sweep import figures as draw
 from physfed_ray.sweep.driver import BASE, BEST, SweepResult
@@ -182,7 +182,7 @@ def final_comparison(sweep: Sweep, result: SweepResult) -> list[Final]:
     """Compare the best trial with the base on test patients, with fresh seeds."""
     by_kind: dict[str, list[RunResults]] = {BEST: [], BASE: []}
     for name, path in sorted(result.finals.items()):
-        by_kind[name.partition("-")[0]].append(load_run(path))
+        by_kind[name.partition("-")[0]].append(read_results(path))
     kinds = {kind: runs for kind, runs in by_kind.items() if runs}
     if BEST not in kinds:
         return []

@@ -5,7 +5,7 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from physfed_ray.ct.protocol import PRESETS, Protocol, denormalise, select_presets
+from physfed_ray.ct.protocol import PRESETS, Protocol, select_presets
 from physfed_ray.errors import PhysFedError
 
 PAPER_1 = PRESETS["paper-1"]
@@ -20,11 +20,6 @@ def test_normalised_paper_1_has_the_published_check_values() -> None:
 
 def test_paper_4_pixel_lies_outside_the_unit_interval() -> None:
     assert PRESETS["paper-4"].normalised()[2] == pytest.approx(1.1111, abs=5e-5)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_denormalise_gives_the_protocol_back(name: str) -> None:
-    assert denormalise(PRESETS[name].normalised()) == PRESETS[name]
 
 
 @pytest.mark.parametrize("name", PRESETS)

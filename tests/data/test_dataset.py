@@ -1,16 +1,18 @@
 """Patches come from where they say, contain the body, and use every slice equally often."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 
-from physfed_ray.batch import Batch
-from physfed_ray.data.dataset import steps_per_round, training_batches, whole_batches
+from physfed_ray.data.dataset import training_batches, whole_batch, whole_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Training
+from physfed_ray.fields import Batch
 
 SIZE = 24
 
@@ -81,7 +83,8 @@ def test_every_slice_is_used_equally_often_in_each_epoch(
 ) -> None:
     settings = {"batch_size": batch_size, "patches_per_slice": uses, "epochs": 2}
     batches = run(make_data(slices), patch=patch, **settings)
-    assert len(batches) == steps_per_round(slices, **settings)
+    training = Training(batch_size=batch_size, patches_per_slice=uses, local_epochs=2, patch=32)
+    assert len(batches) == training.steps_per_round(slices)
     half = len(batches) // 2
     for epoch in (batches[:half], batches[half:]):
         used = Counter(chain.from_iterable(slices_of(batch) for batch in epoch))
@@ -139,3 +142,29 @@ def test_whole_batches_cover_every_slice_in_order() -> None:
         np.testing.assert_array_equal(batch.embedding, data.embedding[rows])
         assert not batch.origin.any()
         assert batch.low.is_contiguous()
+
+
+class Counted(np.ndarray):
+    """Slices that count how often each of them was read."""
+
+    counts: Counter[int]
+
+    def __getitem__(self, key):
+        rows = key[0] if isinstance(key, tuple) else key
+        if isinstance(rows, slice):
+            self.counts.update(range(*rows.indices(len(self))))
+        return np.asarray(self)[key]
+
+
+def test_one_whole_batch_reads_its_slices_alone() -> None:
+    data, counts = make_data(7), Counter[int]()
+    for name in ("low", "full", "embedding", "embedding_mask"):
+        counted = getattr(data, name).view(Counted)
+        counted.counts = counts
+        data = replace(data, **{name: counted})
+    for start in range(0, 7, 3):
+        counts.clear()
+        batch = whole_batch(data, slice(start, start + 3))
+        assert counts == dict.fromkeys(range(start, min(start + 3, 7)), 4)
+        np.testing.assert_array_equal(batch.low[:, 0], make_data(7).low[start : start + 3])
+        assert len(batch.origin) == len(batch.low)

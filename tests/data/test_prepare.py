@@ -17,7 +17,8 @@ from physfed_ray.data.patient import PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import MANIFEST, Prepared
-from physfed_ray.data.shards import Outcome, Shard, do_shard
+from physfed_ray.data.scanning import Outcome, do_shard
+from physfed_ray.data.shards import Shard
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Reports
@@ -318,7 +319,7 @@ def prepare_flawed(
 
 
 def patients_of(cache: Path, split: str, client: str) -> list[Shard]:
-    return list(plan(make_experiment(cache)).files[split, client])
+    return plan(make_experiment(cache)).shards_of(split, client)
 
 
 def test_unreadable_patient_is_left_out_with_a_reason(prepared: Prepared, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput, Task
 from physfed_ray.methods.scan_physfed import RoundState, ScanPhysFed, ScanPhysFedSettings
 

@@ -17,7 +17,6 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.cli import main
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.store import read_client_data, write_client_data
@@ -27,6 +26,7 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Call, Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.rundir.run_directory import RunDirectory
@@ -104,6 +104,7 @@ class Leaky(FedAvg):
     """Uploads the embeddings of the last batch: what the watcher must notice."""
 
     name = "leaky"
+    uploads = ("embedding",)
 
     def begin(self, network: nn.Module, round_input: RoundInput) -> dict[str, Tensor]:
         """Return where the batch is kept."""

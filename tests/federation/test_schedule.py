@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.schedule import Plan, PlannedTurn, Schedule, weight_of_staleness
 from physfed_ray.methods.base import ClientInfo
@@ -23,7 +24,7 @@ def schedule(
     """Return the schedule of clients that make ``STEPS`` steps a turn."""
     counts = sizes or [4] * len(speeds)
     infos = [
-        ClientInfo(i, f"c{i}", (0.0,) * 7, slices, speed)
+        ClientInfo(i, f"c{i}", PRESETS["paper-1"], slices, speed)
         for i, (slices, speed) in enumerate(zip(counts, speeds, strict=True))
     ]
     return Schedule(Federation(**settings), seed, infos, [STEPS] * len(speeds))

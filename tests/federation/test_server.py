@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.schedule import weight_of_staleness
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings, RoundInput
 
 MakeSpec = Callable[..., Spec]
@@ -129,7 +129,9 @@ def test_an_update_of_the_wrong_size_is_named_and_changes_nothing(
     server = ParameterServer(three())
     put(server, [1.0, 2.0, 3.0])
     good = {(1, 0): piece(3, 6, 9), (0, 2): piece(0, 0, 0)}
-    with pytest.raises(PhysFedError, match=rf"update of {names} has {size} .* have 3; .*version"):
+    with pytest.raises(
+        PhysFedError, match=rf"update of {names} has {size} .*'plain' makes 3 .*version"
+    ):
         server.aggregate(1, [0, 1, 2], {}, [], False, {node: np.zeros(size, np.float32)})
     assert numbers(server) == [1, 2, 3]
     server.aggregate(1, [0, 1, 2], {}, [], False, good)

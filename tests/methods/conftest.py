@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import BackboneSettings
@@ -79,7 +80,7 @@ def begin(make_batch: Callable[..., Batch]) -> Callable[[Method, nn.Module], obj
         extras = {} if codes is None else {"codes": codes.numpy()}
         published = [method.publish(make_batch(seed=i)) for i in range(CLIENTS)]
         extras |= {f"published.{k}": v for k, v in method.collect(published).items()}
-        client = ClientInfo(1, "c2", tuple(protocols[1].tolist()), 5)
+        client = ClientInfo(1, "c2", PRESETS["paper-2"], 5)
         return method.begin(network, RoundInput(1, client, np.zeros(1, np.float32), extras))
 
     return start

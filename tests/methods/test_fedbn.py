@@ -123,7 +123,7 @@ def test_nothing_of_the_normalisations_leaves(make_spec, tmp_path):
     ]
     assert len(secrets) >= 2 * 3 * 9 * 4
     answers = [
-        host.evaluate(server.broadcast()[0], ClientTurn(0, 2), "test"),
+        host.seen.evaluate(server.broadcast()[0], ClientTurn(0, 2), "test"),
         server.broadcast(),
         RunDirectory(spec.run_root).read_tensors(f"{round_name(2)}/server.safetensors"),
     ]
@@ -138,7 +138,7 @@ def test_a_client_is_evaluated_with_its_own_statistics(make_spec, tmp_path):
     server, host, _ = play(spec, 2)
     vector = server.broadcast()[0]
     own, fresh, again = (
-        host.evaluate(vector, ClientTurn(0, number), "test").scores for number in (2, 0, 2)
+        host.seen.evaluate(vector, ClientTurn(0, number), "test").scores for number in (2, 0, 2)
     )
     assert all(np.array_equal(own[name], again[name]) for name in own)
     assert any(not np.array_equal(own[name], fresh[name]) for name in own)

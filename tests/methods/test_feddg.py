@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 from physfed_ray.methods.feddg import FedDG, FedDGSettings
 
@@ -20,7 +21,7 @@ MakeBatch = Callable[..., Batch]
 def start(method: Method, published: list[dict[str, np.ndarray]], client: int) -> object:
     """Begin a round for a client, with the bank of what was published."""
     extras = {f"published.{k}": v for k, v in method.collect(published).items()}
-    info = ClientInfo(client, "c", (0.0,) * 7, 5)
+    info = ClientInfo(client, "c", PRESETS["paper-1"], 5)
     given = RoundInput(1, info, np.zeros(1, np.float32), extras)
     return method.begin(method.build(1), given)
 

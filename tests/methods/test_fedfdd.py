@@ -148,5 +148,5 @@ def test_the_private_network_stays_and_differs(make_spec):
     assert all(piece.size == layout.vector.numel() for piece in pieces.values())
     assert all(result.uploads == {} for result in results)
     vector = server.broadcast()[0]
-    scores = [host.evaluate(vector, ClientTurn(c, 1), "test").inspection for c in clients]
+    scores = [host.seen.evaluate(vector, ClientTurn(c, 1), "test").inspection for c in clients]
     assert scores[0]["low_correction"] != scores[1]["low_correction"] > 0

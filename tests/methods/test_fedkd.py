@@ -11,13 +11,14 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import ClientInfo, Method, RoundInput
 from physfed_ray.methods.fedkd import FedKD, FedKDSettings
 from physfed_ray.models.low_rank import RAW
@@ -41,7 +42,9 @@ def spec(make_spec: MakeSpec, tmp_path: Path) -> Spec:
 
 
 def given(number: int = 1) -> RoundInput:
-    return RoundInput(number, ClientInfo(0, "c1", (0.0,) * 7, 3), np.zeros(0, np.float32), {})
+    return RoundInput(
+        number, ClientInfo(0, "c1", PRESETS["paper-1"], 3), np.zeros(0, np.float32), {}
+    )
 
 
 def outputs(method: Method, network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
@@ -210,7 +213,7 @@ def test_the_metrics_have_the_bytes_of_what_was_sent(spec: Spec) -> None:
         results, pieces = Host(spec).train(alone, start, {})
         (vector,) = pieces.values()
         sent.append(compressed_bytes(spec, vector, start))
-        assert results[0].uploads.keys() == {"ranks", "round"}
+        assert results[0].uploads.keys() == {"ranks"}
     run = Run(replace(spec, training=spec.training.model_copy(update={"rounds": 1}))).go()
     received = compressed_bytes(spec, run.vector, start)
     assert run.row("bytes_up") == {1: sum(sent)}
@@ -230,7 +233,7 @@ def test_no_more_is_counted_than_the_student_has(make_method: MakeMethod) -> Non
         p.numel() for n in method.shared for p in method.build(1).get_submodule(n).parameters()
     )
     raw = np.full(10, RAW, np.int32)
-    assert method.bytes_up(shared, {"ranks": raw, "round": np.array([3])}) == shared
+    assert method.bytes_up(shared, {"ranks": raw}) == shared
     assert method.bytes_down(shared, {"ranks": raw}) == shared
     assert method.bytes_down(shared, {}) == shared
     ranks = raw.copy()
@@ -266,7 +269,7 @@ def test_resuming_changes_neither_bits_nor_bytes(spec: Spec, tmp_path: Path) -> 
 def test_a_mean_that_is_not_finite_is_refused_as_for_any_method(spec: Spec) -> None:
     server = ParameterServer(spec)
     vector = server.broadcast()[0].copy()
-    upload = {"ranks": np.full(10, RAW, np.int32), "round": np.array([1])}
+    upload = {"ranks": np.full(10, RAW, np.int32)}
     with pytest.raises(PhysFedError, match="not finite"):
         server.aggregate(
             1, [0], {"c1": upload}, [1, 2], False, {(0, 0): np.full_like(vector, np.inf)}

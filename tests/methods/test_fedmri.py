@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
@@ -22,7 +23,7 @@ def numbers(module):
 
 def begin(method, network, encoders=None):
     extras = {} if encoders is None else {"encoders": np.stack(encoders).astype(np.float32)}
-    client = ClientInfo(1, "c2", (0.5,) * 7, 4)
+    client = ClientInfo(1, "c2", PRESETS["paper-1"], 4)
     return method.begin(network, RoundInput(2, client, np.zeros(0, np.float32), extras))
 
 

@@ -156,7 +156,7 @@ def test_hypernetworks_stay_and_serve_unseen_protocols_with_their_own(make_spec)
     vector = server.broadcast()[0]
     images = []
     for client in clients:
-        _, served = host.serve(vector, [ClientTurn(client, 1)], 0)
+        _, served = host.unseen.serve(vector, [ClientTurn(client, 1)], 0)
         (denoised,) = served.values()
         # As the host left it: the network of this client.
         network = host.network.module

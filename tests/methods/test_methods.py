@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.federation.flat import private_parts
-from physfed_ray.methods.base import ClientInfo, Method, MethodSettings
+from physfed_ray.methods.base import Aggregation, ClientInfo, Method, MethodSettings
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES, BackboneSettings
 
@@ -164,6 +165,16 @@ def test_features_need_shared_children_alone(name, backbone, make_method, make_b
     assert all(bool(f.isfinite().all()) for f in method.features(network, make_batch()))
 
 
+@every_network
+def test_says_whether_it_reads_reports(name, backbone, make_method, make_batch, shake):
+    method, batch = make_method(name, backbone=backbone), make_batch()
+    network = shake(method.build(1)).eval()
+    unknown = replace(batch, embedding=torch.full_like(batch.embedding, torch.nan))
+    read = not bool(method.denoise(network, unknown).isfinite().all())
+    assert read == ("embedding" in method.reads())
+    assert set(method.reads()) <= set(method.fields)
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "fedfdd"])
 def test_patch_is_denoised_as_in_its_image(name, make_method, make_batch, shake):
     """Without padding, which changes features near a patch's edge; FedFDD's bands are global."""
@@ -178,7 +189,7 @@ def test_patch_is_denoised_as_in_its_image(name, make_method, make_batch, shake)
 @every_method
 def test_weight_of_a_client(name, make_method):
     method = make_method(name)
-    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    client = ClientInfo(0, "c1", PRESETS["paper-1"], 12)
     assert method.weight(client) == 1.0
     if isinstance(method.settings, MethodSettings):
         assert make_method(name, weights="samples").weight(client) == 12.0
@@ -187,7 +198,10 @@ def test_weight_of_a_client(name, make_method):
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_AGGREGATION])
 def test_aggregation_defaults_to_the_mean(name, make_method):
     method, mean = make_method(name), np.array([1.5, -2.0], np.float32)
-    new, extras = method.aggregate(np.zeros(2, np.float32), mean, {}, dict)
+    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    new, extras = method.aggregate(
+        Aggregation(1, np.zeros(2, np.float32), mean, (client,), {"c1": 1.0}, {}, dict)
+    )
     assert np.array_equal(new, mean)
     assert not extras
 

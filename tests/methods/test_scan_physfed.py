@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.methods.base import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
 from physfed_ray.models.codes import orthogonal_loss
@@ -94,7 +95,7 @@ def test_many_clients_cost_a_step_no_more_and_give_the_same_loss(scan, make_batc
     for clients, shape, are_gram in ((6, (5, 5), False), (40, (5, 5), True)):
         codes = method.codes(network, torch.rand(clients, 7))
         given = RoundInput(
-            1, ClientInfo(3, "c", (0.5,) * 7, 1), np.zeros(0), {"codes": codes.numpy()}
+            1, ClientInfo(3, "c", PRESETS["paper-1"], 1), np.zeros(0), {"codes": codes.numpy()}
         )
         state = method.begin(network, given)
         assert (state.others.shape, state.are_gram) == (shape, are_gram)

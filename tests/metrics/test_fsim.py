@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
-from physfed_ray.metrics.fsim import fsim, phase_congruency
+from physfed_ray.metrics.base import Context
+from physfed_ray.metrics.fsim import Fsim, phase_congruency
 
 WINDOW = (-1000.0, 2000.0)
 PIQ_NOISY, PIQ_BLURRED = (0.89651, 0.89527), (0.79271, 0.79268)
 Image = NDArray[np.float64]
+
+
+def fsim(
+    denoised: NDArray[np.float32], reference: NDArray[np.float32], window: tuple[float, float]
+) -> Image:
+    """Return the metric in a window."""
+    return Fsim()(denoised, reference, Context(window))
 
 
 def _slices(n: int = 64, count: int = 2) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from physfed_ray.metrics.noise_power import noise_power, power_spectrum, radial_average
+from physfed_ray.metrics.base import Context
+from physfed_ray.metrics.noise_power import NOISE_POWER, power_spectrum, radial_average
 
 PIXEL_MM = 0.7
 NYQUIST_PER_MM = 0.5 / PIXEL_MM
@@ -22,7 +23,8 @@ def _scores(
 ) -> dict[str, NDArray[np.float64]]:
     full = np.full(error.shape, 40, np.float32)
     inside = np.ones(error.shape, np.uint8) if body is None else body
-    return noise_power(full + error, full, inside, pixel_mm)
+    denoised, context = full + error, Context((-1000.0, 2000.0), inside, pixel_mm)
+    return {metric.name: metric(denoised, full, context) for metric in NOISE_POWER}
 
 
 def test_the_spectrum_integrates_to_the_variance_within_the_regions() -> None:

@@ -5,9 +5,12 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from physfed_ray.metrics.pixelwise import METRICS, PSNR_CAP_DB, metric_name, score_slices
+from physfed_ray.metrics.base import Context, metric_name
+from physfed_ray.metrics.pixelwise import PSNR_CAP_DB, Psnr, Rmse, Ssim
+from physfed_ray.metrics.scoring import score_slices
 
 WINDOW = (-1000.0, 2000.0)
+METRICS = {metric.name: metric for metric in (Psnr(), Ssim(), Rmse())}
 CLINICAL = {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)}
 
 
@@ -45,7 +48,9 @@ def test_metrics_equal_scikit_image_in_every_window(window: tuple[float, float])
             "rmse_hu": np.sqrt(((x[index] - y[index]) ** 2).mean()) * (window[1] - window[0]),
         }
         for name, metric in METRICS.items():
-            assert metric(low, full, window)[index] == pytest.approx(expected[name], abs=1e-4)
+            assert metric(low, full, Context(window))[index] == pytest.approx(
+                expected[name], abs=1e-4
+            )
 
 
 def test_score_slices_equals_the_single_metrics() -> None:
@@ -53,11 +58,11 @@ def test_score_slices_equals_the_single_metrics() -> None:
     x, y = (_scale(z, WINDOW).astype(np.float32) for z in (low, full))
     scores = score_slices(x, y, np.ones(x.shape, np.uint8), WINDOW, CLINICAL)
     for name, metric in METRICS.items():
-        np.testing.assert_allclose(scores[name], metric(low, full, WINDOW), atol=2e-4)
+        np.testing.assert_allclose(scores[name], metric(low, full, Context(WINDOW)), atol=2e-4)
     for window in CLINICAL.values():
         clipped = [np.clip(z, *WINDOW) for z in (low, full)]
         for base in ("psnr", "ssim"):
-            expected = METRICS[base](clipped[0], clipped[1], window)
+            expected = METRICS[base](clipped[0], clipped[1], Context(window))
             np.testing.assert_allclose(scores[metric_name(base, window)], expected, atol=2e-4)
     assert {"psnr[-160,240]", "ssim[-1350,150]"} < set(scores)
 

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from physfed_ray.metrics.sharpness import (
-    BACKGROUND_HU,
-    edge_phantom,
-    edge_sharpness,
-    transfer_function,
-)
+from physfed_ray.metrics.edges import BACKGROUND_HU, Edge, edge_phantom
+from physfed_ray.metrics.scoring import score_edge
+from physfed_ray.metrics.sharpness import transfer_function
 
 PIXEL_MM = 0.8
+
+
+def edge_sharpness(images: np.ndarray, edge: Edge, pixel_mm: float) -> dict[str, np.ndarray]:
+    """Return the sharpness of repeated scans of a phantom."""
+    return score_edge(images, edge, (-1000.0, 2000.0), pixel_mm, ["mtf"])
 
 
 def _blurred(n: int, sigma: float, contrast: float = 120.0) -> np.ndarray:

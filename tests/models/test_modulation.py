@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from physfed_ray.batch import Batch
+from physfed_ray.fields import Batch
 from physfed_ray.models.modulation import (
     map_at,
     map_on_features,

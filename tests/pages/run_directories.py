@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from physfed_ray.ct.protocol import Protocol, select_presets
-from physfed_ray.metrics.pixelwise import score_slices
+from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.rundir.long_table import METRIC_COLUMNS, SLICE_COLUMNS, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.seeds import generator

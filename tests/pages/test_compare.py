@@ -17,7 +17,7 @@ from physfed_ray.results.compare_tables import Comparison, scores
 from physfed_ray.results.groups import group_runs
 from physfed_ray.results.pairing import pair
 from physfed_ray.results.run_tables import WHOLE
-from physfed_ray.results.runs import load_run
+from physfed_ray.results.runs import read_results
 from physfed_ray.rundir.long_table import LongTable
 
 MakeRun = Callable[..., Path]
@@ -61,7 +61,7 @@ def test_methods_are_grouped_by_variant_and_averaged_over_seeds(
                               "Personalised FL methods", "SCAN-PhysFed (paper)",
                               "SCAN-PhysFed (public_code)"]  # fmt: skip
     averages = []
-    for run in (load_run(path) for path in runs[:2]):
+    for run in (read_results(path) for path in runs[:2]):
         averages.append(np.mean(list(run.client_means("test", "psnr").values())))
     expected = f"{np.mean(averages):.2f} ± {np.std(averages, ddof=1):.2f}"
     assert rows["FedAvg"][-2] == expected
@@ -142,7 +142,7 @@ def test_the_reading_survives_and_numbers_are_renewed(runs: list[Path], tmp_path
 
 def test_classical_denoisers_are_rows_beside_the_input(runs: list[Path], tmp_path: Path) -> None:
     for path in runs[:2]:
-        seed = load_run(path).seed
+        seed = read_results(path).seed
         rows = [("TV", "c1", "test", "p", 0, "psnr", 40.0 + 2 * seed),
                 ("TV", "c1", "strength", "c1", 0, "strength", 0.01 * seed)]  # fmt: skip
         (path / CLASSICAL_FILE).write_bytes(LongTable(COLUMNS, rows).to_parquet())
@@ -169,22 +169,22 @@ def test_runs_of_different_data_are_refused_unless_forced(
     compare(paths, tmp_path / "page.md", force=True)
     moved = make_run("fedper", 1, tag="m", data={"cache": "/x", "source": {
         "dicom": "/elsewhere/ct", "min_slices": 1, "phantom": None}})  # fmt: skip
-    assert len(group_runs([load_run(paths[0]), load_run(moved)])) == 2
+    assert len(group_runs([read_results(paths[0]), read_results(moved)])) == 2
 
 
 def test_unfinished_and_repeated_runs_are_refused(make_run: MakeRun) -> None:
-    done = load_run(make_run("fedavg", 1))
-    broken = load_run(make_run("fedavg", 2, finished=False))
+    done = read_results(make_run("fedavg", 1))
+    broken = read_results(make_run("fedavg", 2, finished=False))
     with pytest.raises(PhysFedError, match="has not finished"):
         group_runs([done, broken])
-    again = load_run(make_run("fedavg", 1, tag="b"))
+    again = read_results(make_run("fedavg", 1, tag="b"))
     with pytest.raises(PhysFedError, match=r"same method, settings and seed \(1\)"):
         group_runs([done, again])
 
 
 def test_other_settings_are_other_groups_with_telling_labels(make_run: MakeRun) -> None:
     runs = [
-        load_run(make_run("scan_physfed", 1, tag=str(tau), settings={"tau": tau}))
+        read_results(make_run("scan_physfed", 1, tag=str(tau), settings={"tau": tau}))
         for tau in (1e-4, 1e-2)
     ]
     labels = {group.label for group in group_runs(runs)}
@@ -201,7 +201,7 @@ def small(make_run: MakeRun) -> Callable[..., Path]:
 
 def test_groups_stand_in_the_papers_order_and_a_bound_wins_nothing(small: MakeRun) -> None:
     order = ("scan_physfed", "pooled", "moon", "local", "fedper", "fedavg")
-    runs = [load_run(small(m, quality=0.9 if m == "pooled" else 0.3)) for m in order]
+    runs = [read_results(small(m, quality=0.9 if m == "pooled" else 0.3)) for m in order]
     comparison = Comparison(group_runs(runs), {})
     table = scores(comparison, "seen", WHOLE)
     assert [(row.label, row.group, row.ranked) for row in table.rows] == [
@@ -223,7 +223,7 @@ def test_groups_stand_in_the_papers_order_and_a_bound_wins_nothing(small: MakeRu
 
 def test_the_second_best_comes_first_among_the_pairs(small: MakeRun) -> None:
     quality = {"fedavg": 0.5, "moon": 0.7, "fedper": 0.6}
-    runs = [load_run(small(m, seed, quality=q)) for m, q in quality.items() for seed in (1, 2)]
+    runs = [read_results(small(m, seed, quality=q)) for m, q in quality.items() for seed in (1, 2)]
     comparison = Comparison(group_runs(runs), {})
     for column in WHOLE:
         found = pairings(comparison, column, "seen")
@@ -237,7 +237,7 @@ def test_the_second_best_comes_first_among_the_pairs(small: MakeRun) -> None:
 
 
 def test_as_in_the_paper_every_method_is_served_once(small: MakeRun) -> None:
-    runs = [load_run(small(m)) for m in ("fedavg", "fedper", "scan_physfed", "pooled")]
+    runs = [read_results(small(m)) for m in ("fedavg", "fedper", "scan_physfed", "pooled")]
     comparison = Comparison(group_runs(runs), {})
     table = scores(comparison, "unseen as in the paper", WHOLE)
     assert [row.label for row in table.rows] == [

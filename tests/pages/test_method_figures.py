@@ -22,7 +22,7 @@ from physfed_ray.results.compare_courses import (
 )
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.groups import group_runs
-from physfed_ray.results.runs import load_run
+from physfed_ray.results.runs import read_results
 
 MakeRun = Callable[..., Path]
 KINDS = {f"g{k}": "generic" for k in range(7)} | {f"p{k}": "personalised" for k in range(8)}
@@ -34,7 +34,7 @@ def comparison(make_run: MakeRun) -> Comparison:
     small = {"n": 24, "slices": 2, "rounds": 5, "unseen": 1}
     runs = [make_run("fedavg", seed, **small) for seed in (1, 2)]
     runs.append(make_run("local", 1, bytes_each_way=0.0, **small))
-    return Comparison(group_runs([load_run(run) for run in runs]), {})
+    return Comparison(group_runs([read_results(run) for run in runs]), {})
 
 
 def _course(ends: tuple[float, float] = (8.0, 40.0), points: int = 4) -> Course:

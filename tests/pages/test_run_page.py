@@ -12,7 +12,7 @@ import pytest
 from physfed_ray.errors import PhysFedError
 from physfed_ray.pages.run_page import entries_with_examples, write_run_page
 from physfed_ray.pages.run_words import TableView
-from physfed_ray.results.runs import load_run
+from physfed_ray.results.runs import read_results
 from physfed_ray.results.tables import Column, ScoreTable, TableRow
 from physfed_ray.rundir.long_table import LongTable
 
@@ -92,7 +92,7 @@ def test_the_report_shows_everything_in_one_file(make_run: MakeRun) -> None:
 
 def test_the_report_prints_the_numbers_of_the_slices(make_run: MakeRun) -> None:
     root = make_run("fedavg")
-    run = load_run(root)
+    run = read_results(root)
     rows = run.slices.where(split="test", metric="psnr")
     average = np.mean([rows.where(client=c.id).values.mean() for c in run.clients])
     text = write_run_page(root).read_text()
@@ -167,7 +167,7 @@ def test_wide_tables_are_cut_into_blocks_with_the_average_last() -> None:
 
 
 def test_examples_of_many_clients_are_spread_over_the_ranks_of_the_input(make_run: MakeRun) -> None:
-    run = load_run(make_run("fedavg", clients=20, n=24, slices=2, rounds=1))
+    run = read_results(make_run("fedavg", clients=20, n=24, slices=2, rounds=1))
     before = run.client_means("test/input", "psnr")
     ranked = sorted(before, key=before.__getitem__)
     chosen = [ranked.index(entry.id) for entry in entries_with_examples(run, "test")]

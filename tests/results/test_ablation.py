@@ -8,7 +8,7 @@ import pytest
 
 from physfed_ray.results.ablation import ablation, complete, components
 from physfed_ray.results.groups import Group, group_runs
-from physfed_ray.results.runs import load_run
+from physfed_ray.results.runs import read_results
 
 MakeRun = Callable[..., Path]
 SMALL: dict[str, Any] = {"n": 24, "slices": 2, "rounds": 2, "unseen": 1}
@@ -29,7 +29,7 @@ def groups(make_run: MakeRun) -> list[Group]:
         runs.append(
             make_run("scan_physfed", 1, tag=tag, settings=settings, quality=0.9 - 0.1 * k, **SMALL)
         )
-    return group_runs([load_run(run) for run in runs])
+    return group_runs([read_results(run) for run in runs])
 
 
 def test_rows_have_the_papers_order_and_numbers(groups: list[Group]) -> None:
@@ -86,7 +86,7 @@ def test_without_two_variants_there_is_no_ablation(groups: list[Group]) -> None:
 
 def test_no_protocol_modulation_means_no_orthogonal_loss(make_run: MakeRun) -> None:
     settings = {"tau": 1e-4, "scanning": False}
-    (group,) = group_runs([load_run(make_run("scan_physfed", settings=settings, **SMALL))])
+    (group,) = group_runs([read_results(make_run("scan_physfed", settings=settings, **SMALL))])
     parts = components(group)
     assert parts is not None
     assert (parts.scanning, parts.anatomy, parts.orth) == (False, True, False)
@@ -94,6 +94,6 @@ def test_no_protocol_modulation_means_no_orthogonal_loss(make_run: MakeRun) -> N
 
 def test_what_the_paper_does_not_have_is_neither_a_part_nor_quoted(make_run: MakeRun) -> None:
     run = make_run("scan_physfed", settings={"modulate_skips": True}, **SMALL)
-    (group,) = group_runs([load_run(run)])
+    (group,) = group_runs([read_results(run)])
     assert components(group) is None
     assert not complete(group)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.data.prepared import Prepared, PreparedClient, Statistics
 from physfed_ray.data.store import ClientData, write_client_data
-from physfed_ray.metrics.pixelwise import score_slices
+from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.results.classical import (
     DENOISERS,
     STRENGTHS,

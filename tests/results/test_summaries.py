@@ -16,7 +16,7 @@ from physfed_ray.pages.gain_figure import GainPanel, gain_figure
 from physfed_ray.pages.run_page import EXAMPLES, write_run_page
 from physfed_ray.results.classical import CLASSICAL_FILE
 from physfed_ray.results.run_tables import WHOLE, seen_table, unseen_table
-from physfed_ray.results.runs import ClientEntry, load_run
+from physfed_ray.results.runs import ClientEntry, read_results
 from physfed_ray.results.summaries import EXTREMES, extremes, gains, leader, shown, summary
 from physfed_ray.results.tables import CLIENTS_SHOWN, Column, ScoreTable, TableRow
 from physfed_ray.rundir.long_table import LongTable
@@ -147,7 +147,7 @@ def many(make_run: MakeRun) -> Path:
 
 def test_the_report_of_many_clients_is_short_and_its_files_are_complete(many: Path) -> None:
     text = write_run_page(many).read_text()
-    run = load_run(many)
+    run = read_results(many)
     for heading in ("Best and worst clients", "Best and worst protocols", "Gain over the input"):
         assert f"<h3>{heading}</h3>" in text
     assert "Spread over slices" not in text
@@ -169,7 +169,7 @@ def test_the_report_of_many_clients_is_short_and_its_files_are_complete(many: Pa
 
 def test_the_report_prints_mean_and_share_and_pictures_a_few_clients(many: Path) -> None:
     text = write_run_page(many).read_text()
-    run = load_run(many)
+    run = read_results(many)
     before, after = (run.client_means(split, "psnr") for split in ("test/input", "test"))
     share = 100 * np.mean([after[c] > before[c] for c in after])
     row = text.split("<td>SCAN-PhysFed</td>")[1].split("</tr>")[0]
@@ -186,7 +186,7 @@ def test_the_console_prints_statistics_in_few_narrow_lines(many: Path) -> None:
     lines = out.getvalue().splitlines()
     assert len(lines) < 60
     assert max(map(len, lines[:-1])) <= 80
-    run = load_run(many)
+    run = read_results(many)
     for table in (seen_table(run), unseen_table(run)):
         assert table is not None
         mean = summary(table).cells[1][0][0].text

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 
 from physfed_ray.data.description import Slice
-from physfed_ray.data.shards import image_hash
+from physfed_ray.data.scanning import image_hash
 from physfed_ray.data.store import Scans, write_scans
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports

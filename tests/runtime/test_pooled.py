@@ -15,12 +15,12 @@ import torch
 from ray.train import WorkerGroupError
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.pooled import Pooled, PooledSettings
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots

@@ -96,7 +96,7 @@ def test_failing_shard_is_named_in_one_sentence(tmp_path: Path) -> None:
     # A file where the folder should be: the workers cannot write.
     cache.mkdir()
     (cache / "shards").write_text("")
-    shard: Shard = todo.files["train", "a"][0]
+    shard: Shard = todo.shards_of("train", "a")[0]
     pattern = rf"preparing patient {shard.pseudonym} for a \(Protocol\(views=24.* failed"
     with pytest.raises(PhysFedError, match=pattern) as info:
         list(run_shards(todo, [shard]))
@@ -118,7 +118,7 @@ def test_dying_worker_is_an_error_after_its_retries(tmp_path: Path) -> None:
     # A seed of its own: no worker has kept this patient from an earlier test.
     experiment = make_experiment(tmp_path).model_copy(update={"seed": 7})
     todo = replace(plan(experiment), source=Deadly())
-    shard = todo.files["train", "b"][0]
+    shard = todo.shards_of("train", "b")[0]
     with pytest.raises(PhysFedError, match=rf"patient {shard.pseudonym} for b .* 3 times"):
         list(run_shards(todo, [shard]))
     assert (tmp_path / "deaths").read_text() == "xxx"

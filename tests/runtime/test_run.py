@@ -1,7 +1,13 @@
 """A whole run on tiny phantoms: the run directory, its refusals, and a bucket."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,8 +15,13 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from physfed_ray.data.grid import denormalise
+from physfed_ray.data.prepare import prepare
+from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.rundir.model import read_card, write_card
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import check_reachable
 from physfed_ray.runtime.run import run_experiment
@@ -50,7 +61,7 @@ def test_the_run_directory_holds_what_was_promised(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
     assert names >= {
         "experiment.yaml", "metrics.parquet", "slices.parquet", "checkpoints", "tables", "figures",
-        "report.html", "run.log", "summary.json", "examples.npz", "codebook.npz",
+        "report.html", "run.log", "summary.json", "examples.npz", "codebook.npz", "model.json",
     }  # fmt: skip
     last = run_dir / "checkpoints" / "round-0002"
     assert {p.relative_to(last).as_posix() for p in last.rglob("*") if p.is_file()} == {
@@ -92,6 +103,100 @@ def test_tensorboard_reads_the_metrics(run_dir: Path) -> None:
     board = EventAccumulator(str(run_dir))
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss/c1")] == [1, 2]
+
+
+ELSEWHERE = """
+import sys
+import numpy as np
+import physfed_ray
+
+run = physfed_ray.load_run("run")
+for name, chosen in {"c1": {"client": "c1"}, "u1": {"protocol": "u1"}}.items():
+    given = np.load(f"{name}.npz")
+    hu = given["low"].astype(np.float64) * 3000 - 1000
+    np.save(f"{name}.npy", run.denoiser(**chosen)(hu, given["embedding"], given["mask"]))
+assert not {"ray", "astra"} & set(sys.modules)
+"""
+
+
+def test_another_machine_needs_the_run_directory_alone(
+    experiment: Experiment, run_dir: Path, tmp_path: Path
+) -> None:
+    """Its images of the last evaluation come back bit for bit, in a process without the data."""
+    prepared = prepare(experiment)
+    for client in (prepared.clients[0], prepared.unseen[0]):
+        assert client.test is not None
+        data = read_client_data(client.test)
+        arrays = {"low": data.low, "embedding": data.embedding, "mask": data.embedding_mask}
+        np.savez(tmp_path / f"{client.id}.npz", allow_pickle=False, **arrays)
+    copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run/experiment.yaml").unlink()
+    (tmp_path / "home").mkdir()
+    cache = experiment.data.cache
+    assert cache is not None
+    hidden = cache.rename(cache.with_name("hidden"))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    try:
+        subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, env=environment, check=True)
+    finally:
+        hidden.rename(cache)
+    assert not list((tmp_path / "home").iterdir())
+    for name, split in {"c1": "test", "u1": "unseen/pvqs"}.items():
+        found = np.load(tmp_path / f"{name}.npy")
+        with np.load(run_dir / "examples.npz") as examples:
+            expected = denormalise(examples[f"{split}/{name}/denoised"], (-1000.0, 2000.0))
+        assert np.array_equal(found[len(found) // 2], expected)
+
+
+def test_the_python_page_does_what_it_says(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(experiment.to_yaml())
+    hu = np.random.default_rng(1).uniform(-1000, 1000, (2, 48, 48))
+    np.save("slices.npy", hu)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    denoised = names["denoised"]
+    assert isinstance(denoised, np.ndarray)
+    assert denoised.shape == hu.shape
+    assert 0 < np.abs(denoised - hu).mean() < 500
+    assert str(names["denoiser"].choice).startswith("PVQS: the decoder of client c")  # type: ignore[attr-defined]
+
+
+def test_a_resumed_run_keeps_the_statistics_that_it_began_with(
+    experiment: Experiment, run_dir: Path, tmp_path: Path
+) -> None:
+    """Not those of the prepared data, which may be made anew elsewhere; and it says so."""
+    training = experiment.training.model_copy(update={"rounds": 4})
+    longer = experiment.model_copy(update={"training": training})
+    said: dict[str, list[str]] = {}
+    shared: dict[str, bytes] = {}
+    for name, mean in (("as_it_was", None), ("other", 0.125)):
+        copytree(run_dir, tmp_path / name)
+        directory = RunDirectory(tmp_path / name)
+        card = read_card(directory)
+        begun = replace(card.statistics, input_mean=mean or card.statistics.input_mean)
+        write_card(directory, card.model_copy(update={"statistics": begun}))
+        events: list[Event] = []
+        run_experiment(longer, tmp_path / name, resume=True, runtime="inline", tested=False,
+                       on_event=events.append)  # fmt: skip
+        said[name] = [e["text"] for e in events if "model.json" in e.get("text", "")]
+        shared[name] = directory.read("checkpoints/round-0004/server.safetensors")
+        again = read_card(directory)
+        assert (again.statistics, again.training.rounds) == (begun, 4)
+    assert said["as_it_was"] == []
+    (text,) = said["other"]
+    assert text.startswith("the prepared data have other statistics than model.json")
+    assert shared["as_it_was"] != shared["other"]
 
 
 def test_a_used_directory_is_refused_and_other_settings_are_too(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 import ray
 from torch import Tensor, nn
 
-from physfed_ray.batch import Batch
 from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
@@ -28,6 +28,7 @@ from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.fedper import FedPer
@@ -38,8 +39,10 @@ from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import Placed, reserve
+from tests.federation.channel.quantised import Quantised, QuantisedSettings
 from tests.federation.scripted import ScriptedRuntime, at, dies, is_slow, server_dies
 from tests.federation.test_rounds import ASYNC, LATE, Run, of_speeds
+from tests.federation.test_vectors import Median
 
 MakeSpec = Callable[..., Spec]
 HOURS_S = 7200
@@ -57,19 +60,16 @@ def on_one_node(hosts: int) -> Placed:
 class Apart:
     """An object that gets copies of what it is called with, and gives copies, as actors do."""
 
-    def __init__(self, inner: object) -> None:
-        self._inner = inner
+    def __init__(self, inner: object, path: str = "") -> None:
+        self._inner, self._path = inner, path
 
-    def __getattr__(self, name: str) -> Any:
-        inner = getattr(self._inner, name)
-        if not callable(inner):
-            return Apart(inner)
+    def __getattr__(self, name: str) -> "Apart":
+        return Apart(self._inner, f"{self._path}.{name}".removeprefix("."))
 
-        def call(*arguments: object) -> object:
-            received = pickle.loads(pickle.dumps(arguments))
-            return pickle.loads(pickle.dumps(inner(*received)))
-
-        return call
+    def __call__(self, *arguments: object) -> object:
+        """Call it with copies, and return a copy."""
+        received = pickle.loads(pickle.dumps(arguments))
+        return pickle.loads(pickle.dumps(attrgetter(self._path)(self._inner)(*received)))
 
 
 class Messages(InlineRuntime):
@@ -114,6 +114,23 @@ def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, m
     assert np.array_equal(alone[2], packed[2])
     assert numbers(*alone[:2]) == numbers(*packed[:2])
     assert alone[1].slices == packed[1].slices
+
+
+@pytest.mark.parametrize("case", ["median", "quantised"])
+def test_single_vectors_and_integers_travel_on_ray(
+    make_spec: MakeSpec, ray_session: None, case: str
+) -> None:
+    spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
+    if case == "median":
+        spec = replace(spec, method=Median(spec.method.settings, spec.method.task))
+    else:
+        spec = replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+    alone = run(spec, InlineRuntime(spec))
+    apart = run(spec, Messages(spec, 3))
+    packed = run(spec, RayRuntime(spec, on_one_node(2)))
+    for other in (apart, packed):
+        assert np.array_equal(alone[2], other[2])
+        assert numbers(*alone[:2]) == numbers(*other[:2])
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ON_RAY])

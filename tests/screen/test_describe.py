@@ -9,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
-from physfed_ray.cost.step_cost import measure_step, network_sizes, steps_per_round
+from physfed_ray.cost.step_cost import measure_step, network_sizes
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.registry import METHODS, get_method
 from physfed_ray.screen.describe import print_description
+from physfed_ray.words import byte_size
 
 EXPERIMENT = """
 name: small
@@ -61,6 +62,27 @@ def test_it_names_clients_patients_slices_and_sizes(tmp_path: Path):
     assert f"{encoder:,} shared, {decoder:,} private" in text
     assert f"{2 * 4 * encoder / 1000:.1f} kB down" in text
     assert "6 steps" in text
+
+
+def test_traffic_of_methods_with_their_own_bytes(tmp_path: Path):
+    encoder = 4 * (4 * 25 + 4 + 4 * (16 * 25 + 4))
+    text = described(load(tmp_path, "method={name: fedmri}"))
+    # Down go the average and both encoders of the last round, up an encoder a client.
+    words = f"traffic: {byte_size(2 * 3 * encoder)} down and {byte_size(2 * encoder)} up a round"
+    assert words in text
+    student = encoder + 4 * (4 * (16 * 25 + 4) + 4 * 25 + 1)
+    text = described(load(tmp_path, "method={name: fedkd}"))
+    assert f"traffic: at most {byte_size(2 * student)} down and {byte_size(2 * student)} up" in text
+    assert "traffic: none in rounds" in described(load(tmp_path, "method={name: pooled}"))
+
+
+def test_what_is_published_once_is_said(tmp_path: Path):
+    text = described(load(tmp_path, "method={name: feddg, window: 0.1}"))
+    spectra = 2 * 2 * 7 * 7 * 4  # clients x images of a batch x amplitudes within 3 of zero x bytes
+    whose = 2 * 2 * 4
+    received = 2 * (spectra + whose)
+    assert f"published: {byte_size(spectra)} up and {byte_size(received)} down, before" in text
+    assert "published" not in described(load(tmp_path))
 
 
 def test_many_clients_are_cut_short_and_counted(tmp_path: Path):
@@ -170,4 +192,4 @@ def test_memory_grows_with_the_batch_and_the_area(tmp_path: Path):
 
 def test_steps_are_those_of_the_training_batches(tmp_path: Path):
     training = load(tmp_path, "training.local_epochs=3", "training.patches_per_slice=2").training
-    assert steps_per_round(training, 5) == 3 * 5  # 5 slices x 2 patches in batches of 2, 3 times
+    assert training.steps_per_round(5) == 3 * 5  # 5 slices x 2 patches in batches of 2, 3 times

@@ -1,0 +1,206 @@
+"""Scanning: one patient under one client's protocol becomes a shard in the cache."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from physfed_ray.ct.scan import measure, reconstruct
+from physfed_ray.data.grid import normalise, to_grid
+from physfed_ray.data.patient import PatientSource
+from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
+from physfed_ray.data.store import Scans, write_field, write_scans
+from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import Acquisition, field_of
+from physfed_ray.seeds import generator
+
+# A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
+SLICES_AT_ONCE = 16
+
+# What 12 bits hold, as scanners do.
+HU_RANGE = (-1024, 3071)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard: it lies in the cache, or its patient is ``unusable`` and why."""
+
+    shard: Shard
+    unusable: str | None = None
+
+
+class UnusablePatientError(Exception):
+    """A patient cannot be used; the message gives the reason and no name."""
+
+
+def do_shard(
+    source: PatientSource,
+    settings: ShardSettings,
+    shard: Shard,
+    cache_folder: Path,
+    fields: Sequence[str] = (),
+) -> Outcome:
+    """Load, scan, and put what is not there yet into the cache, each file atomically.
+
+    Args:
+        source: Where the patient comes from.
+        settings: What all shards have in common.
+        shard: What to make.
+        cache_folder: Where it is kept.
+        fields: Names of the fields to make beside it.
+
+    Raises:
+        PhysFedError: A step after loading fails, the patient's files have become unreachable, or
+            this machine would give other bits than those that the shard is named for.
+    """
+    check_machine(settings)
+    try:
+        volume = _gridded(
+            _GridJob(
+                shard.patient,
+                shard.fingerprint,
+                settings.slices_per_patient,
+                settings.image_size,
+                settings.centre,
+                source,
+            )
+        )
+        with _one_thread():
+            scans, made = _scanned(volume, settings, shard, fields)
+        own = shard_path(cache_folder, shard.key)
+        if not own.is_file():
+            write_scans(own, scans)
+        for name, values in made.items():
+            write_field(field_path(cache_folder, shard.key, name), values)
+    except UnusablePatientError as error:
+        return Outcome(shard, str(error))
+    except Exception as error:
+        raise PhysFedError(
+            f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed: "
+            f"{_reason(error)}"
+        ) from error
+    return Outcome(shard)
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error without the path, which may name a patient."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{type(error).__name__}: {message}"
+
+
+@dataclass(frozen=True)
+class _GridJob:
+    """What a gridded volume depends on; the source itself is known by the fingerprint."""
+
+    patient: str
+    fingerprint: str
+    limit: int | None
+    image_size: int
+    centre: Literal["body", "image"]
+    source: PatientSource = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A patient's slices on the grid: image (N, n, n) HU, body (N, n, n) uint8, scale (N,)."""
+
+    image: np.ndarray
+    body: np.ndarray
+    scale: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _gridded(job: _GridJob) -> _Volume:
+    """Load a patient; kept, because the next shard is often the same patient's next protocol."""
+    try:
+        volume = job.source.load(job.patient, job.limit)
+    except OSError as error:
+        # An errno means the disk or the network, not the image: leaving the patient out would
+        # hide it. Decoders raise OSError without one.
+        if error.errno is not None:
+            raise
+        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
+    if not volume.slices:
+        raise UnusablePatientError("no slices")
+    if not all(np.isfinite(hu).all() for hu in volume.slices):
+        raise UnusablePatientError("pixels that are not finite numbers")
+    grids = [
+        to_grid(hu, spacing_mm, job.image_size, job.centre)
+        for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
+    ]
+    return _Volume(
+        np.stack([grid.image for grid in grids]),
+        np.stack([grid.body for grid in grids]).astype(np.uint8),
+        np.array([grid.scale for grid in grids], np.float32),
+    )
+
+
+def _scanned(
+    volume: _Volume, settings: ShardSettings, shard: Shard, fields: Sequence[str]
+) -> tuple[Scans, dict[str, np.ndarray]]:
+    """Return the scans, and the fields (N, ...) to make beside them."""
+    count = len(volume.image)
+    low_parts: list[np.ndarray] = []
+    made: dict[str, list[np.ndarray]] = {name: [] for name in fields}
+    for start in range(0, count, SLICES_AT_ONCE):
+        scan = _acquired(volume, settings, shard, range(count)[start : start + SLICES_AT_ONCE])
+        low_parts.append(scan.low_hu)
+        for name, parts in made.items():
+            parts.append(field_of(name).made_of(scan))
+    low_hu = np.concatenate(low_parts)
+    hu = np.clip(np.rint(low_hu), *HU_RANGE).astype(np.int16)
+    scans = Scans(
+        low=normalise(low_hu, settings.window_hu),
+        full=normalise(volume.image, settings.window_hu),
+        body=volume.body,
+        hu=hu,
+        patient=[shard.pseudonym] * count,
+        slice=np.arange(count, dtype=np.int32),
+        scale=volume.scale,
+        image=[image_hash(image) for image in hu],
+    )
+    return scans, {name: np.concatenate(parts) for name, parts in made.items()}
+
+
+def _acquired(volume: _Volume, settings: ShardSettings, shard: Shard, rows: range) -> Acquisition:
+    """Scan some slices of a patient."""
+    full_hu, noise = volume.image[rows.start : rows.stop], settings.electronic_noise
+    rngs = [generator(settings.seed, shard.client, shard.patient, row, "noise") for row in rows]
+    sinogram = measure(
+        full_hu, shard.protocol, rngs, noise, cuda=settings.made_with["device"] == "cuda"
+    )
+    return Acquisition(
+        protocol=shard.protocol,
+        full_hu=full_hu,
+        low_hu=reconstruct(sinogram, shard.protocol, settings.image_size),
+        body=volume.body[rows.start : rows.stop],
+        line_integrals=sinogram,
+        electronic_noise=noise,
+        window_hu=settings.window_hu,
+    )
+
+
+def image_hash(hu: np.ndarray) -> str:
+    """Return 32 hex digits that stand for a slice, (n, n) int16."""
+    return blake2b(f"{hu.shape}".encode() + hu.tobytes(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one torch thread, so that the bits do not depend on who prepares a shard."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

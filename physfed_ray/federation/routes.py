@@ -1,0 +1,45 @@
+"""Which client's model serves a protocol that nobody trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from physfed_ray.federation.flat import private_parts
+from physfed_ray.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where PVQS sends an unseen protocol (Yang et al. 2025, eq. 7).
+
+    Attributes:
+        client: Index i* of the client whose code is nearest.
+        cosine: Cosine of the two codes.
+        code: The codebook's entry c_{i*}, (code_dim,).
+    """
+
+    client: int
+    cosine: float
+    code: np.ndarray
+
+
+def nearest_code(codes: np.ndarray, code: np.ndarray) -> Route:
+    """Return the entry of a codebook (K, code_dim) with the largest cosine to ``code``."""
+    norms = np.linalg.norm(codes, axis=1) * np.linalg.norm(code)
+    cosines = (codes @ code) / np.maximum(norms, 1e-12)
+    best = int(np.argmax(cosines))
+    return Route(best, float(cosines[best]), codes[best])
+
+
+def nearest_client(g: Sequence[float], others: Sequence[Sequence[float]]) -> tuple[int, float]:
+    """Return whose normalised protocol is nearest (Euclidean), and its distance."""
+    distances = np.linalg.norm(np.asarray(others) - np.asarray(g), axis=1)
+    best = int(np.argmin(distances))
+    return best, float(distances[best])
+
+
+def has_private(method: Method, network: nn.Module) -> bool:
+    """Say whether clients denoise with any part of the network that is their own."""
+    return bool(set(private_parts(network, method.shared)) - set(method.training_only))

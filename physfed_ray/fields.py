@@ -1,0 +1,212 @@
+"""The fields of a slice: every array that a client may hold of it, and what a batch has of them.
+
+Files, client data and batches follow from this one list. The standard fields lie in every client's
+file; another field is made and stored for those alone whose method or backbone declares it, by the
+function that it brings. A package adds one by the entry-point group ``physfed_ray.fields``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as default
+from typing import Any, Literal, Self
+
+import numpy as np
+from torch import Tensor
+
+from physfed_ray.ct.protocol import Protocol
+from physfed_ray.errors import PhysFedError
+from physfed_ray.registry import Registry
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the shape of a field follows from, beside the protocol.
+
+    Attributes:
+        image_size: Side n of a whole image in pixels.
+        tokens: Tokens T of a report's embedding; 0 where nothing has been described yet.
+        dim: Length d of a token, likewise.
+    """
+
+    image_size: int
+    tokens: int = 0
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What is known of N slices of one patient while they are scanned.
+
+    Attributes:
+        protocol: How they are scanned.
+        full_hu: Full-dose images on the protocol's grid, (N, n, n) float32, HU.
+        low_hu: Their reconstructions, (N, n, n) float32, HU, not clipped.
+        body: 1 inside the patient, (N, n, n) uint8.
+        line_integrals: What the detector measured, (N, views, bins) float32, dimensionless.
+        electronic_noise: Of the detector, standard deviation in counts.
+        window_hu: HU that become 0 and 1 for the network.
+    """
+
+    protocol: Protocol
+    full_hu: np.ndarray
+    low_hu: np.ndarray
+    body: np.ndarray
+    line_integrals: np.ndarray
+    electronic_noise: float
+    window_hu: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named array of a slice.
+
+    Attributes:
+        name: Its name in files, batches and declarations.
+        dtype: Of its numbers; files and client data hold bool as uint8.
+        shape: (sizes, protocol) -> shape of one slice. A batch has (B, ...), and images
+            (n, n) get a channel in front, (B, 1, n, n).
+        crop: What a patch has of it: ``image`` the patch's window of the last two axes, which are
+            then n x n; ``whole`` all of it; ``none`` nothing, it has no place in patches.
+        reason: Why it cannot be cropped, in words that end a sentence; for ``none`` alone.
+        make: Makes it, of N slices (N, ...), while they are scanned; at most
+            ``data.shards.SLICES_AT_ONCE`` come at a time. None for the standard fields.
+        version: Changes whenever ``make`` would give other numbers for the same slices.
+
+    Raises:
+        PhysFedError: The declaration contradicts itself.
+    """
+
+    name: str
+    dtype: Any
+    shape: Callable[[Sizes, Protocol], tuple[int, ...]]
+    crop: Literal["image", "whole", "none"]
+    reason: str = ""
+    make: Callable[[Acquisition], np.ndarray] | None = None
+    version: str = "1"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise PhysFedError(
+                f"the field '{self.name}' needs a name of small letters, digits and underscores"
+            )
+        if (self.crop == "none") != bool(self.reason):
+            raise PhysFedError(
+                f"the field '{self.name}' needs a 'reason' if it cannot be cropped, and none if it "
+                "can"
+            )
+
+    @property
+    def stored(self) -> np.dtype:
+        """The type of its numbers in files and client data."""
+        return np.dtype(np.uint8) if self.dtype == bool else self.dtype
+
+    def made_of(self, scan: Acquisition) -> np.ndarray:
+        """Make the field of N slices, (N, ...) of the stored type.
+
+        Raises:
+            PhysFedError: What it makes is not what it declares.
+        """
+        if self.make is None:
+            raise PhysFedError(f"the field '{self.name}' has no 'make', so a scan cannot give it")
+        made = self.make(scan)
+        sizes = Sizes(scan.full_hu.shape[-1])
+        wanted = (len(scan.full_hu), *self.shape(sizes, scan.protocol))
+        if made.dtype != self.dtype or made.shape != wanted:
+            raise PhysFedError(
+                f"the field '{self.name}' declares {self.dtype} numbers of shape {wanted}, but its "
+                f"'make' returns {made.dtype} of shape {made.shape}; mend one of them"
+            )
+        return np.asarray(made, self.stored)
+
+
+def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
+    return sizes.image_size, sizes.image_size
+
+
+LOW = Field("low", np.float32, _image, "image")
+FULL = Field("full", np.float32, _image, "image")
+BODY = Field("body", np.uint8, _image, "image")
+HU = Field("hu", np.int16, _image, "image")
+EMBEDDING = Field(
+    "embedding", np.float32, lambda sizes, protocol: (sizes.tokens, sizes.dim), "whole"
+)
+EMBEDDING_MASK = Field("embedding_mask", np.bool_, lambda sizes, protocol: (sizes.tokens,), "whole")
+
+SCANNED = (LOW, FULL, BODY, HU)
+"""What a scan stores of every slice."""
+
+STANDARD = (LOW, FULL, BODY, EMBEDDING, EMBEDDING_MASK)
+"""What the file of every client holds. Embeddings are there for all methods, also those that read
+none: the runs of a suite share one data set, whichever their methods."""
+
+BATCHED = (LOW, FULL, EMBEDDING, EMBEDDING_MASK)
+"""What every batch has."""
+
+_OWN = {field.name: field for field in STANDARD}
+
+FIELDS: Registry[Field] = Registry(
+    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in _OWN}
+)
+"""What a method or a backbone may declare."""
+
+
+def field_of(name: str) -> Field:
+    """Return a field.
+
+    Raises:
+        PhysFedError: There is no such field.
+    """
+    return _OWN[name] if name in _OWN else FIELDS.find(name)
+
+
+def extra_fields(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some fields that not every batch has, each once."""
+    batched = {field.name for field in BATCHED}
+    return tuple(dict.fromkeys(name for name in names if name not in batched))
+
+
+def made_fields(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some fields that are made for the ones who declare them, each once."""
+    return tuple(dict.fromkeys(name for name in names if name not in _OWN))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of patches or whole images of one client.
+
+    Attributes:
+        low: Low-dose images, (B, 1, h, w) float32, 0 and 1 are the ends of the HU window.
+        full: Full-dose images, same shape and scale.
+        g: Normalised protocol of the client, (7,) float32.
+        embedding: Report embeddings f_t, (B, T, d) float32, not standardised.
+        embedding_mask: (B, T) bool, True where a token is real.
+        origin: (B, 2) int64, row and column of the patch's top-left pixel in its image.
+        image_size: Side n of the whole image in pixels.
+        extra: The other fields that the method and the backbone declare, by name, (B, ...).
+    """
+
+    low: Tensor
+    full: Tensor
+    g: Tensor
+    embedding: Tensor
+    embedding_mask: Tensor
+    origin: Tensor
+    image_size: int
+    extra: Mapping[str, Tensor] = default(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a field by its name."""
+        if name in self.extra:
+            return self.extra[name]
+        if name in (field.name for field in BATCHED):
+            tensor: Tensor = getattr(self, name)
+            return tensor
+        raise KeyError(f"the batch has no field '{name}': a method names it in its 'fields'")
+
+    def each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+        """Return a batch with every field changed by a function of its name and tensor."""
+        own: dict[str, Any] = {f.name: change(f.name, getattr(self, f.name)) for f in BATCHED}
+        extra = {name: change(name, tensor) for name, tensor in self.extra.items()}
+        return replace(self, **own, extra=extra)

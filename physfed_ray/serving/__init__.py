@@ -1,0 +1,1 @@
+"""A trained run at work: its model rebuilt from the run directory alone."""

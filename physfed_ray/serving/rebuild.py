@@ -1,0 +1,84 @@
+"""From what a run directory holds to a method and its networks."""
+
+from collections.abc import Mapping
+
+import safetensors
+from pydantic import ValidationError
+from torch import Tensor
+
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.file import explain
+from physfed_ray.experiment.method import MethodSpec
+from physfed_ray.federation.flat import FlatState
+from physfed_ray.methods.base import LocalOptimizer, Method, Task
+from physfed_ray.methods.registry import get_method
+from physfed_ray.models.registry import BackboneSettings
+from physfed_ray.rundir.model import ModelCard
+from physfed_ray.rundir.run_directory import RunDirectory
+
+
+def rebuild(card: ModelCard) -> Method:
+    """Return the method that a card describes; a run builds its own by this, too.
+
+    Raises:
+        PhysFedError: Its method or backbone is not installed, or has no such settings here.
+    """
+    try:
+        spec = MethodSpec.model_validate(card.method)
+        backbone = BackboneSettings.model_validate(card.backbone)
+    except ValidationError as error:
+        raise PhysFedError(f"model.json: {explain(error, BackboneSettings)}") from None
+    statistics, training = card.statistics, card.training
+    task = Task(
+        image_size=card.image_size,
+        clients=len(card.clients),
+        input_mean=statistics.input_mean,
+        input_std=statistics.input_std,
+        tokens=statistics.tokens,
+        dim=statistics.dim,
+        embedding_mean=tuple(statistics.embedding_mean),
+        embedding_std=tuple(statistics.embedding_std),
+        backbone=backbone,
+        optimizer=LocalOptimizer(training.optimizer, training.momentum),
+        rounds=training.rounds,
+    )
+    return get_method(spec.name)(spec.settings, task)
+
+
+def read_weights(directory: RunDirectory, name: str) -> dict[str, Tensor]:
+    """Read a file of a checkpoint.
+
+    Raises:
+        PhysFedError: It is not there, or damaged.
+    """
+    try:
+        return directory.read_tensors(name)
+    except FileNotFoundError:
+        raise PhysFedError(
+            f"{directory.root}/{name} is not there: copy the run directory whole; if the run goes "
+            "on, a newer checkpoint has replaced this one, so load it again"
+        ) from None
+    except safetensors.SafetensorError as error:
+        raise PhysFedError(
+            f"{directory.root}/{name} is damaged ({error}); copy the run directory again"
+        ) from None
+
+
+def fill(state: FlatState, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a part of a network its trained values; what else is in the file is not looked at.
+
+    Args:
+        state: The shared or the private part.
+        tensors: By the names of the network's own.
+        where: The file, for messages.
+
+    Raises:
+        PhysFedError: The file is that of another network.
+    """
+    for entry in state.entries:
+        if entry.name not in tensors or tuple(tensors[entry.name].shape) != entry.shape:
+            raise PhysFedError(
+                f"{where} does not fit the network that model.json describes (at {entry.name}); "
+                "use the version of physfed_ray, and of the method, that trained it"
+            )
+    state.vector.copy_(state.pack(tensors))

@@ -1,0 +1,149 @@
+"""A run directory as a model: ``load_run(path).denoiser(client="c1")``."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from physfed_ray.ct.protocol import PRESETS, Protocol
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Reports
+from physfed_ray.federation.flat import flat_network
+from physfed_ray.federation.inference import Inference
+from physfed_ray.methods.base import Method
+from physfed_ray.reports.base import Described
+from physfed_ray.rundir.model import ModelCard, read_card
+from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
+from physfed_ray.serving.choice import Policy, choose, own_model
+from physfed_ray.serving.denoiser import Denoiser
+from physfed_ray.serving.rebuild import fill, read_weights, rebuild
+
+
+def load_run(path: str | Path) -> "TrainedRun":
+    """Load the model of a run's last completed round; nothing but the run directory is read.
+
+    Args:
+        path: A run directory: local path or fsspec URL. The run may have been interrupted.
+
+    Raises:
+        PhysFedError: There is no run, no round of it was completed, or what it needs is not
+            installed.
+    """
+    directory = RunDirectory(path)
+    card = read_card(directory)
+    manifest = directory.last_manifest()
+    if manifest is None or manifest.round == 0:
+        raise PhysFedError(
+            f"{path} holds no completed round yet; let the run go on, or resume it with --resume"
+        )
+    return TrainedRun(directory, card, manifest)
+
+
+class TrainedRun:
+    """The model of a run.
+
+    Args:
+        directory: The run directory.
+        card: Its ``model.json``.
+        manifest: The checkpoint to take.
+
+    Attributes:
+        card: What the model is.
+        round: The round that it was trained to.
+        method: The method, rebuilt.
+    """
+
+    def __init__(self, directory: RunDirectory, card: ModelCard, manifest: Manifest) -> None:
+        self._directory, self._manifest = directory, manifest
+        self.card, self.round = card, manifest.round
+        self.method: Method = rebuild(card)
+
+    def __repr__(self) -> str:
+        return f"<TrainedRun {self._directory.root}: {self.method.title}, round {self.round}>"
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the training clients."""
+        return tuple(client.id for client in self.card.clients)
+
+    @cached_property
+    def codes(self) -> np.ndarray | None:
+        """The codebook, (K, code_dim) float32, None for a method that keeps none."""
+        name = f"{round_name(self.round)}/codebook.safetensors"
+        if not self._directory.exists(name):
+            return None
+        found = read_weights(self._directory, name).get("codes")
+        return None if found is None else found.numpy()
+
+    def protocol(self, name: str) -> Protocol:
+        """Return the protocol of a client, of an unseen scanner of the run, or a preset.
+
+        Raises:
+            PhysFedError: Nothing has that name.
+        """
+        named = {p.id: p.protocol for p in (*self.card.unseen, *self.card.clients)}
+        found = named.get(name) or PRESETS.get(name)
+        if found is None:
+            known = ", ".join(dict.fromkeys((*named, *PRESETS)))
+            raise PhysFedError(f"no protocol is named '{name}'; there are: {known}")
+        return found
+
+    def denoiser(
+        self,
+        client: str | None = None,
+        *,
+        protocol: Protocol | str | None = None,
+        policy: Policy | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> Denoiser:
+        """Return the network of a client, or that which serves a protocol nobody trained on.
+
+        Args:
+            client: Name of a training client; or
+            protocol: The seven numbers, or a name as ``protocol`` takes it.
+            policy: How a protocol is served: ``shared``, ``pvqs`` or ``nearest_protocol``; by
+                default the first of them that the method can (see ``serving.choice``).
+            device: ``cpu`` or ``cuda``; by default CUDA where it is.
+            threads: CPU threads; by default those of the run, whose bits it then gives.
+
+        Raises:
+            PhysFedError: There is no such client, or the policy does not go with the method.
+        """
+        if (client is None) == (protocol is None):
+            raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
+        if client is not None and policy is not None:
+            raise PhysFedError("a client is served by its own model: leave 'policy' out")
+        network, (shared, private) = flat_network(self.method, self.card.seed, "cpu")
+        if shared.entries:
+            name = f"{round_name(self.round)}/server.safetensors"
+            fill(shared, read_weights(self._directory, name), name)
+        if client is not None:
+            choice = own_model(self.card.client(client))
+        else:
+            assert protocol is not None
+            known = self.protocol(protocol) if isinstance(protocol, str) else protocol
+            choice = choose(self.method, network, self.card.clients, self.codes, known, policy)
+        number = 0 if choice.client is None else self._manifest.private_rounds[choice.client]
+        if choice.client is not None and number > 0 and private.entries:
+            name = client_file(number, choice.client)
+            fill(private, read_weights(self._directory, name), name)
+        network.requires_grad_(False).zero_grad(set_to_none=True)  # frees the flat gradients
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        inference = Inference(self.method, network.to(where).eval(), where, self.card.precision)
+        return Denoiser(self.card, inference, choice, threads)
+
+    def describe(self, hu: np.ndarray) -> Described:
+        """Return reports and embeddings of N images, as the run made those that it trained on.
+
+        Args:
+            hu: (N, n, n), HU, on the run's grid.
+
+        Raises:
+            PhysFedError: The reporter's or the encoder's model is not there.
+        """
+        from physfed_ray.data.scanning import HU_RANGE  # with the scanner, which little else needs
+
+        shown = np.clip(np.rint(hu), *HU_RANGE).astype(np.float32)
+        return Reports.model_validate(self.card.reports).make().describe(shown)

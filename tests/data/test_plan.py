@@ -1,0 +1,30 @@
+"""A plan is arithmetic until somebody asks for names."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from physfed_ray.cost.estimate import counts
+from physfed_ray.data.plan import plan
+from physfed_ray.data.shards import ClientShards
+from tests.data.test_prepare import make_experiment
+
+
+def test_many_patients_are_counted_and_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make_experiment(
+        tmp_path,
+        data__source={"phantom": {"patients": 20_000, "slices": 12}},
+        data__test_patients=1000,
+        clients={"generate": {"clients": 100, "patients_per_client": 189}},
+    )
+    monkeypatch.delattr(ClientShards, "key")
+    began = time.process_time()
+    todo = plan(experiment)
+    assert counts(todo, "train", "g001") == (189, 12 * 189)
+    assert (todo.shard_count, todo.cached()) == (100 * (189 + 1000 + 1) + 1000, 0)
+    assert todo.unused_patients == 20_000 - 18_900 - 1001
+    assert todo.files["test", "g001"] is todo.files["unseen", "u"]
+    assert time.process_time() - began < 30  # of about one; it took minutes in quadratic time

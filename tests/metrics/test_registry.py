@@ -1,0 +1,340 @@
+"""Metrics: every registered one in the same way, one from outside, and a run that measures all."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import load_experiment
+from physfed_ray.experiment.evaluation import Evaluation
+from physfed_ray.federation.host import Host
+from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
+from physfed_ray.federation.serving import FinalResults
+from physfed_ray.federation.spec import Spec
+from physfed_ray.metrics import registry
+from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.metrics.edges import edge_phantom
+from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of, owner
+from physfed_ray.metrics.scoring import score_edge, score_slices
+from physfed_ray.pages.compare import compare
+from physfed_ray.registry import Registry
+from physfed_ray.runtime.run import run_experiment
+
+EXPERIMENT = """
+name: measured
+data:
+  source: {phantom: {patients: 3, slices: 2}}
+  image_size: 64
+  test_patients: 1
+  clinical_windows: {soft: [-160, 240]}
+clients: [{id: c1, protocol: paper-2}, {id: c2, protocol: paper-6}]
+unseen: [{id: u1, protocol: unseen-2}]
+backbone: {channels: 4}
+method: {name: fedper}
+training: {rounds: 1, batch_size: 2, patch: 32}
+evaluation: {metrics: [fsim, nps, mtf, bias_hu]}
+"""
+OUTSIDE = '''
+import numpy as np
+from physfed_ray.metrics.base import Metric
+
+
+class Bias(Metric):
+    """Size of the mean error over the body.
+
+    Nobody's.
+    """
+
+    name, heading, unit, decimals = "bias_hu", "Bias", "HU", 1
+    better = "lower"
+    clinical = True
+    needs = ("body",)
+
+    def __call__(self, denoised, reference, context):
+        error = np.clip(denoised, *context.window) - np.clip(reference, *context.window)
+        return np.abs((error * context.body).sum(axis=(1, 2)) / context.body.sum(axis=(1, 2)))
+
+
+class Two(Bias):
+    def __call__(self, denoised, reference, context):
+        return np.zeros(2 * len(denoised))
+
+
+class Misnamed(Bias):
+    name = "other"
+
+
+PAIR = (Bias(), Two())
+'''
+WINDOW = (-1000.0, 2000.0)
+SOFT = {"soft": (-160.0, 240.0)}
+OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps", "mtf")
+EDGES = {f"mtf{level}_{contrast}hu_per_mm" for level in (50, 10) for contrast in (120, 900)}
+PER_SLICE = {"fsim", "fsim[-160,240]", "nps_area_hu2", "nps_mean_per_mm", "nps_peak_per_mm",
+             "bias_hu", "bias_hu[-160,240]"}  # fmt: skip
+Rows = dict[tuple[str, str, str], float]
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Install a package with metrics of its own for as long as this module's tests run."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "foreign_metrics.py").write_text(OUTSIDE)
+    info = folder / "foreign_metrics-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-metrics\nVersion: 1.0\n")
+    lines = ["bias_hu = foreign_metrics:Bias", "two = foreign_metrics:PAIR"]
+    (info / "entry_points.txt").write_text("\n".join(["[physfed_ray.metrics]", *lines, ""]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        _forget(METRICS)
+        yield
+    _forget(METRICS)
+
+
+def _forget(metrics: Registry[object]) -> None:
+    """Let the registry look for entry points again."""
+    metrics.__dict__.pop("_entries", None)
+    registry._loaded.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def run_dir(outside: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished run directory, every optional metric measured."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "measured.yaml").write_text(EXPERIMENT)
+    experiment = load_experiment(folder / "measured.yaml", [f"data.cache={folder / 'cache'}"])
+    run_experiment(experiment, folder / "run", runtime="inline")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def rows(run_dir: Path) -> Rows:
+    """Return the values of the last evaluation by client, split and metric."""
+    table = pq.read_table(run_dir / "metrics.parquet").to_pylist()
+    return {(r["client"], r["split"], r["metric"]): r["value"] for r in table}
+
+
+def _images(count: int = 3, n: int = 64) -> tuple[Images, Images, np.ndarray]:
+    """Return noisy bodies in HU, each noisier than the last, the clean ones, and where they are."""
+    full = np.full((count, n, n), -1000, np.float32)
+    full[:, 8:-8, 8:-8] = 40
+    full[:, 20:30, 20:40] = 110
+    noise = np.random.default_rng(0).normal(3, 20, full.shape)
+    low = full + (noise * np.arange(1, count + 1)[:, None, None]).astype(np.float32)
+    return low, full, (full > -500).astype(np.uint8)
+
+
+def _scans(metric: Metric) -> tuple[Images, Images, Context]:
+    """Return images that suit a metric, their reference, and the context."""
+    if metric.edge_contrast_hu is None:
+        low, full, body = _images()
+        return low, full, Context(WINDOW, body, 0.7)
+    edge = edge_phantom(128, metric.edge_contrast_hu)
+    full = np.repeat(edge.image[None], 3, axis=0)
+    blurred = (full + np.roll(full, 2, 1) + np.roll(full, 2, 2) + np.roll(full, 4, 1)) / 4
+    return blurred, full, Context(WINDOW, np.repeat(edge.body[None], 3, axis=0), 0.7, edge)
+
+
+ALL = [metric for name in OWN for metric in metrics_of(name)]
+
+
+def test_these_are_all_of_the_projects_own() -> None:
+    assert tuple(METRICS)[: len(OWN)] == OWN
+    assert len({metric.name for metric in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
+def test_every_metric_scores_each_slice_for_itself_and_changes_nothing(metric: Metric) -> None:
+    low, full, context = _scans(metric)
+    before = low.copy(), full.copy()
+    values = metric(low, full, context)
+    again = metric(low[::-1], full[::-1], Context(WINDOW, context.body[::-1], 0.7, context._edge))
+    first = metric(low[:1], full[:1], Context(WINDOW, context.body[:1], 0.7, context._edge))
+    one_for_all = metric.edge_contrast_hu is not None
+    assert values.shape == ((1,) if one_for_all else (3,))
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
+    np.testing.assert_allclose(again, values if one_for_all else values[::-1], rtol=1e-12)
+    np.testing.assert_allclose(first, values[:1], rtol=1e-12)
+    for now, then in zip((low, full), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
+def test_every_metric_says_what_it_is_and_prefers_the_perfect_image(metric: Metric) -> None:
+    assert metric.heading
+    assert metric.unit
+    assert metric.title.endswith(".")
+    low, full, context = _scans(metric)
+    perfect = metric(full, full, Context(WINDOW, context.body, 0.7, context._edge))
+    assert perfect.shape == metric(low, full, context).shape
+    if metric.better == "neither":
+        return
+    best, other = (
+        [metric.worth(v) for v in found] for found in (perfect, metric(low, full, context))
+    )
+    assert (np.array(best) > np.array(other)).all()
+
+
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
+def test_what_a_metric_needs_is_what_it_cannot_do_without(metric: Metric) -> None:
+    low, full, context = _scans(metric)
+    if not metric.needs:
+        assert np.isfinite(metric(low, full, Context(WINDOW))).all()
+    for need in metric.needs:
+        given = {"body": context.body, "pixel_mm": 0.7, "edge": context._edge}
+        given.pop(need)
+        with pytest.raises(ValueError, match=f"needs .*{need}"):
+            metric(low, full, Context(WINDOW, **given))
+
+
+@pytest.mark.parametrize("metric", [m for m in ALL if "body" in m.needs], ids=lambda m: m.name)
+def test_a_slice_without_body_has_no_value(metric: Metric) -> None:
+    low, full, body = _images()
+    body[1] = 0
+    values = metric(low, full, Context(WINDOW, body, 0.7))
+    assert np.isnan(values).tolist() == [False, True, False]
+
+
+def test_what_metrics_share_is_computed_once() -> None:
+    calls = []
+
+    def compute(denoised: Images, reference: Images, context: Context) -> int:
+        calls.append(context)
+        return len(calls)
+
+    low, full, _ = _images()
+    context = Context(WINDOW)
+    assert [context.shared(compute, low, full) for _ in range(3)] == [1, 1, 1]
+    assert context.shared(compute, full, low) == 2
+    inside = context.within(SOFT["soft"])
+    assert [inside.shared(compute, low, full) for _ in range(2)] == [3, 3]
+
+
+def test_an_experiment_can_name_what_is_optional(outside: None) -> None:
+    assert Evaluation(metrics=("mtf", "bias_hu")).metrics == ("mtf", "bias_hu")
+    assert Evaluation().metrics == ()
+    for names, message in (
+        (["psnr"], "'psnr' is always measured"),
+        (["fsim", "fsim"], "'fsim' is named twice"),
+        (["fsin"], r"unknown metric 'fsin' \(did you mean 'fsim'\?\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Evaluation(metrics=names)
+
+
+def test_a_name_leads_to_its_owner(outside: None) -> None:
+    owners = {"psnr[-160,240]": "psnr", "nps_area_hu2": "nps", "bias_hu": "bias_hu",
+              "mtf10_900hu_per_mm": "mtf", "fsim[-1350,150]": "fsim"}  # fmt: skip
+    for number, name in owners.items():
+        found = owner(number)
+        assert found is not None
+        assert (found[0], found[1].name) == (name, number.partition("[")[0])
+    assert owner("rmse_hu[-160,240]") is None
+    assert owner("loss") is None
+
+
+def test_a_foreign_metric_that_does_not_fit_is_refused_in_a_sentence(
+    outside: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = EntryPoint("misnamed", "foreign_metrics:Misnamed", METRICS.group)
+    monkeypatch.setitem(METRICS._entries, "misnamed", entry)
+    low, full = (np.zeros((2, 24, 24), np.float32) for _ in range(2))
+    body = np.ones((2, 24, 24), np.uint8)
+    with pytest.raises(PhysFedError, match=r"'bias_hu' returned .*\(4,\) for 2 slices"):
+        score_slices(low, full, body, WINDOW, {}, 0.7, ["two"])
+    with pytest.raises(PhysFedError, match="'misnamed' calls itself 'other'"):
+        score_slices(low, full, body, WINDOW, {}, 0.7, ["misnamed"])
+
+
+def test_only_the_named_metrics_are_computed() -> None:
+    low, full, body = (np.zeros((1, 64, 64), np.float32) for _ in range(3))
+    standard = set(score_slices(low, full, body, WINDOW, SOFT))
+    assert standard == {*STANDARD, "psnr[-160,240]", "ssim[-160,240]"}
+    both = set(score_slices(low, full, body, WINDOW, SOFT, 0.7, ("mtf", "fsim")))
+    assert both - standard == {"fsim", "fsim[-160,240]"}
+    edge = edge_phantom(128, 120)
+    of_edge = score_edge(edge.image[None], edge, WINDOW, 0.7, ("fsim", "mtf"))
+    assert set(of_edge) == {"mtf50_120hu_per_mm", "mtf10_120hu_per_mm"}
+
+
+def test_a_run_ends_with_all_of_them(rows: Rows, run_dir: Path) -> None:
+    for client in ("c1", "c2"):
+        for split in ("test", "test/input"):
+            assert {m for c, s, m in rows if (c, s) == (client, split)} > PER_SLICE
+            assert 0 < rows[client, split, "fsim"] < 1
+            assert 0 < rows[client, split, "bias_hu[-160,240]"] < 400
+        for split in ("edge", "edge/input"):
+            assert {m for c, s, m in rows if (c, s) == (client, split)} == EDGES
+    for split in ("unseen/input", "unseen/nearest_protocol", "unseen/ensemble", "unseen/oracle"):
+        assert {m for c, s, m in rows if (c, s) == ("u1", split)} > PER_SLICE
+    per_slice = pq.read_table(run_dir / "slices.parquet").to_pylist()
+    assert {r["metric"] for r in per_slice if r["split"] == "test"} > PER_SLICE
+
+
+def test_they_are_measured_in_the_protocols_millimetres(rows: Rows) -> None:
+    """The undenoised scans reach half the sampling rate, which only the pixel length decides."""
+    for client, preset in (("c1", "paper-2"), ("c2", "paper-6")):
+        nyquist = 0.5 / PRESETS[preset].pixel_at(64)
+        for name in EDGES:
+            assert 0.2 * nyquist < rows[client, "edge/input", name] <= nyquist * 1.0001
+        assert 0.2 * nyquist < rows[client, "test/input", "nps_mean_per_mm"] < nyquist
+        assert rows[client, "test/input", "nps_area_hu2"] > 1
+
+
+def test_report_and_comparison_show_them(run_dir: Path, tmp_path: Path) -> None:
+    names = {path.name for path in (run_dir / "tables").iterdir()}
+    assert names >= {"seen_optional.csv", "unseen_optional.csv", "seen_edges.csv"}
+    html = (run_dir / "report.html").read_text()
+    for words in ("Optional metrics", "Sharpness of edges", "FSIM [-160,240] (%)", "50% at 120 HU",
+                  "Bias (HU)", "Size of the mean error over the body."):  # fmt: skip
+        assert words in html
+    page = compare([run_dir], tmp_path / "page.md").read_text()
+    for words in ("NPS area (HU²)", "FSIM [-160,240]", "RMSE (HU)", "Edges, mean of clients",
+                  "10% at 900 HU", "Bias [-160,240] (HU)"):  # fmt: skip
+        assert words in page
+
+
+def test_a_metric_of_a_package_that_is_gone_is_printed_as_stored(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS, "_entries", {n: METRICS._entries[n] for n in OWN})
+    page = compare([run_dir], tmp_path / "page.md").read_text()
+    assert "bias_hu[-160,240]" in page
+    assert "Bias (HU)" not in page
+    assert "FSIM (%)" in page
+
+
+def test_without_asking_nothing_is_measured(make_spec: Callable[..., Spec]) -> None:
+    spec = make_spec("fedper", clients=1, unseen=0)
+    assert spec.metrics == ()
+    vector = Host(spec).network.shared.vector.numpy()
+    detailed = Host(spec).seen.evaluate(vector, ClientTurn(0, 0), "test", detail=True)
+    assert not any("fsim" in name or "nps" in name for name in detailed.scores)
+
+
+def test_two_hosts_measure_the_same_bits(make_spec: Callable[..., Spec]) -> None:
+    g = tuple(float(v) for v in PRESETS["paper-2"].normalised())
+    spec = make_spec("fedper", clients=1, unseen=0)
+    spec = replace(spec, clients=(replace(spec.clients[0], g=g),), metrics=("mtf",))
+    vector = Host(spec).network.shared.vector.numpy()
+    one, two = (Host(spec).seen.sharpness(vector, ClientTurn(0, 0)) for _ in range(2))
+    assert set(one) == EDGES | {f"input/{name}" for name in EDGES}
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name])
+
+
+def test_a_slice_without_a_value_does_not_spoil_the_mean() -> None:
+    results = FinalResults()
+    scores = {"nps_area_hu2": np.array([2.0, np.nan, 4.0]), "fsim": np.array([np.nan] * 3)}
+    results.add(5, "c1", "test", ClientEvaluation(["p"] * 3, [0, 1, 2], scores, {}, {}))
+    assert results.rows[0] == (5, "c1", "test", "nps_area_hu2", 3.0)
+    assert np.isnan(results.rows[1][-1])
+    assert len(results.slices) == 6
