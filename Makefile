@@ -1,6 +1,7 @@
-# make setup   create .venv from requirements.lock (again only when the lock or pyproject changes)
-# make demo    run experiments/quickstart.yaml and show its results
-# make test    lint, types, tests
+# make setup          create .venv from requirements.lock (again only when the lock or pyproject changes)
+# make demo           run experiments/quickstart.yaml and show its results
+# make test           lint, types, tests: below 10 minutes on two quiet cores
+# make test-cluster   tests that bring up whole clusters and break them: below 15 minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,10 @@ export OMP_WAIT_POLICY = PASSIVE
 # Every process of Ray imports the package: the first one leaves it compiled for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test
+# Two processes; tests/conftest.py says which tests stay together.
+TESTS := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: setup demo test test-cluster
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -33,4 +37,7 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder  # groups: tests/conftest.py
+	$(TESTS) -m "not cluster"
+
+test-cluster: $(STAMP)
+	$(TESTS) -m cluster

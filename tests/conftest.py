@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
 from physfed_ray.data.store import ClientData, write_client_data
@@ -25,11 +26,17 @@ SPLITS = ("train", "validation", "test")
 os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "240"  # of a busy machine
 
+# The same examples each time: what is found by chance on one machine, no other one could repeat.
+settings.register_profile("suite", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 
-GROUPS = {"faults": "faults", "cluster": "faults", "runtime": "runtime"}
-"""Folders whose tests start Ray clusters; each group runs in one process, one test at a time."""
+FIRST = ("ray", "cluster", "faults", "runtime")
+"""Groups of tests that start Ray, which take longest; each runs in one process, one at a time."""
+LONG = ("sweep/test_driver.py", "federation/test_recovery.py", "suites/test_run.py")
+"""Files that take longest of the others."""
 
 LATE = "(?i)waited in vain|timed? ?out"
 """What a test says that was not wrong but too late, on a busy machine."""
@@ -37,20 +44,25 @@ LATE = "(?i)waited in vain|timed? ?out"
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist is to see the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests to two processes: first the clusters, which take longest, then file by file.
+    """Deal the tests to two processes: first those on Ray, then file by file, the longest first.
 
     Clusters may miss a time limit, Ray's own of 30 s for a node among them: a test of theirs that
     was too late has a second try, which pytest reports. One with a wrong result has none.
     """
+    order = (*FIRST, *LONG)
     ranks: dict[pytest.Item, int] = {}
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
-        group = GROUPS.get(path.parts[0]) or ("ray_session" in item.fixturenames and "runtime")
-        item.add_marker(pytest.mark.xdist_group(group or path.as_posix()))
-        ranks[item] = ("faults", "runtime", False).index(group)
-        if group:
+        group = path.as_posix()
+        if item.get_closest_marker("cluster"):
+            group = path.parts[0]
+        elif "ray_session" in item.fixturenames:
+            group = "ray"
+        item.add_marker(pytest.mark.xdist_group(group))
+        ranks[item] = order.index(group) if group in order else len(order)
+        if group in FIRST:
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=LATE))
-    items.sort(key=lambda item: ranks[item])
+    items.sort(key=ranks.__getitem__)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +110,11 @@ def random_client_data(seed: int, slices: int, size: int = 24, dim: int = 8) -> 
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Callable[..., Spec]:
     """Return a factory of small federations on random images: ``make_spec(method, clients=3)``."""
+    return spec_maker(tmp_path)
+
+
+def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
+    """Return the factory, whose data lie in a folder."""
 
     def make(
         method: str,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
+from physfed_ray.cost.operations import Operations
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
@@ -54,7 +54,7 @@ def network_sizes(method: Method) -> tuple[int, int, int]:
 def measure_step(method: Method, training: Training, image_size: int) -> StepCost:
     """Time the forward and backward pass of one patch, and scale to the experiment's batch.
 
-    The operations are counted at the full size, on tensors without content.
+    The operations are counted at the full size.
 
     Args:
         method: The method with its task.
@@ -80,12 +80,15 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     before = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
-        _step(method, network, batch, state)
+        with Operations() as operations:
+            _step(method, network, batch, state)
         seconds, kept = _step(method, network, batch, state)
     finally:
         torch.set_num_threads(before)
+    # Tensors without content import what torch.compile needs, which takes as long as torch itself.
+    flops = operations.total if side == probe else _flops(method, side, extras)
     frozen = sum(p.nbytes for p in _frozen(method))
-    return StepCost(seconds * scale, kept * scale, _flops(method, side, extras), frozen)
+    return StepCost(seconds * scale, kept * scale, flops, frozen)
 
 
 def _frozen(method: Method) -> list[nn.Parameter]:
@@ -97,13 +100,13 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     """Count the operations of one image's forward and backward pass without computing them."""
     method = copy.copy(method)
     method.objective = copy.copy(method.objective)  # its networks are not copied but made again
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+    with FakeTensorMode(), Operations() as operations:
         method.objective.prepare("cpu")
         network = method.build(0).train()
         state = _begin(method, network, extras)
         loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
         torch.autograd.backward(loss)
-    return int(counter.get_total_flops())
+    return operations.total
 
 
 def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray]) -> object:

@@ -8,7 +8,6 @@ detector)`` long.
 import math
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from physfed_ray.ct.backprojection import back_project_views
@@ -89,6 +88,8 @@ def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
         (L/2 + 1,) float64, per mm, for a real FFT of even length L that holds the linear
         convolution of two rows of ``bins``.
     """
+    from scipy.fft import next_fast_len  # half of SciPy: only for those who reconstruct
+
     length = 2 * next_fast_len(bins, real=True)
     lag = torch.arange(length)
     lag = torch.minimum(lag, length - lag).to(torch.float64)

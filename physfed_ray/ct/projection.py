@@ -8,7 +8,6 @@ Geometry: the source stands at ``(source sin b, -source cos b)``, the flat detec
 import weakref
 from functools import lru_cache
 
-import astra
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +29,8 @@ def project(
     Returns:
         (B, views, bins) float32, dimensionless.
     """
+    import astra  # not for every process that knows protocols
+
     mu = np.ascontiguousarray(mu, dtype=np.float32)
     on_gpu = bool(astra.use_cuda()) if cuda is None else cuda
     projector = _projector(protocol, mu.shape[-1], on_gpu)
@@ -64,7 +65,9 @@ class _Projector:
     """An ASTRA projector that is built once per geometry and freed with this object."""
 
     def __init__(self, protocol: Protocol, image_size: int, on_gpu: bool) -> None:
-        radius = protocol.field_radius_mm
+        import astra
+
+        self.astra, radius = astra, protocol.field_radius_mm
         self.volume = astra.create_vol_geom(
             image_size, image_size, -radius, radius, -radius, radius
         )
@@ -83,18 +86,18 @@ class _Projector:
 
     def run(self, algorithm: str, image: NDArray[np.float32], views: NDArray[np.float32]) -> None:
         """Run ``FP`` or ``BP`` between the memory of one image and one sinogram, without copies."""
-        image_id = astra.data2d.link("-vol", self.volume, image)
-        views_id = astra.data2d.link("-sino", self.scan, views)
-        settings = astra.astra_dict(algorithm + self.suffix)
+        image_id = self.astra.data2d.link("-vol", self.volume, image)
+        views_id = self.astra.data2d.link("-sino", self.scan, views)
+        settings = self.astra.astra_dict(algorithm + self.suffix)
         settings["ProjectorId"] = self.id
         settings["ProjectionDataId"] = views_id
         settings["VolumeDataId" if algorithm == "FP" else "ReconstructionDataId"] = image_id
-        algorithm_id = astra.algorithm.create(settings)
+        algorithm_id = self.astra.algorithm.create(settings)
         try:
-            astra.algorithm.run(algorithm_id)
+            self.astra.algorithm.run(algorithm_id)
         finally:
-            astra.algorithm.delete(algorithm_id)
-            astra.data2d.delete([image_id, views_id])
+            self.astra.algorithm.delete(algorithm_id)
+            self.astra.data2d.delete([image_id, views_id])
 
 
 @lru_cache(maxsize=16)

@@ -11,7 +11,6 @@ from typing import Any
 
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
 from physfed_ray.data.shards import (
@@ -211,6 +210,8 @@ def make_source(experiment: Experiment) -> PatientSource:
         return PhantomSource(count, settings.phantom.slices, experiment.seed)
     if settings.dicom is None:
         raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
+    from physfed_ray.data.dicom import DicomSource  # pydicom: only for those who read files
+
     return DicomSource(settings.dicom, settings.min_slices)
 
 

@@ -196,8 +196,8 @@ def _slice_columns(data: Scans | ClientData) -> dict[str, Any]:
 def _read_slices(batch: Any) -> dict[str, Any]:
     return {
         "patient": batch.column("patient").to_pylist(),
-        "slice": batch.column("slice").to_numpy(),
-        "scale": batch.column("scale").to_numpy(),
+        "slice": np.from_dlpack(batch.column("slice")),  # to_numpy() imports pandas
+        "scale": np.from_dlpack(batch.column("scale")),
     }
 
 

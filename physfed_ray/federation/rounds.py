@@ -292,6 +292,8 @@ class Rounds:
         clients = self.runtime.assignment[host]
         stateful = any(self.manifest.private_rounds[self.spec.clients[c].id] for c in clients)
         if self._unsaved & set(clients) or (self.directory is None and stateful):
+            if not lost.dead:
+                self.runtime.restart(host)  # alive, it would be taken for sound, and stay busy
             raise ActorLostError(lost.reason)
         self.runtime.restart(host)
         again = lost.dead and attempt < RETRIES

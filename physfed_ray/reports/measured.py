@@ -5,12 +5,16 @@ findings, because embeddings of sentences that differ in numbers alone are almos
 size is unknown, so sizes are told as parts of the field of view or of the body's cross-section.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from physfed_ray.code_version import code_version
 from physfed_ray.reports.base import Reporter
-from physfed_ray.reports.measurements import Measurements, measure, smooth
 from physfed_ray.reports.wording import balance, count, grade, hounsfield, percent, place
+
+if TYPE_CHECKING:
+    from physfed_ray.reports.measurements import Measurements
 
 SHAFT_HU = 750.0
 """On the smoothed slice only the shafts of long bones are denser than this."""
@@ -29,10 +33,13 @@ class MeasuredReporter(Reporter):
 
     def report(self, hu: np.ndarray) -> list[str]:
         """See ``Reporter``; slices with air outside the inscribed circle."""
+        # Hosts know this class but describe nothing: they need not load SciPy.
+        from physfed_ray.reports.measurements import measure, smooth
+
         return [describe(measure(image)) for image in smooth(hu)] if len(hu) else []
 
 
-def describe(m: Measurements | None) -> str:
+def describe(m: "Measurements | None") -> str:
     """Return the report of one slice's measurements."""
     if m is None:
         return NOTHING
@@ -49,7 +56,7 @@ def describe(m: Measurements | None) -> str:
     return " ".join(sentences)
 
 
-def guess_region(m: Measurements) -> str:
+def guess_region(m: "Measurements") -> str:
     """Return the key of ``_OPENINGS`` that fits best.
 
     Skull encloses its contents; lungs make a chest; of the rest, trunks are wide with the loose
@@ -76,7 +83,7 @@ def guess_region(m: Measurements) -> str:
     return "pelvis" if m.bone.largest > 0.07 and m.field_share > 0.6 else "limb"
 
 
-def _head(m: Measurements) -> list[str]:
+def _head(m: "Measurements") -> list[str]:
     inside = "with pneumatised sinuses" if m.gas.share > 0.01 else "at the level of the brain"
     return [
         f"Axial CT of the head {inside}.",
@@ -85,7 +92,7 @@ def _head(m: Measurements) -> list[str]:
     ]
 
 
-def _chest(m: Measurements) -> list[str]:
+def _chest(m: "Measurements") -> list[str]:
     heart = m.solid.share > 0.03 and m.solid.front > 0.55 and m.solid.right < 0.45
     if m.lung.front < 0.3:
         level = "through the lung bases, with the liver dome and diaphragm in front of the lungs"
@@ -98,7 +105,7 @@ def _chest(m: Measurements) -> list[str]:
     return [f"Axial CT of the chest {level}.", _lungs(m), _mediastinum(m)]
 
 
-def _lungs(m: Measurements) -> str:
+def _lungs(m: "Measurements") -> str:
     amount = grade(m.lung.share, (0.12, 0.25, 0.4), ("poorly", "moderately", "well", "very well"))
     sides = balance(
         m.lung.right,
@@ -111,7 +118,7 @@ def _lungs(m: Measurements) -> str:
     return f"The lungs are {amount} aerated, {percent(m.lung.share)} of the section; {sides}."
 
 
-def _mediastinum(m: Measurements) -> str:
+def _mediastinum(m: "Measurements") -> str:
     word = grade(
         m.mediastinum,
         (0.3, 0.42, 0.55),
@@ -125,7 +132,7 @@ def _mediastinum(m: Measurements) -> str:
     return f"{word}, {percent(m.mediastinum)} of the thoracic space."
 
 
-def _lung_bases(m: Measurements) -> list[str]:
+def _lung_bases(m: "Measurements") -> list[str]:
     return [
         "Axial CT of the upper abdomen just below the diaphragm: liver, stomach and bowel.",
         f"Only the posterior lung bases are seen, {percent(m.lung.share)} of the section.",
@@ -133,18 +140,18 @@ def _lung_bases(m: Measurements) -> list[str]:
     ]
 
 
-def _shoulders(m: Measurements) -> list[str]:
+def _shoulders(m: "Measurements") -> list[str]:
     return [
         "Axial CT of the lower neck and shoulders, with clavicles, scapulae and humeral heads.",
         "No aerated lung parenchyma." if not m.lung.share else "The lung apices are just seen.",
     ]
 
 
-def _abdomen(m: Measurements) -> list[str]:
+def _abdomen(m: "Measurements") -> list[str]:
     return ["Axial CT of the abdomen below the lungs: liver, kidneys and bowel.", *_organs(m)]
 
 
-def _organs(m: Measurements) -> list[str]:
+def _organs(m: "Measurements") -> list[str]:
     if m.solid.largest < 0.06:
         return ["Bowel loops and mesentery without a large solid organ."]
     side = balance(
@@ -158,7 +165,7 @@ def _organs(m: Measurements) -> list[str]:
     return [f"Solid abdominal organs take {percent(m.solid.share)}, {side}."]
 
 
-def _pelvis(m: Measurements) -> list[str]:
+def _pelvis(m: "Measurements") -> list[str]:
     bone = balance(
         m.bone.right,
         "iliac bone and hip on the right side only",
@@ -173,7 +180,7 @@ def _pelvis(m: Measurements) -> list[str]:
     ]
 
 
-def _limb(m: Measurements) -> list[str]:
+def _limb(m: "Measurements") -> list[str]:
     if m.bodies > 1:
         first = "Axial CT of both thighs or lower legs, two separate limbs side by side."
     elif m.bone.share > 0.1:
@@ -206,7 +213,7 @@ _OPENINGS = {
 }
 
 
-def _size(m: Measurements) -> str:
+def _size(m: "Measurements") -> str:
     size = grade(
         m.field_share,
         (0.3, 0.5, 0.65),
@@ -218,7 +225,7 @@ def _size(m: Measurements) -> str:
     return f"{size}, {shape}, filling {percent(m.field_share)} of the field of view."
 
 
-def _fat(m: Measurements) -> list[str]:
+def _fat(m: "Measurements") -> list[str]:
     amount = grade(
         m.fat.share,
         (0.12, 0.25, 0.4),
@@ -228,7 +235,7 @@ def _fat(m: Measurements) -> list[str]:
     return [f"There is {amount} ({percent(m.fat.share)}) with {rim} subcutaneous layer."]
 
 
-def _bone(m: Measurements, region: str) -> list[str]:
+def _bone(m: "Measurements", region: str) -> list[str]:
     if m.bone.share == 0:
         return ["No bone is seen."] if region != "shoulders" else []
     amount = percent(m.bone.share)
@@ -241,7 +248,7 @@ def _bone(m: Measurements, region: str) -> list[str]:
     return [f"Bone {amount} in {count(m.bone.pieces)}."]
 
 
-def _gas(m: Measurements, region: str) -> list[str]:
+def _gas(m: "Measurements", region: str) -> list[str]:
     if m.gas.share < 0.002:
         return []
     where = {
@@ -253,14 +260,14 @@ def _gas(m: Measurements, region: str) -> list[str]:
     return [f"{where}, {percent(m.gas.share)}, {place(m.gas)}."]
 
 
-def _contrast(m: Measurements) -> list[str]:
+def _contrast(m: "Measurements") -> list[str]:
     if m.contrast.share < 0.005:
         return []
     word = "Contrast-enhanced vessels or organs" if m.contrast.largest > 0.008 else "Dense foci"
     return [f"{word}, {percent(m.contrast.share)}, {place(m.contrast)}."]
 
 
-def _rest(m: Measurements) -> list[str]:
+def _rest(m: "Measurements") -> list[str]:
     found = []
     if m.metal > 0:
         found.append("Metal with streak artefacts.")

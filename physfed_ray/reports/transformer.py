@@ -65,6 +65,10 @@ class TransformerEncoder(TextEncoder):
     def dim(self) -> int:
         """See ``TextEncoder``."""
         projected = self.pooling == "eos" and self._has_projection
+        # Named so in most models: transformers, which takes half a second, knows the others.
+        stated = self.files.read("config.json").get("hidden_size")
+        if stated is not None and not is_clip(self.files):
+            return int(stated)
         return int(self._config.projection_dim if projected else self._config.hidden_size)
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

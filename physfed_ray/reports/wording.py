@@ -1,8 +1,11 @@
 """Numbers to words, as coarse as noise makes the numbers."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from physfed_ray.reports.measurements import Part
+if TYPE_CHECKING:
+    from physfed_ray.reports.measurements import Part
 
 
 def percent(share: float) -> str:
@@ -28,7 +31,7 @@ def balance(right: float, *words: str) -> str:
     return grade(1 - right, (0.3, 0.44, 0.56, 0.7), words)
 
 
-def place(part: Part) -> str:
+def place(part: "Part") -> str:
     """Return where most of a part lies, by the patient's sides."""
     side = grade(part.right, (0.33, 0.67), ("on the left", "central", "on the right"))
     depth = grade(part.front, (0.33, 0.67), ("posterior", "", "anterior"))

@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
         "clients: 'paper-[12]'\n"
         "backbone: {channels: 4}\n"
         "method: {name: fedper}\n"
-        "training: {rounds: 150, batch_size: 2, evaluate_every: 150}\n"
+        "training: {rounds: 60, batch_size: 2, evaluate_every: 60}\n"
     )
     arguments = ["run", experiment, "--out", tmp_path / "run", "--runtime", "inline"]
     with subprocess.Popen(
@@ -140,7 +140,7 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
         preexec_fn=heed_ctrl_c,
     ) as process:
         assert process.stdout is not None
-        assert any(line.startswith("round 3/150") for line in process.stdout)
+        assert any(line.startswith("round 3/60") for line in process.stdout)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
@@ -157,6 +157,6 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_finishes(tmp_path: Path):
 
     words = shlex.split(advice.split("to go on: physfed ")[1])
     finished = subprocess.run(physfed(*words), capture_output=True, text=True, check=True)
-    assert "round 150/150" in finished.stdout
-    assert "round 2/150" not in finished.stdout
+    assert "round 60/60" in finished.stdout
+    assert "round 2/60" not in finished.stdout
     assert f"report: {tmp_path}/run/report.html" in finished.stdout

@@ -15,6 +15,7 @@ from tests.cluster.machines import ROOT, Machine, make_key, why_impossible
 
 IMPOSSIBLE = why_impossible()
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.skipif(IMPOSSIBLE is not None, reason=str(IMPOSSIBLE)),
     pytest.mark.timeout(900),
 ]

@@ -60,6 +60,7 @@ def test_that_the_slurm_script_is_bash() -> None:
     subprocess.run(["bash", "-n", SCRIPT], check=True)
 
 
+@pytest.mark.cluster
 def test_that_a_slurm_job_uses_its_nodes_requeues_itself_and_leaves_nothing(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from physfed_ray.data.dicom import DicomSource
-from physfed_ray.data.grid import AIR_HU, body_mask, denormalise, normalise, to_grid
+from physfed_ray.data.grid import AIR_HU, denormalise, normalise, to_grid
+from physfed_ray.data.grid_body import body_mask
 
 WINDOW = (-1000.0, 2000.0)
 

@@ -4,6 +4,8 @@ from collections import Counter
 from itertools import chain
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from physfed_ray.data.split import Split, deal
 from physfed_ray.errors import PhysFedError
@@ -120,3 +122,31 @@ def test_doubly_listed_patient_is_refused(
     for reuse in (False, True):
         with pytest.raises(PhysFedError, match="only once"):
             deal(COUNTS, CLIENTS | clients, test, 0, 1, reuse=reuse)
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=30),
+    st.lists(st.none() | st.integers(1, 4), min_size=1, max_size=8),
+    st.integers(1, 5),
+    st.integers(0, 5),
+    st.integers(0, 10**6),
+)
+def test_any_dealing_uses_nobody_twice_and_gives_what_was_asked_for(
+    counts: list[int], wanted: list[int | None], test: int, validation: int, seed: int
+) -> None:
+    patients = {f"p{i}": count for i, count in enumerate(counts)}
+    clients = {f"c{i}": number for i, number in enumerate(wanted)}
+    needed = sum(number or 1 for number in wanted) + test + validation
+    if needed > len(patients):
+        with pytest.raises(
+            PhysFedError, match=rf"{len(patients)} patients but {needed} are needed"
+        ):
+            deal(patients, clients, test, validation, seed)
+        return
+    split = deal(patients, clients, test, validation, seed)
+    assert sorted(everyone(split)) == sorted(patients)
+    assert (len(split.test), len(split.validation)) == (test, validation)
+    assert list(split.train) == list(clients)
+    for client, number in clients.items():
+        assert len(split.train[client]) == number if number else split.train[client]
+    assert not split.unused or None not in wanted

@@ -4,11 +4,14 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
@@ -283,3 +286,67 @@ def test_whole_images_must_be_large_enough_for_the_objective(file: Path):
     assert load_experiment(file, [mixed, "data.image_size=176"]).training.patch is None
     with pytest.raises(PhysFedError, match=r"176 pixels a side, and data\.image_size is 128"):
         load_experiment(file, [mixed, "data.image_size=128"])
+
+
+def values_of(annotation: object) -> st.SearchStrategy[object]:
+    """Return a strategy for what may stand at a key, and much that may not."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return st.one_of([values_of(a) for a in typing.get_args(annotation)])
+    if typing.get_origin(annotation) is typing.Annotated:
+        return values_of(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return st.sampled_from(typing.get_args(annotation))
+    simple = {
+        bool: st.booleans(),
+        int: st.integers(0, 300),
+        float: st.floats(0, 1e4) | st.sampled_from([1e-12, 1e-3, 0.1, 0.5, 1.0]),
+        type(None): st.none(),
+    }
+    return simple.get(annotation, st.nothing())  # type: ignore[call-overload]
+
+
+def groups(name: str) -> st.SearchStrategy[dict[str, object]]:
+    """Return a strategy for a group of keys: some are named, each with a value that it takes."""
+    (model,) = models_in(Experiment.model_fields[name].annotation)
+
+    def taken(key: str, value: object) -> bool:
+        try:
+            model.model_validate({key: value})
+        except ValidationError as error:
+            return not any(each["loc"] for each in error.errors())  # what does not fit another key
+        return True
+
+    keys = {
+        key: values_of(field.annotation).filter(partial(taken, key))
+        for key, field in model.model_fields.items()
+        if not values_of(field.annotation).is_empty
+    }
+    return st.fixed_dictionaries({}, optional=keys)
+
+
+@given(
+    st.integers(0, 2**40),
+    groups("training"),
+    groups("federation"),
+    st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12),
+)
+def test_any_experiment_that_is_read_is_written_and_read_alike(
+    seed: int,
+    training: dict[str, object],
+    federation: dict[str, object],
+    name: str,
+    patient: str,
+) -> None:
+    content = yaml.safe_load(SMALLEST) | {
+        "name": name, "seed": seed, "training": training, "federation": federation,
+    }  # fmt: skip
+    content["data"]["test_patients"] = [patient]
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError:
+        assume(False)
+        raise
+    again = Experiment.model_validate(yaml.safe_load(experiment.to_yaml()))
+    assert again == experiment
+    assert again.to_yaml() == experiment.to_yaml()

@@ -72,10 +72,10 @@ class Run:
         experiment.write_text(EXPERIMENT)
         number = len(list(folder.glob(f"{self.out.name}-*.txt")))
         self._log = (folder / f"{self.out.name}-{number}.txt").open("w")
-        physfed = str(Path(sys.executable).with_name("physfed"))
         # Relative, and in another folder than that of the nodes: they must find it all the same.
         place = self.out.name if beside is None else str(out)
-        command = [physfed, "run", str(experiment), "--out", place]
+        physfed = [sys.executable, "-m", "tests.faults.driver"]
+        command = [*physfed, "run", str(experiment), "--out", place]
         self.process = subprocess.Popen(
             [*command, *more],
             cwd=folder,

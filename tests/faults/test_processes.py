@@ -8,6 +8,8 @@ import pytest
 from tests.faults.nodes import Nodes
 from tests.faults.runs import Faults, Run, State, state_of
 
+pytestmark = pytest.mark.cluster
+
 ROUNDS = 12
 
 
@@ -30,23 +32,4 @@ def test_a_run_survives_the_death_of_each_of_its_processes(
     assert re.search(trained, text), text
     assert re.search(r"the process of the parameter server died; replaced, going on", text), text
     assert f"the process of a host died; replaced, going on after round {ROUNDS}" in text, text
-    assert state_of(run.out) == undisturbed
-
-
-def test_rounds_since_the_last_checkpoint_are_repeated(
-    cluster: Nodes, undisturbed: State, tmp_path: Path
-) -> None:
-    faults = Faults(tmp_path / "faults")
-    faults.plan("c3", 5, "kill")
-    cluster.add(cpus=2)
-    arguments = [*faults.arguments, "--set", "federation.checkpoint_every=3"]
-    run = Run(tmp_path / "run", "--address", cluster.address, *arguments)
-    run.wait_for_round(6)
-    cluster.kill_process("ray::ServerActor")
-    text = run.succeeds()
-    assert re.search(r"the process of host-1:c3\.\.c4 died; replaced, going on after round 3", text)
-    again = r"the process of the parameter server died; replaced, going on after round (6|9)\n"
-    assert re.search(again, text), text
-    assert text.count("round 4/12") == 2, text
-    assert {path.name for path in run.out.glob("checkpoints/*")} == {"round-0009", "round-0012"}
     assert state_of(run.out) == undisturbed

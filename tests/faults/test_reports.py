@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.faults.nodes import PATIENCE_S, Nodes, wait_for
+
+pytestmark = pytest.mark.cluster
 
 COUNT = 240
 REPORTER = "MapWorker"

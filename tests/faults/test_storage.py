@@ -14,6 +14,8 @@ from tests.faults.nodes import Nodes, nodes, wait_for
 from tests.faults.runs import Faults, Run, State, state_of
 from tests.s3_bucket import s3_bucket
 
+pytestmark = pytest.mark.cluster
+
 DISK_MB = 24
 CUT_S = 5.0
 BALLAST = 5000

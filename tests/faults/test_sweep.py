@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import optuna
+import pytest
 
 from physfed_ray.runtime.run import run_experiment
 from physfed_ray.sweep.space import load_sweep, restored
 from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
 from tests.faults.nodes import PATIENCE_S, Nodes, wait_for
 from tests.faults.runs import EXPERIMENT
+
+pytestmark = pytest.mark.cluster
 
 SWEEP = """
 sweep: tiny

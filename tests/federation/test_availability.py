@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.federation import Availability
@@ -93,3 +95,20 @@ def test_asking_for_a_later_round_first_changes_nothing() -> None:
     forwards, backwards = (make_availability(settings, 4, ["a"]) for _ in range(2))
     expected = [forwards(0, n) for n in range(1, 31)]
     assert [backwards(0, n) for n in range(30, 0, -1)] == expected[::-1]
+
+
+@given(
+    st.floats(1, 50),
+    st.floats(1, 50),
+    st.integers(0, 10**6),
+    st.lists(st.integers(1, 300), min_size=1, max_size=40),
+)
+def test_what_is_drawn_for_a_round_depends_on_no_earlier_question(
+    on: float, off: float, seed: int, asked: list[int]
+) -> None:
+    settings = Availability(on_rounds=on, off_rounds=off)
+    known = make_availability(settings, seed, ["a", "b"])
+    answers = [(known(0, number), known(1, number)) for number in asked]
+    for number, answer in zip(asked, answers, strict=True):
+        fresh = make_availability(settings, seed, ["a", "b"])
+        assert (fresh(0, number), fresh(1, number)) == answer

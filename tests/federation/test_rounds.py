@@ -39,6 +39,7 @@ class Run:
         spec: The federation.
         hosts: Number of hosts.
         at: What to do at the end of a round, before it is committed.
+        make: Makes the runtime.
         settings: Keys under ``federation``.
     """
 
@@ -47,9 +48,10 @@ class Run:
         spec: Spec,
         hosts: int = 1,
         at: Callable[["Run", int], None] = lambda run, number: None,
+        make: Callable[[Spec, int], InlineRuntime] = InlineRuntime,
         **settings: Any,
     ) -> None:
-        self.runtime = InlineRuntime(spec, hosts)
+        self.runtime = make(spec, hosts)
         self.events: list[Event] = []
         self._at = at
         directory = None if spec.run_root is None else RunDirectory(spec.run_root)

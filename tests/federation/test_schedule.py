@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Federation
@@ -233,3 +235,47 @@ def test_staleness_weighs_as_in_fedbuff() -> None:
     assert weight_of_staleness(2, 1.0) == pytest.approx(1 / 3)
     assert schedule([1], schedule="async").stale
     assert not schedule([1], deadline_steps=1).stale
+
+
+KEYS = st.fixed_dictionaries(
+    {"participation": st.floats(0.05, 1), "max_staleness": st.integers(0, 5)},
+    optional={
+        "sampling": st.just("by_size"),
+        "availability": st.fixed_dictionaries(
+            {"on_rounds": st.floats(1, 5), "off_rounds": st.floats(1, 5)}
+        ),
+    },
+)
+SYNC = st.fixed_dictionaries(
+    {}, optional={"deadline_steps": st.floats(1, 20), "late": st.just("merge")}
+).filter(lambda keys: "late" not in keys or "deadline_steps" in keys)
+ASYNC = st.builds(lambda buffer: {"schedule": "async", "buffer": buffer}, st.integers(1, 6))
+
+
+@given(
+    KEYS,
+    SYNC | ASYNC,
+    st.lists(st.sampled_from([0.1, 0.35, 0.7, 1.0, 2.0]), min_size=1, max_size=12),
+    st.integers(0, 99),
+)
+def test_any_schedule_keeps_its_promises(
+    keys: dict[str, object], kind: dict[str, object], speeds: list[float], seed: int
+) -> None:
+    settings = Federation(**keys, **kind)
+    made = plans(12, speeds, seed=seed, **keys, **kind)
+    times = [plan.time for plan in made]
+    assert times == sorted(times)
+    for number, plan in enumerate(made, 1):
+        clients = clients_of(plan)
+        assert clients == sorted(set(clients))
+        assert not set(clients) & set(plan.missing)
+        ages = [number - 1 - turn.base for turn in plan.turns]
+        assert all(0 <= age <= settings.max_staleness for age in ages)
+        if settings.schedule == "sync" and settings.late == "drop":
+            assert not any(ages)
+            assert not plan.bases
+        assert all(0 <= base < number for base in plan.bases)
+        assert {turn.base for turn in in_flight(made)[number - 1]} <= plan.bases
+    again = schedule(speeds, seed=seed, **keys, **kind)
+    assert again.plan(12) == made[-1]
+    assert [again.plan(n) for n in range(1, 13)] == made

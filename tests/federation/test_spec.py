@@ -1,6 +1,8 @@
 """Every client has one host, nodes carry their share, and few subtrees are cut between nodes."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from physfed_ray.federation.spec import assign
 from physfed_ray.federation.tree import TreeSum
@@ -40,3 +42,32 @@ def test_nodes_carry_their_share_and_send_few_pieces(nodes: int) -> None:
     assert max(pieces_of(clients) for clients in dealt) <= 5
     if nodes in (2, 8):
         assert all(pieces_of(clients) == 1 for clients in dealt)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=60), st.data())
+def test_any_dealing_is_whole_contiguous_and_as_even_as_ranges_can_be(
+    slices: list[int], data: st.DataObject
+) -> None:
+    hosts = data.draw(st.integers(1, len(slices)))
+    cuts = sorted(data.draw(st.sets(st.integers(1, hosts), max_size=4)) | {hosts})
+    groups = [end - start for start, end in zip([0, *cuts], cuts, strict=False)]
+    nodes = assign(slices, groups)
+    assert [len(node) for node in nodes] == groups
+    assert all(len(host) for node in nodes for host in node)
+    assert [c for node in nodes for host in node for c in host] == list(range(len(slices)))
+    loads = [max(1, count) for count in slices]
+    for node in nodes:
+        own = loads[node[0].start : node[-1].stop]
+        largest = max(sum(loads[c] for c in host) for host in node)
+        assert largest == smallest_limit(own, len(node))
+
+
+def smallest_limit(loads: list[int], hosts: int) -> int:
+    """Return the smallest load that contiguous ranges on so many hosts can keep to, by trying."""
+    best = [0] + [10**9] * len(loads)  # of the first so many clients, on the hosts so far
+    for _ in range(hosts):
+        best = [0] + [
+            min(max(best[start], sum(loads[start:stop])) for start in range(stop))
+            for stop in range(1, len(loads) + 1)
+        ]
+    return best[-1]

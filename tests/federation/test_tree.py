@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from physfed_ray.federation.tree import TreeSum
 
@@ -77,3 +79,17 @@ def test_a_forgotten_client_is_an_error() -> None:
     tree.add(0, torch.ones(1))
     with pytest.raises(ValueError, match="incomplete"):
         tree.total(2)
+
+
+@given(st.data())
+def test_any_packing_of_any_participants_gives_the_bits_of_the_slow_sum(
+    data: st.DataObject,
+) -> None:
+    present = data.draw(st.lists(st.booleans(), min_size=1, max_size=24))
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(present) - 1)))) - {len(present)})
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    vectors = [torch.randn(1000) * 10.0 ** (i % 7) if there else None
+               for i, there in enumerate(present)]  # fmt: skip
+    expected, total = reference(vectors), split_sum(vectors, cuts)
+    assert (total is None) == (expected is None)
+    assert total is None or expected is None or torch.equal(total, expected)

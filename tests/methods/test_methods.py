@@ -15,15 +15,17 @@ from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.objectives.registry import make_objective
 
 every_method = pytest.mark.parametrize("name", METHODS)
-every_network = pytest.mark.parametrize(
-    ("name", "backbone"),
-    [
-        (name, backbone)
-        for name, method in METHODS.items()
-        for backbone in BACKBONES
-        if method.refuses(make_backbone(backbone)) is None
-    ],
-)
+NETWORKS = [
+    (name, backbone)
+    for name, method in METHODS.items()
+    for backbone in BACKBONES
+    if method.refuses(make_backbone(backbone)) is None
+]
+every_network = pytest.mark.parametrize(("name", "backbone"), NETWORKS)
+WITH_CODEBOOK = {name for name, kind in METHODS.items() if kind.codes is not Method.codes}
+"""Features travel, to the client with the nearest code."""
+OWN_AGGREGATION = {n for n, kind in METHODS.items() if kind.aggregate is not Method.aggregate}
+""".. with tests of their own."""
 
 
 def assert_equal_but_for_rounding(actual, expected):
@@ -168,12 +170,10 @@ def test_autocast_stays_close(name, backbone, make_method, make_batch, shake):
     assert bool((denoised - expected).abs().mean() < 0.03 * change)
 
 
-@every_network
+@pytest.mark.parametrize(("name", "backbone"), [p for p in NETWORKS if p[0] in WITH_CODEBOOK])
 def test_features_need_shared_children_alone(name, backbone, make_method, make_batch):
     method = make_method(name, backbone=backbone)
     network = method.build(1)
-    if method.codes(network, torch.rand(3, 7)) is None:
-        pytest.skip("without a codebook, no features travel")
     for path in private_parts(network, method.shared):
         for parameter in network.get_submodule(path).parameters():
             parameter.data.fill_(torch.nan)
@@ -190,17 +190,14 @@ def test_says_whether_it_reads_reports(name, backbone, make_method, make_batch, 
     assert set(method.reads()) <= set(method.fields)
 
 
-@every_network
-def test_patch_is_denoised_as_in_its_image(name, backbone, make_method, make_batch, shake):
-    method = make_method(name, backbone=backbone)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "fedfdd"])
+def test_patch_is_denoised_as_in_its_image(name, make_method, make_batch, shake):
+    """Without padding, which changes features near a patch's edge; FedFDD's bands are global."""
+    method = make_method(name, backbone="red_cnn")
     network = shake(method.build(1)).eval()
     whole = make_batch(side=36)
     part = replace(whole, low=whole.low[:, :, 3:33, 2:34], origin=torch.tensor([[3, 2], [3, 2]]))
     inside, crop = method.features(network, part)[0], method.features(network, whole)[0]
-    if name == "fedfdd":
-        pytest.skip("its bands are those of the whole of what it sees")
-    if method.task.backbone.stride > 1:
-        pytest.skip("features of a patch with padding differ near its edge")
     torch.testing.assert_close(inside, crop[:, :, 3 : 3 + 10, 2 : 2 + 12], atol=1e-5, rtol=1e-4)
 
 
@@ -213,12 +210,10 @@ def test_weight_of_a_client(name, make_method):
         assert make_method(name, weights="samples").weight(client) == 12.0
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in OWN_AGGREGATION])
 def test_aggregation_defaults_to_the_mean(name, make_method):
     method, mean = make_method(name), np.array([1.5, -2.0], np.float32)
-    if type(method).aggregate is not Method.aggregate:
-        pytest.skip("has an aggregation of its own, with tests of its own")
-    client = ClientInfo(0, "c1", (0.0,) * 7, 12)
+    client = ClientInfo(0, "c1", PRESETS["paper-1"], 12)
     new, extras = method.aggregate(
         Aggregation(1, np.zeros(2, np.float32), mean, (client,), {"c1": 1.0}, {}, dict)
     )

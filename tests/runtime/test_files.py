@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.runtime import files
-from tests.runtime.two_nodes import SecondNode, in_new_process, require_private_mounts, two_nodes
+from tests.runtime.two_nodes import SecondNode
 
 MIB = 2**20
 
@@ -102,60 +103,72 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def seen(two_nodes_seen: Mapping[str, Any]) -> dict[str, Any]:
     """What a driver and the actors of two nodes saw, the second without the first one's files."""
-    require_private_mounts()
-    return dict(in_new_process(use_two_nodes, tmp_path_factory.mktemp("two_nodes")))
+    return dict(two_nodes_seen["files"])
 
 
-def use_two_nodes(folder: Path) -> dict[str, Any]:
+def hide(folder: Path) -> tuple[list[Path], str]:
+    """Return folders instead of which the second node sees empty ones, and what becomes of those.
+
+    It cannot write to one of them, and another one is small.
+    """
+    walled, tight = folder / "walled", folder / "tight"
+    hidden = [folder / "data", walled, tight]
+    for path in hidden:
+        path.mkdir()
+    return hidden, f"mount -o remount,ro '{walled}' && mount -o remount,size=1m '{tight}'"
+
+
+def use_two_nodes(folder: Path, cache: Path, second: SecondNode) -> dict[str, Any]:
     data, walled, tight = folder / "data", folder / "walled", folder / "tight"
     big = write(data / "big.arrow", 1, 100 * MIB)
     small = write(data / "train" / "small.arrow", 2, 1000)
     paths = [big, small, write(walled / "elsewhere.arrow", 3, 500)]
     too_large = write(tight / "too_large.arrow", 4, 2 * MIB)
-    limits = f"mount -o remount,ro '{walled}' && mount -o remount,size=1m '{tight}'"
-    cache = {"PHYSFED_CACHE": str(data / "cache")}
-    with two_nodes(1, 1, [data, walled, tight], limits, cache) as second:
-        near, far = receivers(second)
-        sent = {"near": files.ship(near, paths), "far": files.ship(far, [*paths, big])}
-        sent["again"] = files.ship(far, paths)
-        write(small, 5, 1200)
-        sent["changed"] = files.ship(far, paths)
-        with pytest.raises(PhysFedError) as refused:
-            files.ship(far, [too_large])
-        return {
-            "sent": sent,
-            "here": [checksum(path) for path in paths],
-            "there": ray.get([far.checksum.remote(path) for path in paths]),
-            "contents": ray.get(far.contents.remote(data)),
-            "refused": str(refused.value),
-            "left": ray.get(far.contents.remote(tight)),
-            "store": memory_summary(second.cluster.address, stats_only=True),
-            "own": files.without_run_directory(data / "run", [near, far, near]),
-            "shared": files.without_run_directory(folder / "run", [near, far, near]),
-            "tokens": list(folder.rglob(".seen*")),
-        }
+    near, far = receivers(second)
+    sent = {"near": files.ship(near, paths), "far": files.ship(far, [*paths, big])}
+    sent["again"] = files.ship(far, paths)
+    write(small, 5, 1200)
+    sent["changed"] = files.ship(far, paths)
+    with pytest.raises(PhysFedError) as refused:
+        files.ship(far, [too_large])
+    return {
+        "sent": sent,
+        "here": [checksum(path) for path in paths],
+        "there": ray.get([far.checksum.remote(path) for path in paths]),
+        "contents": ray.get([far.contents.remote(path) for path in (data, cache)]),
+        "refused": str(refused.value),
+        "left": ray.get(far.contents.remote(tight)),
+        "store": memory_summary(second.cluster.address, stats_only=True),
+        "own": files.without_run_directory(data / "run", [near, far, near]),
+        "shared": files.without_run_directory(folder / "run", [near, far, near]),
+        "tokens": list(folder.rglob(".seen*")),
+    }
 
 
+@pytest.mark.cluster
 def test_a_node_gets_the_files_that_it_lacks_and_no_others(seen: dict[str, Any]) -> None:
     assert seen["sent"] == {"near": 0, "far": 100 * MIB + 1500, "again": 0, "changed": 1200}
     assert seen["there"] == seen["here"]
-    # The node's cache lies in the same folder: there is what cannot lie at its own path.
-    assert seen["contents"] == ["big.arrow", "elsewhere.arrow", "small.arrow"]
+    # The node's cache has what cannot lie at its own path.
+    assert seen["contents"] == [["big.arrow", "small.arrow"], ["elsewhere.arrow"]]
 
 
+@pytest.mark.cluster
 def test_a_file_larger_than_the_object_store_passes_through_it(seen: dict[str, Any]) -> None:
     assert "Plasma memory usage" in seen["store"]
     assert "Spilled" not in seen["store"]
 
 
+@pytest.mark.cluster
 def test_a_node_that_cannot_store_a_file_says_so_in_one_sentence(seen: dict[str, Any]) -> None:
     sentence = r"node \S+ cannot store .*No space left.*another folder\."
     assert re.fullmatch(sentence, seen["refused"])
     assert seen["left"] == []
 
 
+@pytest.mark.cluster
 def test_a_run_directory_that_a_node_does_not_share_is_noticed(seen: dict[str, Any]) -> None:
     assert (seen["own"], seen["shared"]) == ([1], [])
     assert seen["tokens"] == []

@@ -1,9 +1,11 @@
-"""Hosts on a cluster of two nodes: who lives where, what travels, and what a lost node leaves."""
+"""Hosts on two nodes of a cluster: who lives where, what travels, and what a lost node leaves."""
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import reserve
-from tests.runtime.two_nodes import SecondNode, in_new_process, two_nodes
+from tests.conftest import spec_maker
+from tests.runtime.two_nodes import SecondNode, in_new_process
 
 MakeSpec = Callable[..., Spec]
 CLIENTS = 8
@@ -68,13 +71,10 @@ class Seen:
     after_the_loss: np.ndarray
 
 
-@pytest.fixture(scope="module")
-def spec_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[MakeSpec, str], Spec]:
-    """Return a factory of the same federation with a run directory of its own, or none."""
-    folder = tmp_path_factory.mktemp("runs")
-    return lambda make, name: make(
-        "fedper", clients=CLIENTS, run_root=folder / name if name else None, evaluate_every=9
-    )
+def specs(folder: Path) -> tuple[Spec, Spec]:
+    """Return the same federation twice: without a run directory, and with one."""
+    make = partial(spec_maker(folder), "fedper", clients=CLIENTS, evaluate_every=9)
+    return make(), make(run_root=folder / "doomed")
 
 
 def rounds_on(place: Any, spec: Spec, at: Callable[[Event], None], **settings: Any) -> np.ndarray:
@@ -84,50 +84,42 @@ def rounds_on(place: Any, spec: Spec, at: Callable[[Event], None], **settings: A
     return np.array(place.server("broadcast")[0])
 
 
-def drive(spec: Spec, doomed: Spec) -> Seen:
-    with two_nodes(2, 2) as second:
-        federation = Federation(wait_s=60, replace_s=1)
-        slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
-        place = Observed(spec, reserve(lambda: slots), federation, "tiny")
-        clients = [list(c) for c in place.assignment]
-        nodes = [place._nodes[host] for host in place.hosts]
-        vector = rounds_on(place, spec, lambda event: None)
-        actors = [*place._hosts, place._server]
-        names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
-        place.close()
-        with pytest.raises(PhysFedError) as refused:
-            reserve(lambda: Slots((2, 3)), 2)
-        said, survivors, after = lose_a_node(doomed, slots, federation, second)
-        return Seen(
-            slots,
-            clients,
-            nodes,
-            place._server_node,
-            place.sent,
-            vector,
-            names,
-            str(refused.value),
-            said,
-            survivors,
-            after,
-        )
+def drive(spec: Spec, doomed: Spec, nodes: list[Any], second: SecondNode) -> Seen:
+    """Run on two nodes beside that of the driver, which has no CPUs."""
+    federation = Federation(wait_s=60, replace_s=1)
+    slots = choose_slots(CLIENTS, federation, 1, alive_nodes())
+    place = Observed(spec, reserve(lambda: slots), federation, "tiny")
+    clients = [list(c) for c in place.assignment]
+    homes = [place._nodes[host] for host in place.hosts]
+    place._server_node = homes[0]  # as if the server were where hosts are
+    vector = rounds_on(place, spec, lambda event: None)
+    actors = [*place._hosts, place._server]
+    names = ray.get([actor.__ray_call__.remote(lambda actor: repr(actor)) for actor in actors])
+    place.close()
+    with pytest.raises(PhysFedError) as refused:
+        reserve(lambda: Slots((2, 3)), 2)
+    said, survivors, after = lose_a_node(doomed, slots, federation, nodes[-1], second)
+    return Seen(
+        slots, clients, homes, homes[0], place.sent, vector, names, str(refused.value), said,
+        survivors, after,
+    )  # fmt: skip
 
 
 def lose_a_node(
-    spec: Spec, slots: Slots, federation: Federation, second: SecondNode
+    spec: Spec, slots: Slots, federation: Federation, doomed: Any, second: SecondNode
 ) -> tuple[list[str], list[list[int]], np.ndarray]:
     place = RayRuntime(spec, reserve(lambda: slots), federation)
     said: list[str] = []
-    far = [host for host, node in place._nodes.items() if node == second.id]
+    far = [host for host, node in place._nodes.items() if node == doomed.node_id]
     pids = ray.get([place._hosts[h].__ray_call__.remote(lambda actor: os.getpid()) for h in far])
 
     def lose(event: Event) -> None:
         if event["event"] == "message":
             said.append(event["text"])
         if event["event"] == "round" and event["round"] == 1:
-            second.kill()
             for pid in pids:  # Ray gives them groups of their own
                 os.kill(pid, signal.SIGKILL)
+            second.kill_added(doomed)
 
     vector = rounds_on(place, spec, lose)
     survivors = [list(clients) for clients in place.assignment]
@@ -135,26 +127,21 @@ def lose_a_node(
     return said, survivors, vector
 
 
-@pytest.fixture
-def seen(
-    make_spec: MakeSpec,
-    spec_of: Callable[[MakeSpec, str], Spec],
-    request: pytest.FixtureRequest,
-) -> Seen:
-    """Run the driver once for the module, in a process of its own."""
-    done: Seen | None = getattr(request.module, "_seen", None)
-    if done is None:
-        done = in_new_process(drive, spec_of(make_spec, ""), spec_of(make_spec, "doomed"))
-        request.module._seen = done
-    return done
+@pytest.fixture(scope="module")
+def seen(two_nodes_seen: Mapping[str, Any]) -> Seen:
+    """What the driver saw."""
+    found: Seen = two_nodes_seen["placement"]
+    return found
 
 
+@pytest.mark.cluster
 def test_hosts_of_a_node_have_neighbouring_clients(seen: Seen) -> None:
     assert seen.slots == Slots((2, 2), 1, 0)
     assert seen.clients == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert seen.nodes[0] == seen.nodes[1] != seen.nodes[2] == seen.nodes[3]
 
 
+@pytest.mark.cluster
 def test_the_server_gets_one_sum_from_another_node(seen: Seen) -> None:
     """On its own node it reads every host's sum from shared memory."""
     size = seen.vector.size
@@ -163,15 +150,15 @@ def test_the_server_gets_one_sum_from_another_node(seen: Seen) -> None:
     assert seen.sent == [sums[seen.nodes.index(seen.home)]] * 3
 
 
-def test_the_result_is_that_of_one_process(
-    seen: Seen, make_spec: MakeSpec, spec_of: Callable[[MakeSpec, str], Spec]
-) -> None:
-    spec = spec_of(make_spec, "")
+@pytest.mark.cluster
+def test_the_result_is_that_of_one_process(seen: Seen, tmp_path: Path) -> None:
+    spec, _ = specs(tmp_path)
     expected = rounds_on(InlineRuntime(spec), spec, lambda event: None)
     assert np.array_equal(seen.vector, expected)
     assert np.array_equal(seen.after_the_loss, expected)
 
 
+@pytest.mark.cluster
 def test_actors_are_named_by_run_and_clients(seen: Seen) -> None:
     assert seen.names == [
         "tiny/host-0:c1..c2",
@@ -182,6 +169,7 @@ def test_actors_are_named_by_run_and_clients(seen: Seen) -> None:
     ]
 
 
+@pytest.mark.cluster
 def test_hosts_that_find_no_room_are_refused_in_time_and_leave_none_taken(seen: Seen) -> None:
     assert seen.refused.startswith(
         "no room for 5 hosts of 1 CPU(s) and 0 GPU(s), 3 on a machine, within 2 s: the Ray cluster "
@@ -205,6 +193,7 @@ def test_a_wait_for_room_is_told_once(ray_session: None) -> None:
                     "most 6 s"]  # fmt: skip
 
 
+@pytest.mark.cluster
 def test_a_lost_node_s_clients_move_to_the_other_node(seen: Seen) -> None:
     moved = [text for text in seen.said if "its clients moved to other hosts" in text]
     assert len(moved) == 2, seen.said

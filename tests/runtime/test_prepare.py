@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from physfed_ray.data.shards import Shard
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.runtime.prepare import look_at, nodes_with, prepare_on_ray, run_shards
-from tests.runtime.two_nodes import SecondNode, in_new_process, require_private_mounts, two_nodes
+from tests.runtime.two_nodes import SecondNode
 
 SPARSE = {
     "views": 24,
@@ -36,7 +36,7 @@ SPARSE = {
 @pytest.fixture(autouse=True, scope="module")
 def _salt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PHYSFED_SALT", "of the tests")
+        patch.setenv("PHYSFED_SALT", SALT)
         yield
 
 
@@ -144,45 +144,46 @@ def shards(cache: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of DICOM: the second node sees one, another with a change, and nothing of a third."""
-    require_private_mounts()
-    root = tmp_path_factory.mktemp("two_nodes")
-    for name in ("shared", "hidden", "other", "changed"):
-        write_dicom(root / name)
-    file = root / "changed" / "3.dcm"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    return root
-
-
-@pytest.fixture(scope="module")
-def seen(folder: Path) -> dict[str, Any]:
+def seen(two_nodes_seen: Mapping[str, Any]) -> dict[str, Any]:
     """What happened on a node without CPUs and one with other files, which died in the middle."""
-    return dict(in_new_process(prepare_on_two_nodes, folder))
+    return dict(two_nodes_seen["prepare"])
 
 
-def prepare_on_two_nodes(folder: Path) -> dict[str, Any]:
-    caches = {name: folder / name for name in ("cache", "sealed", "of its own")}
-    for path in caches.values():
+CACHES = ("cache", "sealed", "of its own")
+SALT = "of the tests"
+
+
+def hide(folder: Path) -> tuple[list[Path], str]:
+    """Return folders instead of which the second node sees empty ones, and what becomes of those.
+
+    Of four folders of DICOM it sees one, another with a change, and nothing of a third.
+    """
+    for name in ("shared", "hidden", "other", "changed"):
+        write_dicom(folder / name)
+    file = folder / "changed" / "3.dcm"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    caches = [folder / name for name in CACHES]
+    for path in caches:
         path.mkdir()
-    hidden = [*caches.values(), folder / "hidden", folder / "other"]
     then = (
-        f"mount -o remount,ro '{caches['sealed']}'"
+        f"mount -o remount,ro '{folder / 'sealed'}'"
         f" && cp '{folder / 'changed'}'/* '{folder / 'other'}'"
     )
-    environment = {"PHYSFED_CACHE": str(caches["of its own"])}
-    with two_nodes(0, 2, hidden, then, environment) as second:
-        seen: dict[str, Any] = {
-            name: [id == second.id for id in nodes_with(folder / name)]
-            for name in ("shared", "hidden", "other")
-        }
-        for name, cache in (("shared", "sealed"), ("hidden", "cache")):
-            experiment = make_experiment(caches[cache], {"dicom": str(folder / name)})
-            seen[f"made {name}"] = contents(prepare_on_ray(experiment).root)
-        seen["kept"] = {name: len(second.call(shards, path)) for name, path in caches.items()}
-        shutil.rmtree(caches["cache"] / "shards")
-        seen |= lose_a_node(caches["cache"], second)
-    return seen
+    return [*caches, folder / "hidden", folder / "other"], then
+
+
+def prepare_on_two_nodes(folder: Path, second: SecondNode) -> dict[str, Any]:
+    caches = {name: folder / name for name in CACHES}
+    seen: dict[str, Any] = {
+        name: [id == second.id for id in nodes_with(folder / name)]
+        for name in ("shared", "hidden", "other")
+    }
+    for name, cache in (("shared", "sealed"), ("hidden", "cache")):
+        experiment = make_experiment(caches[cache], {"dicom": str(folder / name)})
+        seen[f"made {name}"] = contents(prepare_on_ray(experiment).root)
+    seen["kept"] = {name: len(second.call(shards, path)) for name, path in caches.items()}
+    shutil.rmtree(caches["cache"] / "shards")
+    return seen | lose_a_node(caches["cache"], second)
 
 
 def lose_a_node(cache: Path, second: SecondNode) -> dict[str, Any]:
@@ -194,29 +195,34 @@ def lose_a_node(cache: Path, second: SecondNode) -> dict[str, Any]:
         assert time.monotonic() < give_up
         time.sleep(0.2)
     second.kill()
-    third = second.replace(cpus=1)
+    third = second.add(cpus=2).node_id
     list(outcomes)
     same = nodes_with(cache.parent / "hidden") == [third]
     return {"unfetched": unfetched, "made phantoms": shards(cache), "third": same}
 
 
+@pytest.mark.cluster
 def test_dicom_goes_to_the_nodes_that_hold_the_same_files(seen: dict[str, Any]) -> None:
     assert (seen["shared"], seen["hidden"], seen["other"]) == ([True], [], [])
     assert seen["third"]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", ["shared", "hidden"])
 def test_dicom_of_a_far_node_or_of_the_driver_alone_gives_the_same_bytes(
-    seen: dict[str, Any], folder: Path, name: str
+    seen: dict[str, Any], two_nodes_seen: Mapping[str, Any], tmp_path: Path, name: str
 ) -> None:
-    experiment = make_experiment(folder / "inline", {"dicom": str(folder / name)})
+    folder = two_nodes_seen["folder"] / "prepare"
+    experiment = make_experiment(tmp_path, {"dicom": str(folder / name)})
     assert seen[f"made {name}"] == contents(prepare(experiment).root)
 
 
+@pytest.mark.cluster
 def test_a_node_that_cannot_write_the_drivers_cache_uses_its_own(seen: dict[str, Any]) -> None:
     assert seen["kept"] == {"cache": 0, "sealed": 0, "of its own": 6}
 
 
+@pytest.mark.cluster
 def test_what_a_dead_node_made_and_had_not_sent_is_made_again(
     seen: dict[str, Any], tmp_path: Path
 ) -> None:

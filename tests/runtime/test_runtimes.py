@@ -1,11 +1,16 @@
 """Inline and Ray give the same bits, whatever the number of hosts; nothing private leaves."""
 
+import os
 import pickle
+import re
+import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,17 +31,21 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
+from physfed_ray.methods.fedper import FedPer
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.runtime import on_ray
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import Placed, reserve
 from tests.federation.channel.quantised import Quantised, QuantisedSettings
-from tests.federation.test_rounds import ASYNC, LATE, of_speeds
+from tests.federation.scripted import ScriptedRuntime, at, dies, is_slow, server_dies
+from tests.federation.test_rounds import ASYNC, LATE, Run, of_speeds
 from tests.federation.test_vectors import Median
 
 MakeSpec = Callable[..., Spec]
+HOURS_S = 7200
 
 
 # One for each thing that may cross or stay: submodules with statistics, spectra, copies of
@@ -280,21 +289,69 @@ def test_a_client_that_misses_the_deadline_is_left_out(make_spec: MakeSpec) -> N
         run(spec, InlineRuntime(spec), deadline_s=0.05)
 
 
-def test_a_dead_host_is_restarted_and_the_result_is_the_same(
-    make_spec: MakeSpec, ray_session: None, tmp_path: Path
+class Hanging(FedPer):
+    """Hangs with client c1 when a file is there, which is then gone."""
+
+    file: Path
+
+    def begin(self, network: nn.Module, round_input: RoundInput) -> Any:
+        """Return what the parent does, maybe hours later."""
+        if round_input.client.id == "c1" and self.file.exists():
+            self.file.unlink()
+            time.sleep(HOURS_S)
+        return super().begin(network, round_input)
+
+
+def pid_of(actor: Any) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda actor: os.getpid())))
+
+
+def test_what_dies_or_hangs_on_ray_is_lost_as_a_script_says(
+    make_spec: MakeSpec, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calm = make_spec("fedper", clients=4, run_root=tmp_path / "calm")
-    expected = run(calm, InlineRuntime(calm))
-    spec = make_spec("fedper", clients=4, run_root=tmp_path / "killed", evaluate_every=9)
+    """SIGKILL of a host and of the server, and a host that hangs, in the middle of rounds.
+
+    ``tests/federation/test_recovery.py`` proves by such scripts what a run survives.
+    """
+    monkeypatch.setattr(on_ray, "GRACE_S", 1.0)
+    make = {"method": "fedper", "clients": 4, "rounds": 4, "evaluate_every": 9}
+    settings = Federation(quorum=0.5, deadline_s=6)
+    script = [
+        at("train", 2, dies(1)),
+        at("server.save", 2, server_dies),
+        at("train", 5, is_slow(0)),
+    ]
+    spec = make_spec(**make, run_root=tmp_path / "scripted")
+    expected = Run(
+        spec, 2, make=lambda spec, hosts: ScriptedRuntime(spec, hosts, script), quorum=0.5
+    ).go()
+
+    spec = make_spec(**make, run_root=tmp_path / "killed")
+    method = Hanging(spec.method.settings, spec.method.task)
+    method.file = tmp_path / "hang"
+    spec = replace(spec, method=method)
     events: list[Event] = []
 
-    def kill(event: Event) -> None:
+    def disturb(event: Event) -> None:
         events.append(event)
-        if event["event"] == "round" and event["round"] == 1:
-            ray.kill(place._hosts[1])
+        done = [event["round"] for event in events if event["event"] == "round"]
+        if event["event"] == "round" and done == [1]:
+            os.kill(pid_of(place._hosts[1]), signal.SIGKILL)
+        if event["event"] == "round" and done == [1, 2]:
+            os.kill(pid_of(place._server), signal.SIGKILL)
+        if event["event"] == "round" and done == [1, 2, 2]:
+            method.file.touch()
 
-    directory = RunDirectory(spec.run_root or "")
     with closing(RayRuntime(spec, on_one_node(2))) as place:
-        Rounds(spec, Federation(), place, directory, kill, lambda rows: None).run()
-        assert np.array_equal(expected[2], np.array(place.server("broadcast")[0]))
-    assert any("replaced" in str(e.get("text")) for e in events)
+        rounds = Rounds(
+            spec, settings, place, RunDirectory(spec.run_root or ""), disturb, lambda rows: None
+        )
+        rounds.run()
+        vector = np.array(place.server("broadcast")[0])
+    said = [event["text"] for event in events if event["event"] == "message"]
+    assert [re.sub(r"(host-\d):c\d\.\.c\d", r"\1", text) for text in said] == expected.said
+    missing = [event["missing"] for event in events if event["event"] == "round"]
+    assert missing[3].keys() == {"c1", "c2"}
+    assert re.fullmatch(r"host-0:c1\.\.c2, training c1, gave no answer", missing[3]["c1"])
+    assert np.array_equal(vector, expected.vector)
+    assert {r[:4]: r[4] for r in rounds.metrics.rows() if r[3] != "seconds"} == expected.rows

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ JOIN_S = 180.0
 
 @dataclass(frozen=True)
 class SecondNode:
-    """The second node: its cluster, its id, and its processes, which are one group."""
+    """The second node: its cluster, its id, its processes, which are one group, and later nodes."""
 
     cluster: Cluster
     id: str
     process: subprocess.Popen[bytes]
+    added: list[Any] = field(default_factory=list)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a process of the second node."""
@@ -45,9 +46,15 @@ class SecondNode:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def replace(self, cpus: int) -> str:
-        """Add a node that sees the driver's files, and return its id."""
-        return str(self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES).node_id)
+    def add(self, cpus: int) -> Any:
+        """Add a node that sees the driver's files."""
+        node = self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES)
+        self.added.append(node)
+        return node
+
+    def kill_added(self, node: Any) -> None:
+        """Kill a whole node that was added."""
+        self.cluster.remove_node(node, allow_graceful=False)
 
 
 def require_private_mounts() -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import ceil, cos, floor, sin
 
 import numpy as np
-from scipy import ndimage
 
 from physfed_ray.data.anatomy.shapes import Shape
 
@@ -93,6 +92,8 @@ class Canvas:
 
     def __init__(self, space: Space, z: float, size: int, rng: np.random.Generator) -> None:
         """Start with air; ``rng`` draws what differs from slice to slice."""
+        from scipy import ndimage  # half a second, and most processes only count patients
+
         self.pixel = space.field_mm / size
         self.size = size
         axis = ((np.arange(size) + 0.5) * self.pixel - space.field_mm / 2).astype(np.float32)
@@ -199,6 +200,8 @@ class Canvas:
 
     def finish(self, noise_hu: float, rng: np.random.Generator) -> np.ndarray:
         """Return the slice with the resolution and the noise of a full-dose scan."""
+        from scipy import ndimage
+
         sharp = ndimage.gaussian_filter(self.image, 0.45, truncate=4)
         white = rng.standard_normal(self.image.shape, dtype=np.float32)
         noise = ndimage.gaussian_filter(white, 0.7, truncate=3)

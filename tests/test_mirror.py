@@ -1,0 +1,133 @@
+"""Tests mirror the package: every module has a test file of its own, or a reason here."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "physfed_ray"
+
+DATA_ONLY = "holds values, no behaviour"
+REASONS = {
+    "cli/parser": "tests/cli/test_cli.py calls every command through it",
+    "code_version": "tests/data/test_prepare.py: keys change with the code",
+    "cost/estimate": "tests/screen/test_describe.py compares every printed number",
+    "cost/machines": "tests/screen/test_describe.py: what fits on which machine",
+    "cost/published": "tests/screen/test_describe.py: traffic of methods that publish",
+    "cost/step_cost": "tests/screen/test_describe.py: by hand for one network",
+    "data/anatomy/abdomen": "tests/data/test_phantom.py sweeps all regions",
+    "data/anatomy/canvas": "tests/data/test_phantom.py",
+    "data/anatomy/chest": "tests/data/test_phantom.py",
+    "data/anatomy/head": "tests/data/test_phantom.py",
+    "data/anatomy/limb": "tests/data/test_phantom.py",
+    "data/anatomy/pelvis": "tests/data/test_phantom.py",
+    "data/anatomy/shapes": "tests/data/test_phantom.py",
+    "data/anatomy/trunk": "tests/data/test_phantom.py",
+    "data/anatomy/vessels": "tests/data/test_phantom.py",
+    "data/assemble": "tests/data/test_prepare.py: the files that shards become",
+    "data/dicom_files": "tests/data/test_dicom.py: broken and compressed files",
+    "data/dicom_headers": "tests/data/test_dicom.py: what is left out and why",
+    "data/dicom_series": "tests/data/test_dicom.py: grouping and order",
+    "data/grid_body": "tests/data/test_grid.py: masks and circles",
+    "data/prepared": "tests/data/test_prepare.py: statistics and the manifest",
+    "data/scanning": "tests/data/test_prepare.py, tests/data/test_shards.py",
+    "device": "depends on the machine's GPU alone",
+    "errors": DATA_ONLY,
+    "events": DATA_ONLY,
+    "experiment/channel": "tests/experiment/test_federation.py",
+    "experiment/clients": "tests/experiment/test_experiment.py",
+    "experiment/data": "tests/experiment/test_experiment.py",
+    "experiment/evaluation": "tests/experiment/test_experiment.py",
+    "experiment/file": "tests/experiment/test_experiment.py: messages and overrides",
+    "experiment/method": "tests/experiment/test_experiment.py",
+    "experiment/named": "tests/experiment/test_experiment.py, tests/reports/test_registry.py",
+    "experiment/reports": "tests/experiment/test_experiment.py",
+    "experiment/settings": "tests/experiment/test_experiment.py",
+    "experiment/training": "tests/experiment/test_experiment.py",
+    "federation/channel/registry": "tests/federation/channel/test_base.py sweeps all channels",
+    "federation/host": "tests/runtime/test_runtimes.py, tests/federation/test_private.py",
+    "federation/inference": "tests/federation/test_unseen.py, tests/serving/test_denoiser.py",
+    "federation/names": "tests/methods/test_fedmri.py, tests/federation/test_traffic.py",
+    "federation/orders": DATA_ONLY,
+    "federation/record": "tests/federation/test_rounds.py: rows and events of rounds",
+    "federation/runtime": "tests/federation/test_recovery.py",
+    "federation/seen": "tests/runtime/test_runtimes.py: every method's scores",
+    "federation/serving": "tests/runtime/test_run.py, tests/federation/test_recovery.py",
+    "federation/training": "tests/runtime/test_runtimes.py, tests/methods/by_hand.py",
+    "methods/base": "tests/methods/test_methods.py sweeps all methods",
+    "methods/fedper": "names what is shared; tests/methods/test_methods.py",
+    "methods/local": "names what is shared; tests/methods/test_methods.py",
+    "metrics/base": "tests/metrics/test_registry.py sweeps all metrics",
+    "metrics/edges": "tests/metrics/test_sharpness.py",
+    "metrics/scoring": "tests/metrics/test_registry.py, tests/metrics/test_pixelwise.py",
+    "pages/compare_panels": "tests/pages/test_compare.py",
+    "pages/compare_sections": "tests/pages/test_compare.py",
+    "pages/figures": "tests/pages/test_run_page.py, tests/pages/test_compare.py",
+    "pages/gain_figure": "tests/pages/test_compare.py",
+    "pages/run_words": "tests/pages/test_run_page.py",
+    "reports/base": "tests/reports/test_registry.py",
+    "reports/cache": "tests/data/test_description.py",
+    "reports/measurements": "tests/reports/test_measured.py",
+    "reports/mllm_encoder": "tests/reports/test_mllm.py",
+    "reports/mllm_model": "tests/reports/test_mllm.py",
+    "reports/wording": "tests/reports/test_measured.py",
+    "results/compare_courses": "tests/pages/test_compare.py",
+    "results/compare_facts": "tests/pages/test_compare.py",
+    "results/compare_pairings": "tests/pages/test_compare.py",
+    "results/compare_tables": "tests/pages/test_compare.py",
+    "results/grids": "tests/results/test_paper.py",
+    "results/groups": "tests/pages/test_compare.py",
+    "results/meaning": "tests/pages/test_reports_page.py",
+    "results/neighbours": "tests/pages/test_reports_page.py",
+    "results/pairing": "tests/pages/test_compare.py",
+    "results/run_tables": "tests/results/test_tables.py",
+    "results/runs": "tests/pages/test_compare.py, tests/results/test_summaries.py",
+    "runtime/actors": "tests/runtime/test_runtimes.py, tests/runtime/test_placement.py",
+    "runtime/inline": "tests/runtime/test_runtimes.py",
+    "runtime/model": "tests/rundir/test_model.py, tests/runtime/test_run.py",
+    "runtime/on_ray": "tests/runtime/test_runtimes.py, tests/faults",
+    "runtime/pool": "tests/runtime/test_reports.py",
+    "runtime/pooled_worker": "tests/runtime/test_pooled.py",
+    "runtime/results": "tests/runtime/test_run.py",
+    "screen/catalogue": "tests/cli/test_cli.py",
+    "screen/suite": "tests/suites/test_run.py, tests/cli/test_cli.py",
+    "screen/sweep": "tests/sweep/test_driver.py, tests/cli/test_cli.py",
+    "serving/choice": "tests/serving/test_denoiser.py, tests/serving/test_trained.py",
+    "serving/rebuild": "tests/serving/test_trained.py",
+    "suites/child": "tests/suites/test_run.py: real processes",
+    "suites/file": "tests/suites/test_suite.py",
+    "suites/resources": "tests/suites/test_run.py",
+    "suites/state": "tests/suites/test_run.py",
+    "suites/tasks": "tests/suites/test_run.py",
+    "sweep/figures": "tests/sweep/test_page.py",
+    "sweep/file": "tests/sweep/test_space.py",
+    "sweep/pool": "tests/sweep/test_driver.py",
+    "sweep/trials": "tests/sweep/test_driver.py",
+    "trackers/background": "tests/trackers/test_trackers.py",
+    "trackers/base": "tests/trackers/test_trackers.py",
+    "trackers/mlflow": "tests/trackers/test_trackers.py",
+    "trackers/tensorboard": "tests/trackers/test_trackers.py",
+    "trackers/wandb": "tests/trackers/test_trackers.py",
+}
+"""Modules without a test file of their own, and what tests them instead."""
+
+
+def modules() -> set[str]:
+    """Return every module of the package, as its path without an ending."""
+    files = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return {f.with_suffix("").as_posix() for f in files if not f.stem.startswith("__")}
+
+
+def has_test(module: str) -> bool:
+    path = Path(module)
+    return (TESTS / path.parent / f"test_{path.name}.py").exists()
+
+
+def test_a_module_has_a_test_file_or_a_reason() -> None:
+    without = {module for module in modules() if not has_test(module)}
+    assert sorted(without - REASONS.keys()) == [], "write tests/ROOM/test_MODULE.py"
+    assert sorted(REASONS.keys() - without) == [], "take them out of the list"
+
+
+def test_a_reason_names_tests_that_exist() -> None:
+    named = {word.strip(",:;") for reason in REASONS.values() for word in reason.split()
+             if word.startswith("tests/")}  # fmt: skip
+    assert sorted(name for name in named if not (TESTS.parent / name).exists()) == []
