@@ -88,7 +88,8 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
 
 def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     """Count the operations of one image's forward and backward pass without computing them."""
-    with FakeTensorMode(), Operations() as operations:
+    operations = Operations()
+    with FakeTensorMode(), operations:
         network = method.build(0).train()
         state = _begin(method, network, extras)
         loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
