@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of all that is computed, by torch's own formulas.
 
     ``torch.utils.flop_counter.FlopCounterMode`` gives the same number and imports what
@@ -18,8 +18,8 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

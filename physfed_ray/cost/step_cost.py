@@ -100,7 +100,8 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     """Count the operations of one image's forward and backward pass without computing them."""
     method = copy.copy(method)
     method.objective = copy.copy(method.objective)  # its networks are not copied but made again
-    with FakeTensorMode(), Operations() as operations:
+    operations = Operations()
+    with FakeTensorMode(), operations:
         method.objective.prepare("cpu")
         network = method.build(0).train()
         state = _begin(method, network, extras)
