@@ -13,6 +13,7 @@ from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.dicom import DicomSource
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
+from physfed_ray.data.pseudonyms import identified
 from physfed_ray.data.shards import Shard, ShardSettings, make_shard, shard_path
 from physfed_ray.data.split import Split, deal
 from physfed_ray.errors import PhysFedError
@@ -94,6 +95,8 @@ def plan(experiment: Experiment) -> PreparePlan:
         electronic_noise=data.electronic_noise,
     )
     slice_counts = _slice_counts(source, data.slices_per_patient)
+    experiment = identified(experiment, slice_counts)
+    data = experiment.data
     split = deal(
         slice_counts,
         {client.id: client.patients for client in experiment.clients},
