@@ -67,6 +67,7 @@ class Experiment(Settings):
     def _fits_together(self) -> Self:
         _unique_ids([client.id for client in (*self.clients, *self.unseen)])
         self._disjoint_patients()
+        self._size_counts_once()
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
@@ -93,6 +94,16 @@ class Experiment(Settings):
                 if other != key and not (train and self.data.reuse_patients):
                     raise ValueError(f"{key}: patient '{patient}' is also in {other}; "
                                      "patients must not overlap")  # fmt: skip
+
+    def _size_counts_once(self) -> None:
+        """Refuse to favour large clients both when they are drawn and when they are averaged."""
+        weights = getattr(self.method.settings, "weights", None)
+        if self.federation.sampling == "by_size" and weights == "samples":
+            raise ValueError(
+                "federation.sampling: by_size and method.weights: samples together count a "
+                "client's size twice; keep one of them: 'sampling: uniform' with 'weights: "
+                "samples', or 'sampling: by_size' with 'weights: uniform' (Li et al. 2020)"
+            )
 
     def listed_patients(self) -> Iterator[str]:
         """Yield the patients that are listed by id."""
