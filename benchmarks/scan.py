@@ -10,6 +10,10 @@ Both sides run in this one process on one thread, in turn, on the same noiseless
 in [0, 1]; times are CPU seconds per slice, the least of the repeats; ours of the FBP is for a
 batch of 16. PSNR is of the noiseless reconstruction. Scans (projection, noise, FBP) then run
 in one process per core. Prints one line of JSON.
+
+``--operator`` times ``ct.operator.FanBeam`` beside ASTRA instead, and needs no ODL:
+
+    python benchmarks/scan.py --operator --protocols 'paper-[12]' --size 128
 """
 
 import argparse
@@ -24,19 +28,18 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-import odl
 import torch
 from numpy.typing import NDArray
-from odl.applications import tomo
-from odl.core.phantom import shepp_logan
 
-from physfed_ray.ct.attenuation import MU_WATER_PER_MM, mu_to_hu
+from physfed_ray.ct.attenuation import MU_WATER_PER_MM, inscribed_circle, mu_to_hu
 from physfed_ray.ct.fbp import fbp
-from physfed_ray.ct.projection import project
+from physfed_ray.ct.operator import FanBeam
+from physfed_ray.ct.projection import back_project, project
 from physfed_ray.ct.protocol import Protocol, select_presets
 from physfed_ray.ct.scan import scan
 
 BATCH = 16
+OPERATOR_BATCH = 8
 
 
 def main() -> None:
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels along a side")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--operator", action="store_true", help="FanBeam beside ASTRA, without ODL")
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":  # read when the libraries load, so start again
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -53,6 +57,19 @@ def main() -> None:
     torch.set_num_threads(1)
 
     protocols = select_presets(options.protocols)
+    if options.operator:
+        size, repeats = options.size, options.repeats
+        result = {
+            "benchmark": "operator",
+            "size": size,
+            "batch": OPERATOR_BATCH,
+            "versions": {"torch": torch.__version__},
+            "protocols": {n: operator_beside_astra(p, size, repeats) for n, p in protocols.items()},
+        }
+        print(json.dumps(_rounded(result)))
+        return
+    import odl
+
     rows = {n: beside_odl(p, options.size, options.repeats) for n, p in protocols.items()}
     for name, rate in slices_per_second(protocols, options.size, options.cores).items():
         rows[name]["scan_slices_per_s"] = rate
@@ -71,8 +88,35 @@ def main() -> None:
     print(json.dumps(_rounded(result)))
 
 
+def operator_beside_astra(protocol: Protocol, size: int, repeats: int) -> dict[str, float]:
+    """Time A and A^T of both, CPU seconds per slice, and say how far A is apart on noise."""
+    images = np.random.default_rng(0).random((OPERATOR_BATCH, size, size), dtype=np.float32)
+    images *= inscribed_circle(size)
+    operator, batch = FanBeam(protocol, size), torch.from_numpy(images)[:, None]
+    theirs, ours = project(images[:1], protocol, cuda=False), operator.project(batch)
+    seconds = least_cpu_seconds(
+        repeats,
+        project_ours=lambda: operator.project(batch),
+        project_astra=lambda: project(images[:1], protocol, cuda=False),
+        back_project_ours=lambda: operator.back_project(ours),
+        back_project_astra=lambda: back_project(theirs, protocol, size),
+    )
+    seconds["project_ours"] /= OPERATOR_BATCH
+    seconds["back_project_ours"] /= OPERATOR_BATCH
+    ratios = {
+        f"{map_}_astra_over_ours": seconds[f"{map_}_astra"] / seconds[f"{map_}_ours"]
+        for map_ in ("project", "back_project")
+    }
+    difference = np.linalg.norm(ours[0, 0].numpy() - theirs[0]) / np.linalg.norm(theirs[0])
+    times = {f"{name}_s": value for name, value in seconds.items()}
+    return times | ratios | {"difference_on_noise": float(difference)}
+
+
 def beside_odl(protocol: Protocol, size: int, repeats: int) -> dict[str, Any]:
     """Time both libraries on one protocol, in turn, and compare their reconstructions."""
+    from odl.applications import tomo
+    from odl.core.phantom import shepp_logan
+
     ray_transform = odl_ray_transform(protocol, size)
     phantom = shepp_logan(ray_transform.domain, modified=True)
     truth = from_odl(phantom.asarray())
@@ -98,6 +142,9 @@ def beside_odl(protocol: Protocol, size: int, repeats: int) -> dict[str, Any]:
 
 def odl_ray_transform(protocol: Protocol, size: int) -> Any:
     """Return ODL's fan-beam projector of the same geometry, on ASTRA's CPU backend."""
+    import odl
+    from odl.applications import tomo
+
     radius, half_detector = protocol.field_radius_mm, protocol.bins * protocol.bin_mm / 2
     geometry = tomo.FanBeamGeometry(
         odl.uniform_partition(0, 2 * math.pi, protocol.views),

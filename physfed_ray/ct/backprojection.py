@@ -2,29 +2,28 @@
 
 The batch is the innermost dimension, so that one index and one weight serve all slices: a pixel is
 a bag of (view, bin) rows, which ``embedding_bag`` sums. Views a quarter turn apart share their
-indices too: with ``views`` divisible by four, a batch of 16 runs as 64 columns over a quarter of
-the views. Indices are computed for a block of views at a time, used, and forgotten: for 1024 views
-of a 256 x 256 image they would fill a gigabyte.
+indices too. Indices are computed for a block of views at a time, used, and forgotten: for 1024
+views of a 256 x 256 image they would fill a gigabyte.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from physfed_ray.ct.attenuation import inscribed_circle
+from physfed_ray.ct.linear import apply_linear
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.symmetry import Turns
 
 _VIEWS_PER_BLOCK = 16  # about 7 MB of indices for a 256 x 256 image: they stay in the cache
 
 
-def back_project_views(
-    sinogram: Tensor, protocol: Protocol, image_size: int, depth_power: int
-) -> Tensor:
-    """Return the sum over views of ``U^-depth_power`` times the view, interpolated at each pixel.
+def back_project_views(sinogram: Tensor, protocol: Protocol, image_size: int) -> Tensor:
+    """Return the sum over views of ``1 / U^2`` times the view, interpolated at each pixel.
 
     U is the distance from the source along the central ray, in units of the source distance.
     Linear in the sinogram and differentiable any number of times; nothing is kept for the backward
@@ -34,31 +33,18 @@ def back_project_views(
         sinogram: (B, views, bins) floating point, on any device.
         protocol: The scanner.
         image_size: n of the images.
-        depth_power: 1 for the adjoint of the projection, 2 for filtered back projection.
 
     Returns:
         (B, n, n), 0 outside the inscribed circle.
     """
-    geometry = _Geometry(protocol, image_size, depth_power)
-    image: Tensor = _BackProjection.apply(sinogram, geometry)  # type: ignore[no-untyped-call]
-    return image
+    geometry = _Geometry(protocol, image_size)
+    gather, scatter = partial(_gather, geometry=geometry), partial(_scatter, geometry=geometry)
+    return apply_linear(sinogram, gather, scatter)
 
 
 @dataclass(frozen=True)
-class _Geometry:
-    protocol: Protocol
+class _Geometry(Turns):
     image_size: int
-    depth_power: int
-
-    @property
-    def turns(self) -> int:
-        """How many rotations by 360 / turns degrees map both grid and views onto themselves."""
-        return math.gcd(self.protocol.views, 4)
-
-    @property
-    def base_views(self) -> int:
-        """Number of views that have indices of their own."""
-        return self.protocol.views // self.turns
 
     def blocks(self) -> list[range]:
         """Ranges of base views that are handled together."""
@@ -102,38 +88,22 @@ class _Geometry:
         lower = position.to(torch.int32).clamp_(max=p.bins - 2)
         upper_share = position.sub_(lower)
         weights = x.new_empty(*position.shape, 2)
-        depth_weight = nearness.pow_(self.depth_power)
+        depth_weight = nearness.pow_(2)
         torch.mul(depth_weight, upper_share, out=weights[..., 1])
         torch.sub(depth_weight, weights[..., 1], out=weights[..., 0])
         first_row = torch.arange(len(views), dtype=torch.int32, device=x.device) * p.bins
         return lower.add_(first_row), weights
-
-    def to_rows(self, sinogram: Tensor) -> Tensor:
-        """(B, views, bins) -> (base_views * bins, turns * B), contiguous."""
-        batch, bins = len(sinogram), self.protocol.bins
-        split = sinogram.reshape(batch, self.turns, self.base_views, bins)
-        return split.permute(2, 3, 1, 0).reshape(self.base_views * bins, self.turns * batch)
-
-    def from_rows(self, rows: Tensor) -> Tensor:
-        """The inverse, and adjoint, of ``to_rows``."""
-        split = rows.reshape(self.base_views, self.protocol.bins, self.turns, -1)
-        return split.permute(3, 2, 0, 1).reshape(-1, self.protocol.views, self.protocol.bins)
 
     def to_image(self, columns: Tensor) -> Tensor:
         """(P, turns * B) -> (B, n, n): put pixels in place, turn each share of views, add up."""
         n = self.image_size
         image = columns.new_zeros(n * n, columns.shape[1])
         image[self.circle(columns.device)] = columns
-        shares = image.view(n, n, self.turns, -1).unbind(2)
-        quarters = 4 // self.turns
-        turned = [torch.rot90(s, k * quarters, (0, 1)) for k, s in enumerate(shares)]
-        return torch.stack(turned).sum(0).permute(2, 0, 1).contiguous()
+        return self.from_planes(image.view(n, n, -1))
 
     def from_image(self, image: Tensor) -> Tensor:
         """The adjoint of ``to_image``: (B, n, n) -> (P, turns * B)."""
-        planes, quarters = image.permute(1, 2, 0), 4 // self.turns
-        turned = [torch.rot90(planes, -k * quarters, (0, 1)) for k in range(self.turns)]
-        columns = torch.stack(turned, 2).reshape(self.image_size**2, -1)
+        columns = self.to_planes(image).reshape(self.image_size**2, -1)
         return columns[self.circle(image.device)]
 
 
@@ -172,31 +142,3 @@ def _scatter(image: Tensor, geometry: _Geometry) -> Tensor:
             )
             block[tap:] += summed[: len(block) - tap]
     return geometry.from_rows(rows)
-
-
-class _BackProjection(torch.autograd.Function):
-    """A linear operator and its adjoint, each the other's derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, sinogram: Tensor, geometry: _Geometry) -> Tensor:
-        ctx.geometry = geometry
-        return _gather(sinogram, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        sinogram: Tensor = _Spreading.apply(grads[0], ctx.geometry)  # type: ignore[no-untyped-call]
-        return sinogram, None
-
-
-class _Spreading(torch.autograd.Function):
-    """The adjoint of ``_BackProjection``."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, geometry: _Geometry) -> Tensor:
-        ctx.geometry = geometry
-        return _scatter(image, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        image: Tensor = _BackProjection.apply(grads[0], ctx.geometry)  # type: ignore[no-untyped-call]
-        return image, None

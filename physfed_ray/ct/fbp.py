@@ -42,36 +42,15 @@ def fbp(
     Returns:
         (B, n, n), attenuation per mm, 0 outside the inscribed circle; negative values are kept.
     """
-    position = _detector_mm(protocol).to(sinogram)
+    position = detector_mm(protocol).to(sinogram)
     cosine = protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
     kernel_mm = KERNEL_PIXELS * protocol.pixel_mm if kernel_mm is None else kernel_mm
     response = ramp_filter(protocol.bins, _virtual_bin_mm(protocol), kernel_mm)
     length = 2 * (len(response) - 1)
     spectrum = torch.fft.rfft(sinogram * cosine, n=length) * response.to(sinogram)
     filtered = torch.fft.irfft(spectrum, n=length)[..., : protocol.bins]
-    image = back_project_views(filtered, protocol, image_size, depth_power=2)
+    image = back_project_views(filtered, protocol, image_size)
     return image * (math.pi / protocol.views)
-
-
-def adjoint(sinogram: Tensor, protocol: Protocol, image_size: int) -> Tensor:
-    """Return the adjoint of the line integral operator, discretised by pixels.
-
-    Differentiable and batched, unlike ASTRA's; equal to it up to discretisation: a pixel here reads
-    each view at one point, a ray there deposits on the pixels that it crosses.
-
-    Args:
-        sinogram: (B, views, bins) float32 or float64.
-        protocol: The scanner.
-        image_size: n of the grid over the protocol's field of view.
-
-    Returns:
-        (B, n, n), the sinogram's unit times mm, 0 outside the inscribed circle.
-    """
-    position = _detector_mm(protocol).to(sinogram)
-    obliqueness = torch.hypot(position, position.new_tensor(protocol.source_mm))
-    obliqueness = obliqueness / protocol.source_mm
-    image = back_project_views(sinogram * obliqueness, protocol, image_size, depth_power=1)
-    return image * (protocol.pixel_at(image_size) ** 2 / _virtual_bin_mm(protocol))
 
 
 def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
@@ -105,7 +84,7 @@ def _virtual_bin_mm(protocol: Protocol) -> float:
     return protocol.bin_mm * protocol.source_mm / (protocol.source_mm + protocol.detector_mm)
 
 
-def _detector_mm(protocol: Protocol) -> Tensor:
+def detector_mm(protocol: Protocol) -> Tensor:
     """Bin centres on the virtual detector, (bins,) float64, mm."""
     bins = torch.arange(protocol.bins, dtype=torch.float64) - (protocol.bins - 1) / 2
     return bins * _virtual_bin_mm(protocol)

@@ -13,6 +13,7 @@ from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
+from physfed_ray.data.pseudonyms import identified
 from physfed_ray.data.shards import (
     ClientShards,
     Patient,
@@ -155,6 +156,8 @@ def plan(experiment: Experiment) -> PreparePlan:
         electronic_noise=data.electronic_noise,
     )
     slice_counts = _slice_counts(source, data.slices_per_patient)
+    experiment = identified(experiment, slice_counts)
+    data = experiment.data
     split = deal(
         slice_counts,
         {client.id: client.patients for client in experiment.clients},

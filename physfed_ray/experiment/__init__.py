@@ -3,7 +3,7 @@
 One module for each group of keys, in the order of the file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +19,7 @@ from physfed_ray.experiment.federation import Federation
 from physfed_ray.experiment.file import apply_overrides, explain, read_yaml
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.experiment.reports import Reports
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import Settings, operational
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import Sizes, field_of
 from physfed_ray.methods.registry import get_method
@@ -37,7 +37,7 @@ __all__ = [
 class Experiment(Settings):
     """One experiment, resolved: patterns expanded, paths absolute, defaults filled in."""
 
-    name: str = Field(
+    name: str = operational(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
     )
     seed: int = Field(1, ge=0, description="every random stream derives from it")
@@ -58,10 +58,10 @@ class Experiment(Settings):
     training: Training = Field(default_factory=Training, description="local training")
     federation: Federation = Field(Federation(), description="the federation")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured in the end")
-    tracking: tuple[Literal["mlflow", "wandb"], ...] = Field(
+    tracking: tuple[Literal["mlflow", "wandb"], ...] = operational(
         (), description="trackers beside TensorBoard, configured by their own variables"
     )
-    provenance: dict[str, Any] = Field(
+    provenance: dict[str, Any] = operational(
         {}, description="written by a run (versions, commit); ignored when read"
     )
 
@@ -69,6 +69,7 @@ class Experiment(Settings):
     def _fits_together(self) -> Self:
         _unique_ids([client.id for client in (*self.clients, *self.unseen)])
         self._disjoint_patients()
+        self._size_counts_once()
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
@@ -132,6 +133,39 @@ class Experiment(Settings):
                 if other != key and not (train and self.data.reuse_patients):
                     raise ValueError(f"{key}: patient '{patient}' is also in {other}; "
                                      "patients must not overlap")  # fmt: skip
+
+    def _size_counts_once(self) -> None:
+        """Refuse to favour large clients both when they are drawn and when they are averaged."""
+        weights = getattr(self.method.settings, "weights", None)
+        if self.federation.sampling == "by_size" and weights == "samples":
+            raise ValueError(
+                "federation.sampling: by_size and method.weights: samples together count a "
+                "client's size twice; keep one of them: 'sampling: uniform' with 'weights: "
+                "samples', or 'sampling: by_size' with 'weights: uniform' (Li et al. 2020)"
+            )
+
+    def listed_patients(self) -> Iterator[str]:
+        """Yield the patients that are listed by id."""
+        for listed in (self.data.test_patients, self.data.validation_patients):
+            yield from listed if isinstance(listed, tuple) else ()
+        for client in self.clients:
+            yield from client.listed_patients
+
+    def with_patients(self, rename: Callable[[str], str]) -> "Experiment":
+        """Return the experiment with another name for every patient that is listed by id."""
+
+        def renamed(listed: Any) -> Any:
+            return tuple(map(rename, listed)) if isinstance(listed, tuple) else listed
+
+        keys = ("test_patients", "validation_patients")
+        data = {key: renamed(getattr(self.data, key)) for key in keys}
+        clients = tuple(
+            client.model_copy(update={"patients": renamed(client.patients)})
+            for client in self.clients
+        )
+        return self.model_copy(
+            update={"data": self.data.model_copy(update=data), "clients": clients}
+        )
 
     def needed_patients(self) -> int:
         """Return how many patients clients, validation and test need, each used once."""

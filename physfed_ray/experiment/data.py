@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
-from physfed_ray.experiment.settings import RelativePath, Settings
+from physfed_ray.experiment.settings import RelativePath, Settings, operational
 
 SMALLEST_IMAGE = 32
 """Side in pixels; RED-CNN's five unpadded 5 x 5 layers take 20 of them at the bottleneck."""
@@ -99,7 +99,7 @@ class Data(Settings):
         ge=0,
         description="electronic noise of the detector: standard deviation in counts",
     )
-    cache: RelativePath | None = Field(
+    cache: RelativePath | None = operational(
         None, description="folder for prepared scans; null: PHYSFED_CACHE or ~/.cache/physfed_ray"
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from physfed_ray.experiment.channel import ChannelSpec
-from physfed_ray.experiment.settings import RelativePath, Settings
+from physfed_ray.experiment.settings import RelativePath, Settings, operational
 from physfed_ray.federation.channel.base import Cargo
 from physfed_ray.methods.base import Method
 
@@ -94,41 +94,41 @@ class Federation(Settings):
         description="what happens to an update between its client and the server: a name, or a "
         "name with that channel's own keys. plain: nothing, the server sees the sum",
     )
-    clients_per_host: Annotated[int | Literal["auto"], BeforeValidator(_hosts)] = Field(
+    clients_per_host: Annotated[int | Literal["auto"], BeforeValidator(_hosts)] = operational(
         "auto", description="clients that share a host, one process; auto: from the resources"
     )
-    gpus_per_host: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = Field(
+    gpus_per_host: Annotated[float | Literal["auto"], BeforeValidator(_gpus)] = operational(
         "auto",
         description="GPUs of a host, a share or a whole number; auto: what the cluster has, "
         "divided evenly. Name it where the GPU machines are yet to be started by the autoscaler",
     )
-    wait_s: float = Field(
+    wait_s: float = operational(
         1800.0, gt=0, description="seconds to wait for machines that the hosts need"
     )
-    replace_s: float = Field(
+    replace_s: float = operational(
         120.0,
         ge=0,
         description="seconds to wait for a machine in the place of a lost one, before its clients "
         "move to the other hosts",
     )
-    private_memory_mb: float = Field(
+    private_memory_mb: float = operational(
         2048.0,
         ge=0,
         description="memory of a host for private states of its clients, MB; those used least "
         "recently lie in files on its disk",
     )
-    deadline_s: float | None = Field(
+    deadline_s: float | None = operational(
         None,
         gt=0,
         description="real seconds after which a round goes on without hosts that hang; null: none",
     )
-    quorum: float = Field(
+    quorum: float = operational(
         1.0, gt=0, le=1, description="share of the drawn clients without which the run stops"
     )
-    checkpoint_every: int = Field(
+    checkpoint_every: int = operational(
         1, ge=1, description="rounds between two checkpoints; a crash repeats the rounds since"
     )
-    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept")
+    keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

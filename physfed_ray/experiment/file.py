@@ -188,11 +188,12 @@ def _shown(value: Any) -> str:
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
-            model = _nested(model.model_fields[part].annotation) or model
+            model = nested_model(model.model_fields[part].annotation) or model
     return list(model.model_fields)
 
 
-def _nested(annotation: Any) -> type[BaseModel] | None:
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the first group of keys that a field's type names, None where it names none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for arg in get_args(annotation) if (found := _nested(arg))), None)
+    return next((found for arg in get_args(annotation) if (found := nested_model(arg))), None)

@@ -7,7 +7,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.file import did_you_mean
 from physfed_ray.experiment.named import Named
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import Settings, operational
 from physfed_ray.reports.base import PartSettings
 from physfed_ray.reports.describer import Describer
 from physfed_ray.reports.registry import ENCODERS, REPORTERS
@@ -91,7 +91,7 @@ class Reports(Settings):
         EncoderSpec.model_validate("minilm"),
         description="what turns the report into its embedding f_t",
     )
-    pool: Pool = Field(Pool(), description="the actors that do so on Ray")
+    pool: Pool = operational(Pool(), description="the actors that do so on Ray")
 
     @model_validator(mode="after")
     def _encoder_has_a_model(self) -> Self:

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 
 
 def _relative_to_file(value: Any, info: ValidationInfo) -> Any:
@@ -14,6 +22,24 @@ def _relative_to_file(value: Any, info: ValidationInfo) -> Any:
 
 
 RelativePath = Annotated[Path, BeforeValidator(_relative_to_file)]
+
+
+def operational(default: Any = ..., **keys: Any) -> Any:
+    """Return the field of a key that says where, how fast or how patiently a run goes.
+
+    It does not decide the result, so that it may change when a run is resumed.
+
+    Args:
+        default: As of ``pydantic.Field``.
+        **keys: Likewise.
+    """
+    return Field(default, json_schema_extra={"operational": True}, **keys)
+
+
+def is_operational(field: FieldInfo) -> bool:
+    """Say whether a key was declared with ``operational``."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("operational") is True
 
 
 class Settings(BaseModel):

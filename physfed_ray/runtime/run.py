@@ -12,10 +12,12 @@ import torch
 import yaml
 
 from physfed_ray.data.prepare import Prepared
+from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command, pseudonymous_keys
 from physfed_ray.device import resolve_precision
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
-from physfed_ray.experiment import Experiment
+from physfed_ray.experiment import Experiment, Training
+from physfed_ray.experiment.differences import differences
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
@@ -33,6 +35,8 @@ from physfed_ray.trackers.base import Tracker
 
 UNFINISHED = ("prepare", "reports")
 """Events that come too often for the log, but for the last."""
+ROUNDS = "training.rounds"
+"""The key that decides the result and that resume may yet raise."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ def run_experiment(
         PhysFedError: For anything a user can mend.
     """
     directory = RunDirectory(out)
+    # Ids of patients go no further than to the preparation of the data.
+    listed, experiment = experiment, pseudonymous(experiment)
+    command = pseudonymous_command(command)
     with ExitStack() as stack:
         stack.callback(directory.close)
         _check_directory(directory, experiment, resume)
@@ -90,7 +97,7 @@ def run_experiment(
         on_event = _logged(directory, on_event)
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
-        prepared = _prepare(experiment, runtime, on_event)
+        prepared = _prepare(listed, runtime, on_event)
         begun = begun_model(directory, resume)
         if begun is not None:
             prepared = with_statistics(prepared, begun, on_event)
@@ -206,28 +213,34 @@ def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bo
 
 
 def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
-    """Refuse to go on with a run that was made with other settings.
+    """Refuse to go on with a run that was made with settings which give another result.
+
+    Args:
+        directory: The run directory.
+        experiment: The experiment of now.
 
     Raises:
         PhysFedError: It was; more rounds alone are no other settings under the constant schedule.
     """
-    before = yaml.safe_load(directory.read("experiment.yaml"))
-    now = yaml.safe_load(experiment.to_yaml())
-    for content in (before, now):
-        content.pop("provenance", None)
-    rounds = before["training"].pop("rounds"), now["training"].pop("rounds")
-    changed = [key for key in now if before.get(key) != now[key]]
-    if changed:
+    before = pseudonymous_keys(yaml.safe_load(directory.read("experiment.yaml")))
+    changed = differences(before, pseudonymous(experiment).model_dump(mode="json"))
+    if others := [key for key in changed if key != ROUNDS]:
+        salt = "; patients are compared by pseudonym, which PHYSFED_SALT decides"
         raise PhysFedError(
-            f"{directory.root} was made with other settings ({', '.join(changed)}): resume with "
+            f"{directory.root} was made with other settings ({', '.join(others)}): resume with "
             "the same experiment, or choose another --out"
+            + (salt if any(key.endswith("patients") for key in others) else "")
         )
-    if rounds[1] < rounds[0] or (
-        rounds[0] != rounds[1] and now["training"]["schedule"] == "cosine"
-    ):
+    if ROUNDS in changed:
+        rounds = before.get("training", {}).get("rounds", Training().rounds)
+        _check_rounds(directory.root, rounds, experiment.training)
+
+
+def _check_rounds(root: str, before: int, training: Training) -> None:
+    if training.rounds < before or training.schedule == "cosine":
         raise PhysFedError(
-            f"{directory.root} was made with training.rounds = {rounds[0]}, which resume can only "
-            f"raise, and only under the constant schedule; now it is {rounds[1]}"
+            f"{root} was made with {ROUNDS} = {before}, which resume can only "
+            f"raise, and only under the constant schedule; now it is {training.rounds}"
         )
 
 

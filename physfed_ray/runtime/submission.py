@@ -10,8 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
+
+from physfed_ray.data.pseudonyms import pseudonymous_command, pseudonymous_override
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.file import apply_overrides, read_yaml
 
 RUNS_VARIABLE = "PHYSFED_RUNS"
 RUNS_ON_CLUSTER = f"${{{RUNS_VARIABLE}:-$HOME/physfed/runs}}"
@@ -28,7 +32,7 @@ class Job:
         entrypoint: Shell command that the head runs in the job's working directory.
         run_dir: Run directory on the cluster; may contain ``RUNS_ON_CLUSTER``.
         file_name: Name of the experiment file in the working directory.
-        content: Its bytes, as the user wrote them.
+        content: Its bytes, as the user wrote them unless overrides list patients.
         environment: Variables of every process of the job.
         metadata: What the list of jobs shows.
     """
@@ -80,6 +84,7 @@ def make_job(
         PhysFedError: For anything wrong in the file, and for paths that mean nothing on a cluster.
     """
     experiment = load_experiment(path, overrides)
+    content, inline = _content(path, overrides)
     run_dir = out or default_run_directory(experiment, RUNS_ON_CLUSTER)
     if not run_dir.startswith(("/", RUNS_ON_CLUSTER)) and "://" not in run_dir:
         source = "--out" if out else RUNS_VARIABLE
@@ -92,15 +97,32 @@ def make_job(
         environment[RUNS_VARIABLE] = os.environ[RUNS_VARIABLE]
     job = Job(
         id=f"physfed-{experiment.name}-{secrets.token_hex(3)}",
-        entrypoint=_entrypoint(path.name, overrides, run_dir, resume),
+        entrypoint=_entrypoint(path.name, inline, run_dir, resume),
         run_dir=run_dir,
         file_name=path.name,
-        content=path.read_bytes(),
+        content=content,
         environment=environment,
-        metadata={"experiment": experiment.name, "run_dir": run_dir, "command": command},
+        metadata={
+            "experiment": experiment.name,
+            "run_dir": run_dir,
+            "command": pseudonymous_command(command),
+        },
     )
-    _refuse_relative_paths(job, path, overrides, experiment)
+    _refuse_relative_paths(job, path, inline, experiment)
     return job
+
+
+def _content(path: Path, overrides: Sequence[str]) -> tuple[bytes, Sequence[str]]:
+    """Return the file to send, and the overrides to give on the command line.
+
+    Everybody who sees the list of jobs sees their commands: overrides that list patients go into
+    the file, with all others, because their order counts.
+    """
+    if all(pseudonymous_override(override) == override for override in overrides):
+        return path.read_bytes(), overrides
+    content = read_yaml(path)
+    apply_overrides(content, overrides)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode(), ()
 
 
 def _entrypoint(file_name: str, overrides: Sequence[str], run_dir: str, resume: bool) -> str:

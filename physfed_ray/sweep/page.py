@@ -16,6 +16,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
 from physfed_ray.pages import render
 from physfed_ray.pages.figures import png
 from physfed_ray.results.pairing import pair
@@ -76,9 +77,9 @@ def write_results(sweep: Sweep, folder: Folder, result: SweepResult, command: st
     found = importances(study)
     _write(out / "tables" / "importances.csv", _csv(["parameter", "share"], found.items()))
     if result.best is not None:
-        _write(out / "best.yaml", result.best.to_yaml())
+        _write(out / "best.yaml", pseudonymous(result.best).to_yaml())
     for trial in study.front():
-        experiment = sweep.experiment(study.values(trial), file.final_seeds[0])
+        experiment = pseudonymous(sweep.experiment(study.values(trial), file.final_seeds[0]))
         _write(out / "front" / f"{trial_name(trial.number)}.yaml", experiment.to_yaml())
     pictures = _figures(sweep, study, trials, found)
     for name, content in pictures.items():
@@ -87,7 +88,7 @@ def write_results(sweep: Sweep, folder: Folder, result: SweepResult, command: st
     _write_hparams(folder, sweep, trials)
     page = {
         "title": file.sweep,
-        "command": command,
+        "command": pseudonymous_command(command),
         "numbers": _numbers(sweep, study, trials),
         "notes": [*sweep.notes, *_notes(sweep, result, trials)],
         "best": _best(sweep, study),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Literal
 
+from physfed_ray.data.pseudonyms import pseudonymous
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
@@ -135,10 +136,13 @@ class TrialPool:
     def _start(self, wanted: Wanted | None, key: str, experiment: Experiment | None = None) -> None:
         setup = self._setup
         run = wanted.run if wanted else None
+        experiment = experiment or run.experiment  # type: ignore[union-attr]
+        if self._prepared:  # the study keeps why a trial failed: that must name no patient
+            experiment = pseudonymous(experiment)
         log = setup.folder.local / "logs" / f"{wanted.name if wanted else DATA}.log"
         child = Child(
             Work(
-                experiment or run.experiment,  # type: ignore[union-attr]
+                experiment,
                 None if run is None else setup.folder.run(run.path),
                 setup.runtime,
                 self._address,

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from pydantic import ValidationError
 
+from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_keys
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.experiment.file import apply_overrides, explain, parse_yaml, read_yaml, set_key
@@ -90,8 +91,8 @@ class Sweep:
     def settings(self) -> dict[str, Any]:
         """Return what two commands must agree on to work on the same study."""
         kept = ("space", "objectives", "seeds", "sampler", "pruner")
-        base = self.experiment({}, self.file.seeds[0]).model_dump(mode="json")
-        return {"experiment": base} | {
+        base = pseudonymous(self.experiment({}, self.file.seeds[0]))
+        return {"experiment": base.model_dump(mode="json")} | {
             key: value for key, value in self.file.model_dump(mode="json").items() if key in kept
         }
 
@@ -190,6 +191,11 @@ def _check_space(sweep: Sweep) -> None:
     for key in file.space:
         if key in FIXED:
             raise PhysFedError(f"{sweep.path}: space.{key}: cannot be swept; {FIXED[key]}")
+        if names_patients(key, file.space[key]):
+            raise PhysFedError(
+                f"{sweep.path}: space.{key}: a space that lists patients would show their ids in "
+                "the tables of trials; list them under 'settings'"
+            )
         if key == "training.rounds" and file.pruner.name != "none":
             raise PhysFedError(
                 f"{sweep.path}: space.{key}: the pruner compares trials at the same round; set "
@@ -200,6 +206,12 @@ def _check_space(sweep: Sweep) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(DRAWS):
         sweep.experiment(suggest(study.ask(), file.space), seed)
+
+
+def names_patients(key: str, parameter: Parameter) -> bool:
+    """Say whether some value of a parameter lists patients by id."""
+    values = [{key: choice} for choice in parameter.choice or ()]
+    return any(pseudonymous_keys(value) != value for value in values)
 
 
 def _corners(space: Mapping[str, Parameter]) -> Iterable[dict[str, Any]]:

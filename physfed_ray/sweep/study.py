@@ -13,7 +13,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from physfed_ray.data.pseudonyms import pseudonymous_keys
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.differences import differences
 from physfed_ray.seeds import derive_seed
 from physfed_ray.sweep.file import DIRECTIONS, Pruner, Sampler, SweepFile
 from physfed_ray.sweep.space import restored, stored, suggest
@@ -63,12 +65,17 @@ class SweepStudy:
             self.study.set_metric_names(list(self._file.objectives))
             self.study.set_user_attr(SETTINGS, settings)
             return
-        changed = [key for key in settings if before.get(key) != settings[key]]
+        changed = [k for k in settings if k != "experiment" and before.get(k) != settings[k]]
+        if "experiment" in settings:
+            old = pseudonymous_keys(before.get("experiment", {}))
+            changed += differences(old, settings["experiment"])
         if changed:
             raise PhysFedError(
                 f"{path} was made with other settings ({', '.join(changed)}): resume with the same "
                 "sweep file, or choose another --out"
             )
+        if before != settings:  # keys that decide nothing, or that another version wrote
+            self.study.set_user_attr(SETTINGS, settings)
 
     def enqueue(self, values: Mapping[str, Any]) -> None:
         """Make these values the first trial's, if there is none yet."""

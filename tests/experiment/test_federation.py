@@ -110,3 +110,15 @@ def test_a_mistake_is_named_with_its_key_and_what_is_allowed(
     assert "\n" not in str(refusal.value)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_a_client_s_size_is_not_counted_twice(file: Path) -> None:
+    twice = ["federation.sampling=by_size", "method.weights=samples"]
+    with pytest.raises(PhysFedError) as info:
+        load_experiment(file, twice)
+    for words in ("federation.sampling", "method.weights", "'sampling: uniform' with 'weights: "
+                  "samples'", "'sampling: by_size' with 'weights: uniform'"):  # fmt: skip
+        assert words in str(info.value)
+    for once in twice:
+        load_experiment(file, [once])
+    load_experiment(file, [twice[0], "method={name: pooled}"])  # which weighs nobody

@@ -209,6 +209,24 @@ def test_a_used_directory_is_refused_and_other_settings_are_too(
         run_experiment(other, run_dir, runtime="inline", resume=True)
 
 
+def test_resume_takes_another_quorum_and_a_file_of_another_version(
+    experiment: Experiment, run_dir: Path
+) -> None:
+    file = run_dir / "experiment.yaml"
+    content = yaml.safe_load(file.read_text())
+    del content["evaluation"], content["federation"]["buffer"]  # as if they were new
+    content["training"]["gone"] = content["gone"] = 1
+    file.write_text(yaml.safe_dump(content))
+    changed = {"quorum": 0.5, "private_memory_mb": 1.0, "wait_s": 9.0, "deadline_s": 99.0}
+    federation = experiment.federation.model_copy(update=changed)
+    patient = experiment.model_copy(update={"federation": federation})
+    run_experiment(patient, run_dir, runtime="inline", resume=True, tested=False)
+    content = yaml.safe_load(file.read_text())
+    assert changed.items() <= content["federation"].items()
+    assert {"evaluation", "provenance"} <= content.keys()
+    assert "gone" not in content
+
+
 def test_resume_can_add_rounds(experiment: Experiment, run_dir: Path) -> None:
     longer = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"rounds": 3})}

@@ -1,5 +1,6 @@
 """What is sent to a cluster, and what is refused before anything is."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -117,3 +118,16 @@ def test_a_mistake_in_the_file_is_found_here(path: Path) -> None:
     path.write_text(EXPERIMENT.replace("paper-[26]", "papier-*"))
     with pytest.raises(PhysFedError, match=r"my own\.yaml: clients: no protocol"):
         make(path)
+
+
+def test_no_list_of_jobs_names_a_patient(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHYSFED_SALT", "of the tests")
+    overrides = ["training.rounds=3", 'data.test_patients=["DOE^JANE 19500101"]']
+    command = shlex.join(["physfed", "submit", path.name, "--set", overrides[1]])
+    job = make_job(path, overrides, None, resume=False, command=command)
+    seen = f"{job.id} {job.entrypoint} {job.environment} {job.metadata}"
+    assert "DOE" not in seen
+    assert "pseudonym:" in job.metadata["command"]
+    with job.working_directory() as folder:
+        sent = load_experiment(folder / job.file_name)
+    assert sent == load_experiment(path, overrides)

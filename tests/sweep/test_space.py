@@ -33,6 +33,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
         ("space.method.tau={uniform: [0, 1], when: {a: 1}}", "'a' must be a parameter with"),
         ("space.seed={integer: [1, 9]}", "cannot be swept; use 'seeds'"),
         ("space.data.test_patients={choice: [1, 2]}", "different patients cannot be compared"),
+        ("space.clients.0.patients={choice: [[A], [B]]}", "list them under 'settings'"),
         ("data.validation_patients=0", "trials are compared on validation patients"),
         ("objectives=[bytes_per_round]", "the first must be psnr or ssim"),
         ("objectives=[psnr, flops]", "objectives.1: must be 'psnr', 'ssim'"),
@@ -162,3 +163,11 @@ def test_the_project_s_sweeps_are_valid_and_begin_at_their_base(name: str) -> No
     sweep = load_sweep(EXPERIMENTS / f"{name}.yaml")
     assert sweep.base_values() is not None
     assert "method.tau" in sweep.file.space
+
+
+def test_the_study_and_the_best_trial_name_no_patient(make_sweep: MakeSweep) -> None:
+    sweep = make_sweep("data.test_patients=['phantom-03']")
+    assert sweep.experiment({}, 1).data.test_patients == ("phantom-03",)
+    kept = str(sweep.settings())
+    assert "phantom-03" not in kept
+    assert "pseudonym:" in kept

@@ -1,6 +1,7 @@
 """The study: what is proposed, stopped, kept, and found, on a function with a known optimum."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -8,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import load_experiment
 from physfed_ray.sweep.study import SweepStudy
 from tests.sweep import known
 
@@ -94,6 +96,26 @@ def test_a_study_of_another_sweep_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a study")
     with pytest.raises(PhysFedError, match="cannot be opened as an Optuna study"):
         SweepStudy(known.settings(), path)
+
+
+def test_a_study_goes_on_with_another_quorum_and_after_another_version(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "name: base\ndata: {source: {phantom: {patients: 4, slices: 1}}}\n"
+        "clients: 'paper-[12]'\nmethod: {name: fedavg}\n"
+    )
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        return {"experiment": load_experiment(base, overrides).model_dump(mode="json")}
+
+    path, old = tmp_path / "study.db", settings()
+    del old["experiment"]["evaluation"]
+    old["experiment"]["training"]["gone"] = 1
+    SweepStudy(known.settings(), path, old)
+    lower = settings("federation.quorum=0.5")
+    assert SweepStudy(known.settings(), path, lower).study.user_attrs["settings"] == lower
+    with pytest.raises(PhysFedError, match=r"other settings \(training.lr\)"):
+        SweepStudy(known.settings(), path, settings("training.lr=0.5"))
 
 
 def test_the_file_is_a_study_that_optuna_opens(tmp_path: Path) -> None:
