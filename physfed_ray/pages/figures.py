@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -61,7 +61,7 @@ def new_figure(width: float, height: float, *, placed: bool = False) -> Figure:
         placed: Whether the caller gives its axes their places; else matplotlib finds them, which
             takes longer than all else.
     """
-    layout: Literal[constrained] | None = None if placed else "constrained"
+    layout: Literal["constrained"] | None = None if placed else "constrained"
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
