@@ -1,6 +1,6 @@
 """A network of a trained run as a function from noisy to denoised images in HU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +12,7 @@ from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.inference import EVALUATION_BATCH, Inference
+from physfed_ray.fields import extra_fields, field_of
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
 
@@ -65,6 +66,7 @@ class Denoiser:
         hu: np.ndarray,
         embedding: np.ndarray | None = None,
         mask: np.ndarray | None = None,
+        fields: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Denoise images in HU.
 
@@ -76,16 +78,17 @@ class Denoiser:
             embedding: f_t of each image's report, (N, T, d), not standardised; only methods that
                 read reports want it.
             mask: True where a token is real, (N, T); by default everywhere.
+            fields: What else the network reads of each image, by name, (N, ...).
 
         Returns:
             (N, n, n) float32, HU.
 
         Raises:
-            PhysFedError: The images or the embeddings do not fit, or embeddings are missing.
+            PhysFedError: The images, embeddings or fields do not fit, or are missing.
         """
         hu = np.asarray(hu)
         low, high = self._card.window_hu
-        denoised = self.denormalise(self.denoise(self.normalise(hu), embedding, mask))
+        denoised = self.denormalise(self.denoise(self.normalise(hu), embedding, mask, fields))
         outside = (hu < low) | (hu > high)
         return np.where(outside, hu, denoised).astype(np.float32)
 
@@ -94,9 +97,11 @@ class Denoiser:
         images: np.ndarray,
         embedding: np.ndarray | None = None,
         mask: np.ndarray | None = None,
+        fields: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Do the same with normalised images, (N, n, n) float32 in [0, 1] of the window."""
-        data = self._as_data(images, *self._embedding(len(images), embedding, mask))
+        extra = self._extra(len(images), fields or {})
+        data = self._as_data(images, *self._embedding(len(images), embedding, mask), extra)
         with _threads(self.threads):
             if self.choice.code is None:
                 return self._inference.denoise(data)
@@ -106,7 +111,13 @@ class Denoiser:
                 [self._inference.decode(self._inference.features(batch, code)) for batch in batches]
             )
 
-    def _as_data(self, images: np.ndarray, embedding: np.ndarray, mask: np.ndarray) -> ClientData:
+    def _as_data(
+        self,
+        images: np.ndarray,
+        embedding: np.ndarray,
+        mask: np.ndarray,
+        extra: dict[str, np.ndarray],
+    ) -> ClientData:
         n = self._card.image_size
         if images.ndim != 3 or images.shape[1:] != (n, n) or not len(images):
             raise PhysFedError(
@@ -128,7 +139,26 @@ class Denoiser:
             slice=np.arange(len(low), dtype=np.int32),
             scale=np.ones(len(low), np.float32),
             report=nothing,
+            extra=extra,
         )
+
+    def _extra(self, images: int, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the fields that the network reads beside those that every batch has."""
+        method = self._inference.method
+        found = {}
+        for name in extra_fields((*method.task.backbone.fields, *method.reads())):
+            if name not in given:
+                raise PhysFedError(
+                    f"{method.title} reads the field '{name}' of each image: give it as "
+                    f"fields={{'{name}': ...}}, {images} of them"
+                )
+            found[name] = np.asarray(given[name], field_of(name).stored)
+            if len(found[name]) != images:
+                raise PhysFedError(
+                    f"there are {images} images and {len(found[name])} of their field '{name}'; "
+                    "give one for each image"
+                )
+        return found
 
     def _embedding(
         self, images: int, embedding: np.ndarray | None, mask: np.ndarray | None

@@ -22,7 +22,7 @@ their_halves = their_nouns:Halves
 [physfed_ray.channels]
 their_integers = their_nouns:Integers
 [physfed_ray.metrics]
-their_error_hu = their_nouns:MEAN_ERROR
+their_error_hu = their_nouns:MeanError
 """
 EXPERIMENT = """
 name: theirs
@@ -50,6 +50,22 @@ from physfed_ray.runtime.run import run_experiment
 file, out, runtime = sys.argv[1:]
 run_experiment(load_experiment(file), out, runtime=runtime)
 """
+SERVE = """
+import sys
+import numpy as np
+import physfed_ray
+from physfed_ray.errors import PhysFedError
+
+denoiser = physfed_ray.load_run(sys.argv[1]).denoiser(client="c1")
+hu = np.zeros((2, 48, 48), np.float32)
+assert np.isfinite(denoiser(hu, fields={"their_noise": hu})).all()
+try:
+    denoiser(hu)
+except PhysFedError as error:
+    assert "reads the field 'their_noise'" in str(error)
+else:
+    raise AssertionError("it denoises without a field that its network reads")
+"""
 
 
 def test_a_package_adds_every_noun(tmp_path: Path) -> None:
@@ -72,3 +88,5 @@ def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     assert {"huber", "their_error_hu"} <= found
     assert {r["value"] for r in rows if r["metric"].endswith("bits")} == {28.0}
     assert "Mean error" in (tmp_path / "ray" / "report.html").read_text()
+    command = [sys.executable, "-c", SERVE, str(tmp_path / "ray")]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})

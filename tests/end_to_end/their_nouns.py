@@ -159,6 +159,3 @@ class MeanError(Metric):
         """Return the mean error of each slice in the window."""
         low, high = context.window
         return (np.clip(denoised, low, high) - np.clip(reference, low, high)).mean((1, 2))
-
-
-MEAN_ERROR = MeanError()
