@@ -66,12 +66,16 @@ class Objective(ABC):
 
     def prepare(self, device: str) -> None:
         """Make the frozen networks and move them to a device; a host does so once."""
+        target = torch.device(device)
         for name, make in self.networks().items():
             if name not in self._frozen:
                 with torch.random.fork_rng(devices=()):
                     torch.manual_seed(derive_seed("objective", self.name, name))
                     self._frozen[name] = make().requires_grad_(False).eval()
-            self._frozen[name].to(device)
+            network = self._frozen[name]
+            # Tensors without content, on which operations are counted, cannot be moved.
+            if any(t.device != target for t in (*network.parameters(), *network.buffers())):
+                network.to(target)
 
     def frozen(self) -> Mapping[str, nn.Module]:
         """Return the networks that ``prepare`` has made."""

@@ -21,6 +21,10 @@ KINDS = {
 }
 SETTINGS_SPELT_OUT = 2  # of more that differ, a label names those that are not the default
 _SETTINGS = ("method", "backbone", "training", "federation", "reports")
+_ADDED = {"training.objective.name": "mse"}
+"""Keys that runs of earlier versions do not have, and what these runs did."""
+_GONE = ("backbone.size", "–")
+"""What such runs say of RED-CNN, which has no sizes."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,11 @@ def _place(group: Group) -> tuple[int, int, str, str]:
 
 
 def _settings(run: RunResults) -> dict[str, str]:
-    return {
+    return _ADDED | {
         key: value
         for part in _SETTINGS
         for key, value in flatten(run.experiment.get(part, {}), part)
+        if (key, value) != _GONE
     }
 
 
@@ -149,7 +154,7 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         words = [
             group.settings.get(key, "–")
             if key == "method.variant"
-            else f"{key.rsplit('.', 1)[-1]} {group.settings.get(key, '–')}"
+            else f"{key.removesuffix('.name').rsplit('.', 1)[-1]} {group.settings.get(key, '–')}"
             for key in sorted(differing, key=lambda key: key != "method.variant")
         ]
         labels.append(f"{group.label} ({', '.join(words)})" if words else group.label)

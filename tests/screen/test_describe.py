@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from physfed_ray.cost.estimate import Load, host_bytes
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
-from physfed_ray.cost.step_cost import measure_step, network_sizes
+from physfed_ray.cost.step_cost import PROBE, measure_step, network_sizes
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.methods.base import Task
 from physfed_ray.methods.registry import METHODS, get_method
+from physfed_ray.objectives.base import ObjectiveSettings
+from physfed_ray.objectives.registry import make_objective
 from physfed_ray.screen.describe import print_description
 from physfed_ray.words import byte_size
+from tests.objectives.test_base import Edges
 
 EXPERIMENT = """
 name: small
@@ -177,6 +181,34 @@ def test_every_method_can_be_sized_and_timed(tmp_path: Path, name: str):
     cost = measure_step(method, experiment.training, 64)
     assert cost.seconds > 0
     assert cost.activation_bytes > 0
+
+
+def test_frozen_networks_of_the_objective_are_counted_once(tmp_path: Path):
+    experiment = load(tmp_path, "training.patch=null")
+    kind = get_method("fedper")
+    plain, framed = (
+        kind(experiment.method.settings, replace(task(experiment), objective=objective))
+        for objective in (make_objective("mse"), Edges(ObjectiveSettings()))
+    )
+    costs = [measure_step(method, experiment.training, 64) for method in (plain, framed)]
+    assert [cost.frozen_bytes for cost in costs] == [0, 4 * (2 * 9 + 2)]
+    assert costs[1].activation_bytes > costs[0].activation_bytes
+    # two convolutions of 62 x 62 features with 2 x 9 products, one of them with a gradient
+    assert costs[1].image_flops - costs[0].image_flops == 2 * 62 * 62 * 2 * 9 * (2 + 1)
+    assert network_sizes(plain) == network_sizes(framed)
+    bare, loaded = (Load(0, 0, 0, {}, cost, 1, 1, 1) for cost in costs)
+    assert host_bytes(experiment, loaded, 1) > host_bytes(experiment, bare, 1)
+
+
+def test_the_timed_patch_has_room_for_the_objectives_windows(tmp_path: Path):
+    mixed = "training.objective={name: ssim_mixed, scales: 5}"
+    experiment = load(tmp_path, mixed, "training.patch=null", "data.image_size=176")
+    objective = experiment.training.objective.make()
+    assert objective.smallest_side > PROBE
+    method = get_method("fedper")(
+        experiment.method.settings, replace(task(experiment), objective=objective)
+    )
+    assert measure_step(method, experiment.training, 176).seconds > 0
 
 
 def test_memory_grows_with_the_batch_and_the_area(tmp_path: Path):

@@ -1,0 +1,36 @@
+"""Which runs differ in their seed alone, and by what words others are told apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from physfed_ray.results.groups import group_runs
+from physfed_ray.results.runs import read_results
+
+MakeRun = Callable[..., Path]
+SMALL = {"rounds": 2, "n": 32, "slices": 1, "clients": 2, "unseen": 0}
+
+
+def change(run: Path, part: str, **keys: Any) -> Path:
+    """Change a group of keys in a run's experiment."""
+    path = run / "experiment.yaml"
+    content = yaml.safe_load(path.read_text())
+    content[part] |= keys
+    path.write_text(yaml.safe_dump(content))
+    return run
+
+
+def test_an_earlier_version_wrote_other_keys_of_the_same_experiment(make_run: MakeRun) -> None:
+    before = change(make_run("fedavg", 1, **SMALL), "backbone", size=None)
+    now = change(make_run("fedavg", 2, **SMALL), "training", objective={"name": "mse"})
+    (group,) = group_runs([read_results(before), load_run(now)])
+    assert group.seeds == [1, 2]
+
+
+def test_another_objective_is_another_group(make_run: MakeRun) -> None:
+    mse = make_run("fedavg", 1, tag="mse", **SMALL)
+    l1 = change(make_run("fedavg", 1, tag="l1", **SMALL), "training", objective={"name": "l1"})
+    labels = [group.label for group in group_runs([read_results(mse), load_run(l1)])]
+    assert labels == ["FedAvg (objective l1)", "FedAvg (objective mse)"]
