@@ -20,7 +20,8 @@ from physfed_ray.experiment import Federation, Training
 from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.spec import ClientFiles, Spec
-from physfed_ray.methods.base import ClientInfo, Method, NoSettings, Task
+from physfed_ray.methods.base import Method, NoSettings
+from physfed_ray.methods.given import ClientInfo, Task
 from physfed_ray.models.registry import make_backbone
 from physfed_ray.rundir.long_table import MetricRow
 from physfed_ray.rundir.run_directory import RunDirectory

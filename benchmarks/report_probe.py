@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.protocol import select_presets
-from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.plan import cache_folder
 from physfed_ray.data.scanning import do_shard
 from physfed_ray.data.shards import ClientShards, Patient, ShardSettings, shard_path

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from common import rounded
 
-from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.grid import to_grid
 from physfed_ray.data.phantom import PhantomSource
 from physfed_ray.experiment import Reports

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import ClientInfo, RoundInput, Task
+from physfed_ray.methods.given import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
 from physfed_ray.methods.scan_physfed_public_code import by_protocol_relu, feature_cosine_loss
 from physfed_ray.models.registry import make_backbone

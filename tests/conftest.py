@@ -15,7 +15,7 @@ from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Training
 from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.base import ClientInfo, Task
+from physfed_ray.methods.given import ClientInfo, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import make_backbone
 from physfed_ray.seeds import derive_seed, generator

@@ -23,7 +23,7 @@ HOST = """
 import pickle, sys
 from pathlib import Path
 import physfed_ray.runtime.actors
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 spec = pickle.loads(Path(sys.argv[1]).read_bytes())

@@ -9,7 +9,8 @@ from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.federation.traffic import expected_bytes
-from physfed_ray.methods.base import LocalOptimizer, Method, Task
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import LocalOptimizer, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import parameter_counts
 

@@ -15,7 +15,8 @@ from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.fields import Batch, Field, Sizes, field_of
-from physfed_ray.methods.base import ClientInfo, Method, RoundInput
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import ClientInfo, RoundInput
 
 PROBE = 64
 """Side of the patch that is timed, pixels: large enough for a steady time, done in a second."""

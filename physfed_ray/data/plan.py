@@ -213,7 +213,7 @@ def make_source(experiment: Experiment) -> PatientSource:
         return PhantomSource(count, settings.phantom.slices, experiment.seed)
     if settings.dicom is None:
         raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
-    from physfed_ray.data.dicom import DicomSource  # pydicom: only for those who read files
+    from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files
 
     return DicomSource(settings.dicom, settings.min_slices)
 

@@ -24,7 +24,7 @@ from physfed_ray.data.description import (
     describe_inline,
     tell_reports,
 )
-from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.scanning import Outcome, do_shard

@@ -18,7 +18,8 @@ from physfed_ray.fields import field_of
 _CODE = (
     "ct/*.py",
     "data/anatomy/*.py",
-    *(f"data/{name}*.py" for name in ("dicom", "grid", "patient", "phantom", "scanning")),
+    "data/dicom/*.py",
+    *(f"data/{name}*.py" for name in ("grid", "patient", "phantom", "scanning")),
     *(f"data/{name}.py" for name in ("shards", "store")),
     "fields.py",
     "seeds.py",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from physfed_ray.federation.training import ClientResult
+from physfed_ray.federation.client.training import ClientResult
 from physfed_ray.metrics.base import Scores
 
 

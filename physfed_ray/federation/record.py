@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from physfed_ray.events import Event
+from physfed_ray.federation.client.training import ClientResult
 from physfed_ray.federation.schedule import Plan
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.traffic import round_bytes
-from physfed_ray.federation.training import ClientResult
 from physfed_ray.rundir.long_table import MetricRow
 
 

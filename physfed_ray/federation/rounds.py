@@ -12,12 +12,12 @@ from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.channel.base import Channel
+from physfed_ray.federation.client.training import learning_rate
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Order
 from physfed_ray.federation.record import RoundOutcome, RoundRecord, mean_score, score_rows
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.schedule import Plan, PlannedTurn, make_schedule
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import learning_rate
 from physfed_ray.methods.base import Method
 from physfed_ray.metrics.registry import STANDARD
 from physfed_ray.rundir.long_table import METRICS_FILE, LongTable, MetricRow

@@ -22,7 +22,7 @@ import numpy as np
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.spec import Spec
-from physfed_ray.methods.base import ClientInfo
+from physfed_ray.methods.given import ClientInfo
 from physfed_ray.seeds import generator
 
 

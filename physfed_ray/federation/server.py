@@ -15,7 +15,7 @@ from physfed_ray.federation.routes import Route, has_private, nearest_code
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.federation.vectors import Vectors
-from physfed_ray.methods.base import Aggregation
+from physfed_ray.methods.given import Aggregation
 from physfed_ray.rundir.run_directory import RunDirectory, round_name
 
 

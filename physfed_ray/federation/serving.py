@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from torch.utils.dlpack import from_dlpack
 
-from physfed_ray.federation.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.scoring import edge_contrasts
 from physfed_ray.federation.orders import ClientEvaluation
 from physfed_ray.federation.record import score_rows
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.routes import Route, nearest_client
 from physfed_ray.federation.runtime import Call
-from physfed_ray.federation.scoring import edge_contrasts
 from physfed_ray.federation.tree import TreeSum
 from physfed_ray.metrics.base import Scores
 from physfed_ray.rundir.long_table import MetricRow

@@ -11,7 +11,8 @@ from physfed_ray.ct.protocol import Protocol
 from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
 from physfed_ray.federation.channel.plain import Plain
-from physfed_ray.methods.base import ClientInfo, Method
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import ClientInfo
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ round fails is decided elsewhere (``federation``, ``runtime``); a method never s
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,133 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch, extra_fields
+from physfed_ray.methods.given import Aggregation, ClientInfo, RoundInput, Task, shaped
 from physfed_ray.models.base import Backbone
-from physfed_ray.objectives.base import Objective
-from physfed_ray.objectives.registry import make_objective
 from physfed_ray.seeds import derive_seed
-
-
-@dataclass(frozen=True)
-class LocalOptimizer:
-    """What the clients train with.
-
-    Attributes:
-        name: Which optimizer.
-        momentum: Of SGD.
-    """
-
-    name: Literal["adam", "sgd"] = "adam"
-    momentum: float = 0.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a method must know of the data before it can build a network.
-
-    Attributes:
-        image_size: Side n of a whole image in pixels.
-        clients: Number of training clients K.
-        input_mean: Mean of the training inputs, on the scale of the HU window.
-        input_std: Their standard deviation.
-        tokens: Tokens T of a report's embedding f_t.
-        dim: Length d of a token.
-        embedding_mean: Mean of the embeddings over the training set, d values.
-        embedding_std: Their standard deviation, d values.
-        backbone: The imaging network.
-        optimizer: What the clients train with.
-        rounds: Number of rounds to come, for schedules.
-        objective: What training minimises.
-    """
-
-    image_size: int
-    clients: int
-    input_mean: float
-    input_std: float
-    tokens: int
-    dim: int
-    embedding_mean: tuple[float, ...]
-    embedding_std: tuple[float, ...]
-    backbone: Backbone
-    optimizer: LocalOptimizer = LocalOptimizer()
-    rounds: int = 1
-    objective: Objective = field(default_factory=make_objective)
-
-
-@dataclass(frozen=True)
-class ClientInfo:
-    """A training client as the server knows it.
-
-    Attributes:
-        index: Its place i among the K clients.
-        id: Its name in the experiment.
-        protocol: How its scanner scans.
-        slices: Number of its training slices.
-        speed: Simulated local steps in the time in which a client of speed 1 makes one.
-    """
-
-    index: int
-    id: str
-    protocol: Protocol
-    slices: int
-    speed: float = 1.0
-
-    @property
-    def g(self) -> tuple[float, ...]:
-        """Its normalised protocol, seven values."""
-        return tuple(self.protocol.normalised().tolist())
-
-
-@dataclass(frozen=True)
-class RoundInput:
-    """What a client is given at the start of a round.
-
-    Attributes:
-        round: Number of the round.
-        client: The client itself.
-        shared: The global shared parameters as one flat float32 vector, read-only.
-        extras: Arrays that the server broadcasts: ``codes`` (K, code_dim), and what
-            ``aggregate`` and ``collect`` return.
-    """
-
-    round: int
-    client: ClientInfo
-    shared: np.ndarray
-    extras: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """What the server has at the end of a round, for ``Method.aggregate``.
-
-    Attributes:
-        round: Number of the round.
-        previous: The vector that was broadcast last, (size,) float32.
-        mean: Mean of the participants' vectors, weighted by ``weights``, (size,) float32.
-        clients: The participants, by index.
-        weights: The participants' weights in the mean, by id; their sum is what it was divided by.
-        uploads: What ``finish`` returned, by id.
-        named: The tensors of such a vector by name, as views of it.
-        vectors: For a method that is not linear, every participant's vector by id, in the order of
-            ``clients``; empty otherwise. One is decoded each time that it is asked for, and none is
-            kept: go through them once, and hold what you need. None may be written.
-    """
-
-    round: int
-    previous: np.ndarray
-    mean: np.ndarray
-    clients: tuple[ClientInfo, ...]
-    weights: Mapping[str, float]
-    uploads: Mapping[str, Mapping[str, np.ndarray]]
-    named: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-def shaped(*shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return an array of zeros of a shape that takes no memory: for sizes that are only counted."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class NoSettings(BaseModel):

@@ -17,7 +17,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from physfed_ray.methods.base import Method, Task
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import Task
 from physfed_ray.models.base import Backbone
 
 

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import RoundInput, Task
 from physfed_ray.models.spectra import half_width, interpolate_amplitudes, low_amplitudes
 
 

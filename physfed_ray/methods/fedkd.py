@@ -46,7 +46,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Aggregation, Method, MethodSettings, RoundInput, Task
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import Aggregation, RoundInput, Task
 from physfed_ray.models.low_rank import RAW, compress, numbers_of_rank
 
 SMALLEST_LOSS = 1e-12

@@ -35,7 +35,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Aggregation, Method, MethodSettings, RoundInput, shaped
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import Aggregation, RoundInput, shaped
 
 EPSILON = 1e-14
 """Of the authors' code, for theta equal to every theta_j."""

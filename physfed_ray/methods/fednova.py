@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physfed_ray.methods.base import Aggregation, LocalOptimizer, Method, RoundInput
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import Aggregation, LocalOptimizer, RoundInput
 
 
 def accumulation_norm(optimizer: LocalOptimizer, steps: int) -> float:

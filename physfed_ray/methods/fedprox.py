@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import RoundInput
 
 
 class FedProxSettings(MethodSettings):

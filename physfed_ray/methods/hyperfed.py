@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, Task
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import Task
 from physfed_ray.models.hypernetworks import ProtocolHypernetwork
 
 HALVES = ("encoder", "decoder")

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import RoundInput
 
 PREVIOUS = "previous_encoder"
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
 from physfed_ray.methods import scan_physfed_public_code as public_code
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput, Task
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import RoundInput, Task
 from physfed_ray.models.base import Backbone
 from physfed_ray.models.codes import (
     gram_matrix,

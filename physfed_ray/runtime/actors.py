@@ -11,10 +11,10 @@ import ray
 import torch
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
+from physfed_ray.federation.client.training import ClientResult, Train, train_client
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult, Train, train_client
 from physfed_ray.runtime import files
 from physfed_ray.runtime.metrics import HostMetrics
 from physfed_ray.runtime.pooled import DataParallel

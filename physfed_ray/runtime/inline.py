@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import Order
 from physfed_ray.federation.runtime import Call, Lost, Runtime
 from physfed_ray.federation.server import ParameterServer

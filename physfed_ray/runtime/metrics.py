@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from physfed_ray.federation.training import ClientResult
+from physfed_ray.federation.client.training import ClientResult
 
 NAMED_CLIENTS = 64
 REPEAT_S = 1.0  # Ray's shortest report interval

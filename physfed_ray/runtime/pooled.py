@@ -26,11 +26,11 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
+from physfed_ray.federation.client.optimizer import FlatOptimizer
+from physfed_ray.federation.client.training import ClientResult
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult
-from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.given import RoundInput
 from physfed_ray.methods.pooled import PooledSettings
 from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots, rooms_of
 from physfed_ray.runtime.pooled_worker import (

@@ -18,10 +18,10 @@ from torch import Tensor, distributed
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.optimizer import Moments
-from physfed_ray.federation.training import ClientResult, build_network, train_client
+from physfed_ray.federation.client.optimizer import Moments
+from physfed_ray.federation.client.training import ClientResult, build_network, train_client
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.given import RoundInput
 
 HOST_SHARE = 0.25
 """Of the slice of one client, what the host has; a worker has the rest. One waits for the other,

@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from physfed_ray.atomic import atomic_file
 from physfed_ray.data.description import Progress
-from physfed_ray.data.dicom_files import list_files
+from physfed_ray.data.dicom.files import list_files
 from physfed_ray.data.patient import PatientSource, evenly_spaced
 from physfed_ray.data.plan import PreparePlan, cache_folder
 from physfed_ray.data.prepare import prepare, scan_inline

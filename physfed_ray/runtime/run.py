@@ -23,7 +23,7 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.base import ClientInfo
+from physfed_ray.methods.given import ClientInfo
 from physfed_ray.methods.registry import get_method
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty

@@ -11,7 +11,7 @@ from physfed_ray.data import grid
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.inference import EVALUATION_BATCH, Inference
+from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
 from physfed_ray.fields import extra_fields, field_of
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice

@@ -11,7 +11,8 @@ from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.file import explain
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.methods.base import LocalOptimizer, Method, Task
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import LocalOptimizer, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.objectives.base import Objective
 from physfed_ray.objectives.registry import make_objective

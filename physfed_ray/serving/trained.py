@@ -9,8 +9,8 @@ import torch
 from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
+from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.flat import flat_network
-from physfed_ray.federation.inference import Inference
 from physfed_ray.methods.base import Method
 from physfed_ray.reports.base import Described
 from physfed_ray.rundir.model import ModelCard, read_card

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.grid import AIR_HU, denormalise, normalise, to_grid
 from physfed_ray.data.grid_body import body_mask
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from physfed_ray.federation.channel.base import Arrival, Channel, Packed, Passage
 from physfed_ray.fields import Acquisition, Batch, Sizes
 from physfed_ray.fields import Field as DataField
-from physfed_ray.methods.base import Aggregation
 from physfed_ray.methods.fedper import FedPer
+from physfed_ray.methods.given import Aggregation
 from physfed_ray.metrics.base import Context, Images, Metric
 from physfed_ray.models.base import Backbone, NetworkSettings
 from physfed_ray.objectives.base import Objective, ObjectiveSettings

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import RoundInput, Task
+from physfed_ray.methods.given import RoundInput, Task
 from physfed_ray.methods.scan_physfed import RoundState, ScanPhysFed, ScanPhysFedSettings
 
 OTHER_VERSION = "FAULTY_OTHER_VERSION"

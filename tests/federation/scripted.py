@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
+from physfed_ray.federation.client.training import ClientResult, train_client
 from physfed_ray.federation.orders import Order
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult, train_client
 from physfed_ray.runtime.inline import InlineRuntime
 
 Loss = Callable[["ScriptedRuntime"], None]

@@ -27,8 +27,8 @@ from physfed_ray.federation.runtime import Call, Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
+from physfed_ray.methods.given import RoundInput
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime import on_ray
 from physfed_ray.runtime.actors import ServerActor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from tests.federation.test_rounds import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.schedule import Plan, PlannedTurn, Schedule, weight_of_staleness
-from physfed_ray.methods.base import ClientInfo
+from physfed_ray.methods.given import ClientInfo
 from physfed_ray.seeds import generator
 
 STEPS = 4

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.schedule import weight_of_staleness
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Method, MethodSettings, RoundInput
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import RoundInput
 
 MakeSpec = Callable[..., Spec]
 SLOPES = torch.tensor([[1.0, -2.0, 4.0], [-1.0, -1.0, 2.0], [8.0, 1.0, -1.0]])

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from physfed_ray.federation.channel.base import Channel, NoSettings
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.vectors import Vectors
-from physfed_ray.methods.base import Aggregation, Method
+from physfed_ray.methods.base import Method
 from physfed_ray.methods.fedavg import FedAvg
+from physfed_ray.methods.given import Aggregation
 from tests.federation.channel.quantised import Quantised, QuantisedSettings
 from tests.federation.test_rounds import (
     ASYNC,

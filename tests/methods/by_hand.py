@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import read_client_data
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
+from physfed_ray.federation.client.training import ClientResult
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult
-from physfed_ray.methods.base import LocalOptimizer
+from physfed_ray.methods.given import LocalOptimizer
 from physfed_ray.models.base import Backbone, NetworkSettings
 from physfed_ray.seeds import generator
 

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import ClientInfo, Method, RoundInput, Task
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import ClientInfo, RoundInput, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import make_backbone
 

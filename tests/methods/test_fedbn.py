@@ -8,8 +8,8 @@ import torch
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.fedbn import FedBN

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import ClientInfo, Method, RoundInput
+from physfed_ray.methods.base import Method
 from physfed_ray.methods.feddg import FedDG, FedDGSettings
+from physfed_ray.methods.given import ClientInfo, RoundInput
 
 MakeMethod = Callable[..., Method]
 MakeBatch = Callable[..., Batch]

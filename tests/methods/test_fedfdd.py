@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from scipy.fft import dctn, idctn
 from torch.nn import functional
 
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.methods.fedfdd import FedFDDSettings

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import ClientInfo, Method, RoundInput
+from physfed_ray.methods.base import Method
 from physfed_ray.methods.fedkd import FedKD, FedKDSettings
+from physfed_ray.methods.given import ClientInfo, RoundInput
 from physfed_ray.models.low_rank import RAW
 from physfed_ray.objectives.registry import make_objective
 from tests.federation.test_rounds import InterruptedRunError, Run, interrupt

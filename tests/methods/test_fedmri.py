@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
-from physfed_ray.methods.base import ClientInfo, RoundInput
+from physfed_ray.methods.given import ClientInfo, RoundInput
 
 CLIENTS = (0, 1, 2)
 

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from physfed_ray.methods.base import LocalOptimizer
 from physfed_ray.methods.fednova import accumulation_norm
+from physfed_ray.methods.given import LocalOptimizer
 from tests.methods.by_hand import (
     Federation,
     assert_equal,

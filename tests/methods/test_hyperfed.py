@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import read_client_data
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
-from physfed_ray.methods.base import Task
+from physfed_ray.methods.given import Task
 from physfed_ray.methods.hyperfed import HyperFed, HyperFedSettings
 from physfed_ray.models.registry import make_backbone, parameter_counts
 

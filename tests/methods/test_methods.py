@@ -9,7 +9,8 @@ import torch
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.federation.flat import private_parts
-from physfed_ray.methods.base import Aggregation, ClientInfo, Method, MethodSettings
+from physfed_ray.methods.base import Method, MethodSettings
+from physfed_ray.methods.given import Aggregation, ClientInfo
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.objectives.registry import make_objective

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from physfed_ray.experiment import Federation as Settings
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.flat import FlatState, private_parts
-from physfed_ray.federation.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.server import ParameterServer

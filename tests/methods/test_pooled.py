@@ -11,7 +11,7 @@ from torch import Tensor
 
 from physfed_ray.data.store import concatenate, read_client_data
 from physfed_ray.experiment import Federation as Settings
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec

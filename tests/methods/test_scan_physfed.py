@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
-from physfed_ray.methods.base import ClientInfo, RoundInput, Task
+from physfed_ray.methods.given import ClientInfo, RoundInput, Task
 from physfed_ray.methods.scan_physfed import ScanPhysFed, ScanPhysFedSettings
 from physfed_ray.models.codes import orthogonal_loss
 from physfed_ray.models.red_cnn import RedCNN, RedCNNSettings

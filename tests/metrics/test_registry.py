@@ -13,7 +13,7 @@ from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import load_experiment
 from physfed_ray.experiment.evaluation import Evaluation
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.serving import FinalResults
 from physfed_ray.federation.spec import Spec

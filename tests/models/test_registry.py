@@ -12,7 +12,7 @@ from torch import nn
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import load_experiment
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import Task
+from physfed_ray.methods.given import Task
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.base import Backbone
 from physfed_ray.models.frequency import add_guide

@@ -10,9 +10,9 @@ import torch
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import load_experiment
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
+from physfed_ray.federation.client.training import build_network
 from physfed_ray.federation.orders import ClientTurn, Order
-from physfed_ray.federation.training import build_network
 from physfed_ray.objectives.registry import OBJECTIVES, make_objective
 from physfed_ray.runtime.run import run_experiment
 from tests.outside import install

@@ -25,12 +25,12 @@ def change(run: Path, part: str, **keys: Any) -> Path:
 def test_an_earlier_version_wrote_other_keys_of_the_same_experiment(make_run: MakeRun) -> None:
     before = change(make_run("fedavg", 1, **SMALL), "backbone", size=None)
     now = change(make_run("fedavg", 2, **SMALL), "training", objective={"name": "mse"})
-    (group,) = group_runs([read_results(before), load_run(now)])
+    (group,) = group_runs([read_results(before), read_results(now)])
     assert group.seeds == [1, 2]
 
 
 def test_another_objective_is_another_group(make_run: MakeRun) -> None:
     mse = make_run("fedavg", 1, tag="mse", **SMALL)
     l1 = change(make_run("fedavg", 1, tag="l1", **SMALL), "training", objective={"name": "l1"})
-    labels = [group.label for group in group_runs([read_results(mse), load_run(l1)])]
+    labels = [group.label for group in group_runs([read_results(mse), read_results(l1)])]
     assert labels == ["FedAvg (objective l1)", "FedAvg (objective mse)"]

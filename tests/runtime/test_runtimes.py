@@ -21,7 +21,7 @@ from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
@@ -29,9 +29,9 @@ from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import FinalResults, evaluate_all
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch
-from physfed_ray.methods.base import RoundInput
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.fedper import FedPer
+from physfed_ray.methods.given import RoundInput
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime import on_ray

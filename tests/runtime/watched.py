@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from physfed_ray.experiment import load_experiment
-from physfed_ray.federation.training import ClientResult
+from physfed_ray.federation.client.training import ClientResult
 from physfed_ray.runtime.metrics import NAMED_CLIENTS, HostMetrics, RunMetrics
 from physfed_ray.runtime.run import run_experiment
 

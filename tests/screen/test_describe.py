@@ -12,7 +12,7 @@ from physfed_ray.cost.estimate import Load, host_bytes
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
 from physfed_ray.cost.step_cost import PROBE, measure_step, network_sizes
 from physfed_ray.experiment import Experiment, load_experiment
-from physfed_ray.methods.base import Task
+from physfed_ray.methods.given import Task
 from physfed_ray.methods.registry import METHODS, get_method
 from physfed_ray.objectives.base import ObjectiveSettings
 from physfed_ray.objectives.registry import make_objective

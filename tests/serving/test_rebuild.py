@@ -6,7 +6,7 @@ import torch
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import flat_network
-from physfed_ray.methods.base import LocalOptimizer
+from physfed_ray.methods.given import LocalOptimizer
 from physfed_ray.rundir.model import LocalTraining, ModelCard, NamedProtocol, Statistics
 from physfed_ray.serving.rebuild import fill, rebuild
 

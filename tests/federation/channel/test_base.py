@@ -14,7 +14,7 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.federation.channel.base import Cargo, Channel, NoSettings, Packed, Passage
 from physfed_ray.federation.channel.registry import CHANNELS
-from physfed_ray.federation.host import Host
+from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from physfed_ray.data.dicom_headers import SliceHeader
+from physfed_ray.data.dicom.headers import SliceHeader
 
 DUPLICATE = "duplicate slice"
 REPEATED = "repeated series"

@@ -9,11 +9,11 @@ import pytest
 
 from physfed_ray.data import dataset
 from physfed_ray.data.store import write_client_data
-from physfed_ray.federation.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.unseen import UnseenService
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.unseen import UnseenService
 from tests.conftest import random_client_data
 from tests.federation.test_rounds import Run
 

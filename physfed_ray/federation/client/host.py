@@ -16,15 +16,15 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.device import device_words
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.channel.base import Passage
-from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.client.network import ClientNetwork
+from physfed_ray.federation.client.seen import SeenEvaluation
+from physfed_ray.federation.client.training import ClientResult, Train, publish_client, train_client
+from physfed_ray.federation.client.unseen import UnseenService
 from physfed_ray.federation.names import split_told
 from physfed_ray.federation.orders import ClientTurn, Order, Watch
-from physfed_ray.federation.seen import SeenEvaluation
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult, Train, publish_client, train_client
 from physfed_ray.federation.tree import Node, TreeSum
-from physfed_ray.federation.unseen import UnseenService
-from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.given import RoundInput
 from physfed_ray.rundir.run_directory import client_file
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.client.network import ClientNetwork
+from physfed_ray.federation.client.scoring import edge_scans, score, score_edge
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
-from physfed_ray.federation.scoring import edge_scans, score, score_edge
 from physfed_ray.metrics.base import Scores
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from physfed_ray.federation.client_network import ClientNetwork
+from physfed_ray.federation.client.network import ClientNetwork
 from physfed_ray.federation.spec import Spec
 
 

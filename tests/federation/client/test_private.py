@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from physfed_ray.experiment import Training
+from physfed_ray.federation.client.host import Host
+from physfed_ray.federation.client.optimizer import FlatOptimizer
+from physfed_ray.federation.client.private import Persistence, PrivateStates, State
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.host import Host
-from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.orders import ClientTurn, Order
-from physfed_ray.federation.private import Persistence, PrivateStates, State
 from physfed_ray.federation.server import ParameterServer
 from physfed_ray.federation.spec import Spec
-from physfed_ray.methods.base import Task
+from physfed_ray.methods.given import Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import make_backbone
 
@@ -190,7 +190,7 @@ def test_a_new_client_starts_at_the_beginning_without_moments() -> None:
 FULL_DISK = """
 import resource, sys, tempfile
 from physfed_ray.errors import PhysFedError
-from tests.federation.test_private import Swapped, state
+from tests.federation.client.test_private import Swapped, state
 tempfile.tempdir = None  # not looked for yet, as in a new process
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 states = Swapped(budget_bytes=0).states

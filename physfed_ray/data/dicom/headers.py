@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from physfed_ray.data.dicom_files import (
+from physfed_ray.data.dicom.files import (
     TRUNCATED,
     UNREADABLE,
     LeftOut,

@@ -13,11 +13,11 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData, concatenate, read_client_data
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.inference import EVALUATION_BATCH, Inference
+from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
+from physfed_ray.federation.client.private import PrivateStates, State
+from physfed_ray.federation.client.training import build_network, to_device
 from physfed_ray.federation.orders import ClientTurn
-from physfed_ray.federation.private import PrivateStates, State
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import build_network, to_device
 from physfed_ray.rundir.run_directory import RunDirectory, client_file
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from physfed_ray.data.dataset import whole_batch
+from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
+from physfed_ray.federation.client.training import to_device
 from physfed_ray.federation.flat import flat_network
-from physfed_ray.federation.inference import EVALUATION_BATCH, Inference
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import to_device
 from tests.conftest import random_client_data
 
 

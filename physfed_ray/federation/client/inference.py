@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData
-from physfed_ray.federation.training import autocast, to_device
+from physfed_ray.federation.client.training import autocast, to_device
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method
 

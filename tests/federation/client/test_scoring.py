@@ -7,7 +7,7 @@ import pytest
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.federation.spec import UnseenInfo
-from physfed_ray.methods.base import ClientInfo
+from physfed_ray.methods.given import ClientInfo
 from physfed_ray.rundir.long_table import LongTable
 from physfed_ray.runtime.run import run_experiment
 from tests.data.test_prepare import SPARSE, make_experiment

@@ -10,8 +10,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.client.optimizer import FlatOptimizer
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.optimizer import FlatOptimizer
 
 Persistence = Literal["persist_private", "persist_all", "fresh"]
 State = Mapping[str, Tensor]

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from physfed_ray.data.dicom_files import (
+from physfed_ray.data.dicom.files import (
     INDEX,
     LeftOut,
     list_files,
@@ -22,8 +22,8 @@ from physfed_ray.data.dicom_files import (
     quiet_pydicom,
     read_hu,
 )
-from physfed_ray.data.dicom_headers import SliceHeader, read_header
-from physfed_ray.data.dicom_series import arrange
+from physfed_ray.data.dicom.headers import SliceHeader, read_header
+from physfed_ray.data.dicom.series import arrange
 from physfed_ray.data.patient import PatientVolume, evenly_spaced
 from physfed_ray.errors import PhysFedError
 

@@ -8,10 +8,10 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batch
-from physfed_ray.federation.client_network import ClientNetwork
-from physfed_ray.federation.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.inference import EVALUATION_BATCH
+from physfed_ray.federation.client.network import ClientNetwork
+from physfed_ray.federation.client.scoring import score
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
-from physfed_ray.federation.scoring import score
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.metrics.base import Scores
 

@@ -12,9 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import read_client_data
+from physfed_ray.federation.client.training import (
+    ClientResult,
+    build_network,
+    to_device,
+    train_client,
+)
 from physfed_ray.federation.spec import Spec
-from physfed_ray.federation.training import ClientResult, build_network, to_device, train_client
-from physfed_ray.methods.base import RoundInput
+from physfed_ray.methods.given import RoundInput
 
 MakeSpec = Callable[..., Spec]
 

@@ -26,7 +26,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from physfed_ray.data.dicom import DicomSource
+from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.grid import AIR_HU
 from physfed_ray.errors import PhysFedError
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from physfed_ray.data.dataset import training_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import Training
+from physfed_ray.federation.client.optimizer import FlatOptimizer
 from physfed_ray.federation.flat import FlatState, flat_network
-from physfed_ray.federation.optimizer import FlatOptimizer
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Batch, field_of
-from physfed_ray.methods.base import ClientInfo, RoundInput
+from physfed_ray.methods.given import ClientInfo, RoundInput
 from physfed_ray.seeds import derive_seed, generator
 
 

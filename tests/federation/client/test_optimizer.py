@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from physfed_ray.experiment import Training
+from physfed_ray.federation.client.optimizer import FlatOptimizer
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.optimizer import FlatOptimizer
 
 STEPS = 5
 SCALE = {"b": 0.1}
@@ -88,7 +88,7 @@ import sys, torch
 from torch import nn
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState
-from physfed_ray.federation.optimizer import FlatOptimizer
+from physfed_ray.federation.client.optimizer import FlatOptimizer
 state = FlatState(nn.ModuleDict({"a": nn.Linear(5, 7)}), ["a"])
 for name in ("adam", "sgd"):
     FlatOptimizer(Training(optimizer=name), [state], {}).step()

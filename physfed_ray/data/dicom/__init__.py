@@ -1,0 +1,1 @@
+"""Full-dose CT from folders of DICOM: headers, files, series, patients."""
