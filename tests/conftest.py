@@ -35,7 +35,16 @@ REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 FIRST = ("ray", "cluster", "faults", "runtime")
 """Groups of tests that start Ray, which take longest; each runs in one process, one at a time."""
-LONG = ("sweep/test_driver.py", "federation/test_recovery.py", "suites/test_run.py")
+LONG = tuple(
+    f"{name}.py"
+    for name in (
+        "sweep/test_driver",
+        "data/test_prepare",
+        "suites/test_run",
+        "federation/test_recovery",
+        "pages/test_compare",
+    )
+)
 """Files that take longest of the others."""
 
 LATE = "(?i)waited in vain|timed? ?out"

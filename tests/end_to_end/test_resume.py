@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from safetensors.numpy import load_file
+
+from physfed_ray.cli import main
+from physfed_ray.runtime import run
 
 EXPERIMENT = """
 name: tiny
@@ -33,8 +37,8 @@ training: {rounds: 12, batch_size: 2, patch: 32, patches_per_slice: 4, evaluate_
 
 
 def command(experiment: Path, out: Path, *more: str) -> list[str]:
-    run = [sys.executable, "-m", "physfed_ray", "run", str(experiment), "--out", str(out)]
-    return [*run, "--runtime", "inline", *more]
+    start = [sys.executable, "-m", "physfed_ray", "run", str(experiment), "--out", str(out)]
+    return [*start, "--runtime", "inline", *more]
 
 
 def kill_after_round(experiment: Path, out: Path, number: int) -> None:
@@ -71,11 +75,16 @@ def state_of(out: Path) -> dict[str, object]:
     return {"last": last.name, **tensors, **numbers}
 
 
-def test_a_killed_and_resumed_run_equals_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHYSFED_CACHE", str(tmp_path / "cache"))
     experiment = tmp_path / "tiny.yaml"
     experiment.write_text(EXPERIMENT)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run(command(experiment, undisturbed), check=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "report", lambda directory: None)  # one page is enough
+        assert main(command(experiment, undisturbed)[3:]) == 0
     kill_after_round(experiment, killed, 3)
     assert not (killed / "report.html").exists()
     subprocess.run(command(experiment, killed, "--resume"), check=True)
