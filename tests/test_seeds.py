@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from physfed_ray.seeds import derive_seed, generator
 
-PARTS = st.lists(st.integers() | st.text(st.characters(exclude_characters="\x1f"), max_size=5))
+PARTS = st.lists(
+    st.integers() | st.text(st.characters(codec="utf-8", exclude_characters="\x1f"), max_size=5)
+)
 
 
 @given(PARTS, PARTS)

@@ -47,13 +47,14 @@ class Inference:
     def features(self, batch: Batch, code: Tensor) -> tuple[Tensor, ...]:
         """Return what ``decode`` needs of a batch, modulated by a codebook's entry (code_dim,).
 
-        Shared parameters alone are used.
+        Shared parameters alone are used. They are laid out as they arrive where they travel:
+        convolutions round otherwise for other layouts.
         """
         self.module.eval()
         with torch.inference_mode(), autocast(self.device, self.precision):
             moved = to_device(batch, self.device)
             found = self.method.features(self.module, moved, code.to(self.device))
-        return tuple(f.float() for f in found)
+        return tuple(f.float().contiguous() for f in found)
 
     def decode(self, features: tuple[Tensor, ...]) -> np.ndarray:
         """Return denoised images, (B, n, n) float32 in [0, 1], of what ``features`` returned."""

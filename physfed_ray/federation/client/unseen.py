@@ -43,8 +43,7 @@ class UnseenService:
         data = self._network.data(self._network.spec.unseen[unseen].test)
         batch = whole_batch(data, slice(start, start + EVALUATION_BATCH))
         features = self._network.inference.features(batch, torch.tensor(code))
-        # Laid out as they arrive on another host: convolutions round otherwise for other layouts.
-        return tuple(np.ascontiguousarray(f.cpu().numpy()) for f in features)
+        return tuple(f.cpu().numpy() for f in features)
 
     def decode(
         self, vector: np.ndarray, turn: ClientTurn, features: tuple[np.ndarray, ...]

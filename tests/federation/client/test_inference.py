@@ -1,4 +1,4 @@
-"""Whole images through a network: in batches, alone or in two halves, with the same bits."""
+"""Whole images through a network: in batches, alone or in two halves."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,13 +40,11 @@ def test_images_are_those_of_the_method_batch_by_batch(inference: Inference) -> 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_halves_give_what_the_whole_gives(inference: Inference, precision: str) -> None:
-    """In float32 the same bits; in bfloat16 features are rounded on their way."""
+    """But for rounding: features are laid out anew on their way, and in bfloat16 rounded."""
     inference = replace(inference, precision=precision)
     data, code = random_client_data(2, 3), torch.linspace(-1, 1, 128)
     features = inference.features(whole_batch(data, slice(0, 3)), code)
     assert all(f.dtype == torch.float32 for f in features)
     halves, whole = inference.decode(features), inference.denoise(data, code)
-    if precision == "fp32":
-        assert np.array_equal(halves, whole)
-    np.testing.assert_allclose(halves, whole, atol=0.02)
+    np.testing.assert_allclose(halves, whole, atol=1e-6 if precision == "fp32" else 0.02)
     assert not np.array_equal(whole, inference.denoise(data))  # by the code of g

@@ -50,6 +50,6 @@ def test_each_image_is_taken_once_for_the_codebook(
         return real(data, rows)
 
     run = Run(spec).go()
-    monkeypatch.setattr("physfed_ray.federation.unseen.whole_batch", counted)
+    monkeypatch.setattr("physfed_ray.federation.client.unseen.whole_batch", counted)
     evaluate_all(run.rounds)
     assert made == [EVALUATION_BATCH] * 4 + [3]
