@@ -8,6 +8,7 @@ import astra
 import pytest
 
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.data import shards
 from physfed_ray.data.phantom import PhantomSource
 from physfed_ray.data.scanning import do_shard
 from physfed_ray.data.shards import (
@@ -37,6 +38,7 @@ def test_the_key_knows_the_device_and_the_versions_that_make_a_shard(name: str) 
 def test_what_makes_a_shard_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: made_with()[name] for name in LIBRARIES} == {n: version(n) for n in LIBRARIES}
     for found, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(shards, "DRIVERS", (__file__,))  # a file that is there
         monkeypatch.setattr(astra, "use_cuda", lambda found=found: found)
         assert made_with.__wrapped__()["device"] == device
 
