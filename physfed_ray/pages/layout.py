@@ -87,7 +87,7 @@ def tick_words(axis: Axis) -> list[str]:
         (axis.get_major_locator(), axis.get_major_formatter()),
         (axis.get_minor_locator(), axis.get_minor_formatter()),
     ):
-        places = locator()
+        places = list(locator())
         words = formatter.format_ticks(places)
         found += [_plain(w) for w, at in zip(words, places, strict=True) if low <= at <= high]
     return found
