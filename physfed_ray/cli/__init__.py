@@ -274,6 +274,12 @@ def _methods(_: argparse.Namespace) -> None:
     print_methods()
 
 
+def _metrics(_: argparse.Namespace) -> None:
+    from physfed_ray.screen.catalogue import print_metrics
+
+    print_metrics()
+
+
 def _describe(options: argparse.Namespace) -> None:
     from physfed_ray.experiment import load_experiment
     from physfed_ray.screen.describe import print_description
@@ -311,5 +317,6 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "compare": _compare,
     "protocols": _protocols,
     "methods": _methods,
+    "metrics": _metrics,
     "describe": _describe,
 }

@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_protocols(commands)
     _add_methods(commands)
+    _add_metrics(commands)
     _add_describe(commands)
     return parser
 
@@ -271,6 +272,15 @@ def _add_methods(commands: "Commands[argparse.ArgumentParser]") -> None:
         "methods",
         "Print the federated methods, their papers and their settings.",
         "physfed methods",
+    )
+
+
+def _add_metrics(commands: "Commands[argparse.ArgumentParser]") -> None:
+    _command(
+        commands,
+        "metrics",
+        "Print the image metrics, their units, and which direction is better.",
+        "physfed metrics",
     )
 
 

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -61,8 +61,9 @@ def new_figure(width: float, height: float, *, placed: bool = False) -> Figure:
         placed: Whether the caller gives its axes their places; else matplotlib finds them, which
             takes longer than all else.
     """
-    layout: Literal["constrained"] | None = None if placed else "constrained"
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    figure = Figure(
+        figsize=(width, height), layout=None if placed else "constrained", facecolor="white"
+    )
     FigureCanvasAgg(figure)
     return figure
 
@@ -88,7 +89,7 @@ def png(figure: Figure, *, dpi: int = 150, limit: int | None = None) -> bytes:
             colours that stay are 64 greys, 64 of the error scale, and those of the lines.
     """
     figure.set_dpi(dpi)
-    canvas: Any = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     content = io.BytesIO()

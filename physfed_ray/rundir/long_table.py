@@ -45,14 +45,14 @@ class LongTable:
         """Read the bytes of a Parquet file, whoever wrote it."""
         names = pq.read_schema(io.BytesIO(content)).names
         table = cls(names)
-        # Not pq.read_table, which imports pandas: half a second of every page and of every resume.
+        # Neither pq.read_table nor to_numpy, which import pandas: half a second of every page.
         read = pq.ParquetFile(io.BytesIO(content), read_dictionary=list(table._codes)).read()
-        columns = {n: read[n].to_numpy() for n in names if n not in table._codes}
+        columns = {n: _numbers(read[n]) for n in names if n not in table._codes}
         for name in table._codes:
             encoded = read[name].combine_chunks()
             words = encoded.dictionary.to_pylist()
             table._codes[name] = {word: i for i, word in enumerate(words)}
-            columns[name] = encoded.indices.to_numpy()
+            columns[name] = _numbers(pa.chunked_array([encoded.indices]))
         table._append(columns, len(read))
         return table
 
@@ -167,3 +167,10 @@ class LongTable:
                 self._columns[name] = larger
             self._columns[name][self._length : needed] = columns[name]
         self._length = needed
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column of numbers; what is missing is NaN."""
+    if column.null_count or not column.num_chunks:
+        return np.asarray(column.to_numpy())
+    return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])

@@ -1,9 +1,10 @@
-"""What the command line prints about the named protocols and methods."""
+"""What the command line prints about the named protocols, methods and metrics."""
 
 import json
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -42,6 +43,28 @@ def print_methods(console: Console | None = None) -> None:
             settings.add_row(key, json.dumps(field.default), field.description or "")
         if settings.row_count:
             console.print(settings, highlight=False)
+
+
+def print_metrics(console: Console | None = None) -> None:
+    """Print every metric: what it is, and the unit, better direction and windows of its numbers."""
+    from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of  # torch, as above
+
+    console = console or Console()
+    for name in METRICS:
+        metrics = metrics_of(name)
+        asked = "" if name in STANDARD else ", where evaluation.metrics names it"
+        titles = dict.fromkeys(metric.title for metric in metrics)
+        sources = ", ".join(dict.fromkeys(m.source for m in metrics if m.source))
+        title = Text(f"{sources}{asked}".removeprefix(", "))
+        console.print(Text(name, style="bold"), title)
+        numbers = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+        for metric in metrics:
+            windows = "every window" if metric.clinical else "experiment's window"
+            where = "edge of a phantom" if metric.edge_contrast_hu is not None else windows
+            numbers.add_row(metric.name, metric.unit, f"better: {metric.better}", where)
+        console.print(numbers, highlight=False)
+        for words in titles:
+            console.print(Padding(words, (0, 0, 0, 2)), highlight=False)
 
 
 def number_table(first: str, *headings: str) -> Table:

@@ -8,7 +8,8 @@ from rich.text import Text
 from physfed_ray.events import Event
 from physfed_ray.screen.suite import LinesDisplay
 from physfed_ray.sweep.driver import SweepResult
-from physfed_ray.sweep.file import UNITS, SweepFile, value_words
+from physfed_ray.sweep.file import SweepFile, value_words
+from physfed_ray.sweep.objectives import find_objective
 from physfed_ray.sweep.pool import DATA
 from physfed_ray.sweep.space import Sweep, Values
 from physfed_ray.words import duration
@@ -21,8 +22,8 @@ def values_line(values: Values) -> str:
 
 def objective_words(name: str, value: float) -> str:
     """Return the value of an objective with its unit."""
-    digits = {"psnr": f"{value:.3f}", "ssim": f"{value:.5f}"}.get(name, f"{value:,.0f}")
-    return f"{name} {digits} {UNITS[name]}".rstrip()
+    objective = find_objective(name)
+    return f"{name} {objective.text(value)} {objective.unit}".rstrip()
 
 
 class SweepDisplay(LinesDisplay):

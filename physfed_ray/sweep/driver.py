@@ -210,7 +210,7 @@ class Driver:
                 at_work.rounds = event["round"]
             case "evaluation" if event["split"] == "validation":
                 at_work.rounds = event["round"]
-                now = event[self._metric]
+                now = event.get(self._metric, math.nan)  # an optional one comes in the end
                 if event["round"] < at_work.runs[0].experiment.training.rounds:
                     self._report(at_work, at_work.value(self._metric, now))
             case "end":

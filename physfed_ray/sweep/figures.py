@@ -13,20 +13,16 @@ from matplotlib.figure import Figure
 
 from physfed_ray.pages.figures import GREY, PALETTE, new_figure, styled
 from physfed_ray.sweep.file import Parameter
+from physfed_ray.sweep.objectives import Objective, find_objective
 
 State = Literal["complete", "pruned", "failed", "running"]
-LABELS = {
-    "psnr": "PSNR (dB), validation",
-    "ssim": "SSIM, validation",
-    "bytes_per_round": "MB a round, all clients, both ways",
-    "shared_parameters": "shared parameters",
-    "parameters": "parameters, shared and private",
-}
-SCALES = {"bytes_per_round": 1e-6}
-"""Factors from stored to drawn."""
 COLOURS = "viridis"
 SLICES_A_ROW = 3
 INSIDE = 0.06
+_LEGEND: Mapping[str, Literal["lower right", "upper right"]] = {
+    "higher": "lower right",
+    "lower": "upper right",
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,6 @@ class Tried:
         return self.course[max(self.course)] if self.course else math.nan
 
 
-def scaled(name: str, value: float) -> float:
-    """Return the value of an objective as it is drawn."""
-    return value * SCALES.get(name, 1.0)
-
-
 @styled
 def history(trials: Sequence[Tried], objective: str) -> Figure:
     """Draw what each trial gave, and the best so far."""
@@ -71,18 +62,20 @@ def history(trials: Sequence[Tried], objective: str) -> Figure:
     ax = figure.subplots()
     done = [t for t in trials if t.state == "complete"]
     cut = [t for t in trials if t.state == "pruned" and t.course]
-    frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
+    goal = find_objective(objective)
+    frame = _frame(goal, [t.objectives[0] for t in done], [t.last for t in cut])
     if cut:
-        ax.plot([t.number for t in cut], [max(t.last, frame[0]) for t in cut], "x", color=GREY,
+        ax.plot([t.number for t in cut], np.clip([t.last for t in cut], *frame), "x", color=GREY,
                 clip_on=False, in_layout=False, label="pruned, where it stood")  # fmt: skip
-    ax.plot([t.number for t in done], [max(t.last, frame[0]) for t in done], "o",
+    ax.plot([t.number for t in done], np.clip([t.last for t in done], *frame), "o",
             color=PALETTE[0], clip_on=False, in_layout=False, label="complete")  # fmt: skip
     if done:
-        best = np.maximum.accumulate([t.objectives[0] for t in done])
+        better = np.maximum if goal.better == "higher" else np.minimum
+        best = better.accumulate([t.objectives[0] for t in done])
         numbers = [*(t.number for t in done), max(t.number for t in trials)]
         ax.step(numbers, [*best, best[-1]], where="post", color=PALETTE[1], label="best so far")
-    ax.set(xlabel="trial", ylabel=LABELS[objective], ylim=frame)
-    ax.legend(loc="lower right")
+    ax.set(xlabel="trial", ylabel=goal.axis, ylim=frame)
+    ax.legend(loc=_LEGEND[goal.better])
     return figure
 
 
@@ -91,7 +84,9 @@ def courses(trials: Sequence[Tried], objective: str) -> Figure:
     """Draw the first objective against rounds; pruned trials end in a cross."""
     figure = new_figure(6.4, 3.4)
     ax = figure.subplots()
-    best = max((t for t in trials if t.objectives), key=lambda t: t.objectives[0], default=None)
+    goal = find_objective(objective)
+    done = [trial for trial in trials if trial.objectives]
+    best = max(done, key=lambda t: goal.worth(t.objectives[0]), default=None)
     for trial in trials:
         if not trial.course:
             continue
@@ -108,9 +103,9 @@ def courses(trials: Sequence[Tried], objective: str) -> Figure:
         kinds.append(("pruned", GREY))
     for label, colour in kinds:
         ax.plot([], [], color=colour, label=label)
-    frame = _frame([value for trial in trials for value in trial.course.values()], [])
-    ax.set(xlabel="rounds, over the trial's seeds", ylabel=LABELS[objective], ylim=frame)
-    ax.legend(loc="lower right")
+    frame = _frame(goal, [value for trial in trials for value in trial.course.values()], [])
+    ax.set(xlabel="rounds, over the trial's seeds", ylabel=goal.axis, ylim=frame)
+    ax.legend(loc=_LEGEND[goal.better])
     return figure
 
 
@@ -124,13 +119,14 @@ def slices(trials: Sequence[Tried], space: Mapping[str, Parameter], objective: s
     done = [t for t in trials if t.state == "complete"]
     cut = [t for t in trials if t.state == "pruned" and t.course]
     shade = Normalize(0, max((t.number for t in trials), default=1))
-    frame = _frame([t.objectives[0] for t in done], [t.last for t in cut])
+    goal = find_objective(objective)
+    frame = _frame(goal, [t.objectives[0] for t in done], [t.last for t in cut])
     for ax, (key, parameter) in zip(axes, space.items(), strict=False):
         have = [t for t in cut if key in t.values]
-        ax.plot(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], "x",
+        ax.plot(_places(have, key, parameter), np.clip([t.last for t in have], *frame), "x",
                 color=GREY, ms=5, clip_on=False, in_layout=False)  # fmt: skip
         have = [t for t in done if key in t.values]
-        ax.scatter(_places(have, key, parameter), [max(t.last, frame[0]) for t in have], s=26,
+        ax.scatter(_places(have, key, parameter), np.clip([t.last for t in have], *frame), s=26,
                    c=[t.number for t in have], cmap="Blues", norm=shade, edgecolors=PALETTE[0],
                    linewidths=0.6, zorder=3, clip_on=False, in_layout=False)  # fmt: skip
         _scale_axis(ax, parameter)
@@ -138,7 +134,7 @@ def slices(trials: Sequence[Tried], space: Mapping[str, Parameter], objective: s
     for ax in axes[len(space) :]:
         ax.set_visible(False)
     for ax in axes[::columns]:
-        ax.set_ylabel(LABELS[objective])
+        ax.set_ylabel(goal.axis)
     axes[0].set_ylim(frame)
     return figure
 
@@ -148,10 +144,12 @@ def parallel(trials: Sequence[Tried], space: Mapping[str, Parameter], objective:
     """Draw every trial as a line over its parameters, coloured by the first objective."""
     figure = new_figure(max(6.4, 1.45 * len(space) + 1.6), 3.6)
     ax = figure.subplots()
-    done = sorted((t for t in trials if t.objectives), key=lambda t: t.objectives[0])
-    found = [t.objectives[0] for t in done]
-    norm = Normalize(*_quality_range(found)) if found else Normalize(0, 1)
-    scale = ScalarMappable(norm, COLOURS)
+    goal = find_objective(objective)
+    done = sorted((t for t in trials if t.objectives), key=lambda t: goal.worth(t.objectives[0]))
+    found = [goal.worth(t.objectives[0]) for t in done]
+    low, high = sorted(map(goal.worth, _quality_range(found))) if found else (0.0, 1.0)
+    norm = Normalize(low, high)
+    scale = ScalarMappable(norm, COLOURS if goal.better == "higher" else f"{COLOURS}_r")
     for trial in [t for t in trials if t.state == "pruned"]:
         ax.plot(*_line(trial, space), color=GREY, lw=0.6, alpha=0.4)
     for trial in done:
@@ -166,7 +164,7 @@ def parallel(trials: Sequence[Tried], space: Mapping[str, Parameter], objective:
     ax.grid(visible=False)
     for side in ax.spines.values():
         side.set_visible(False)
-    figure.colorbar(scale, ax=ax, pad=0.02).set_label(LABELS[objective])
+    figure.colorbar(scale, ax=ax, pad=0.02).set_label(goal.axis)
     return figure
 
 
@@ -186,21 +184,21 @@ def importances(found: Mapping[str, float]) -> Figure:
 @styled
 def front(trials: Sequence[Tried], best: Sequence[int], objectives: Sequence[str]) -> Figure:
     """Draw the first objective against each of the others, with the Pareto front."""
-    others = objectives[1:]
+    first, *others = map(find_objective, objectives)
     figure = new_figure(4.6 * len(others) + 0.4, 3.4)
     axes = np.asarray(figure.subplots(1, len(others), sharey=True, squeeze=False))[0]
     done = [t for t in trials if t.objectives]
-    for k, (ax, name) in enumerate(zip(axes, others, strict=True), start=1):
+    for k, (ax, other) in enumerate(zip(axes, others, strict=True), start=1):
         for of_front, colour, label in ((False, GREY, "dominated"), (True, PALETTE[1], "front")):
             points = [t for t in done if (t.number in best) == of_front]
-            ax.plot([scaled(name, t.objectives[k]) for t in points],
+            ax.plot([other.scale * t.objectives[k] for t in points],
                     [t.objectives[0] for t in points], "o", color=colour, label=label)  # fmt: skip
         for trial in [trial for trial in done if trial.number in best]:
-            place = scaled(name, trial.objectives[k]), trial.objectives[0]
+            place = other.scale * trial.objectives[k], trial.objectives[0]
             ax.annotate(str(trial.number), place, xytext=(4, 4), textcoords="offset points",
                         fontsize=8)  # fmt: skip
-        ax.set_xlabel(LABELS[name])
-    axes[0].set_ylabel(LABELS[objectives[0]])
+        ax.set_xlabel(other.axis)
+    axes[0].set_ylabel(first.axis)
     axes[0].legend(loc="lower right")
     return figure
 
@@ -265,12 +263,19 @@ def _quality_range(values: Sequence[float]) -> tuple[float, float]:
     return low - 0.6 * spread, high + 0.1 * spread
 
 
-def _frame(done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
+def _frame(goal: Objective, done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
     """Return the limits that show the values that matter.
 
     The worst trials, and what pruned ones had reached early, would press the best ones together:
-    what lies below is drawn at the lower edge.
+    what lies beyond is drawn at the edge.
     """
+    bad, good = _limits([goal.worth(v) for v in done], [goal.worth(v) for v in cut])
+    low, high = sorted((goal.worth(bad), goal.worth(good)))
+    return low, high
+
+
+def _limits(done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of values of which more is better."""
     values = list(done) or list(cut)
     if not values:
         return 0.0, 1.0

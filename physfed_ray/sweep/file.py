@@ -4,20 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.settings import Settings
+from physfed_ray.metrics.registry import STANDARD
 from physfed_ray.suites.file import NAME, Keys
+from physfed_ray.sweep.objectives import find_objective
 
-Metric = Literal["psnr", "ssim"]
-Objective = Literal["psnr", "ssim", "bytes_per_round", "shared_parameters", "parameters"]
-DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "psnr": "maximize",
-    "ssim": "maximize",
-    "bytes_per_round": "minimize",
-    "shared_parameters": "minimize",
-    "parameters": "minimize",
-}
-UNITS = {"psnr": "dB", "ssim": "", "bytes_per_round": "bytes", "shared_parameters": "",
-         "parameters": ""}  # fmt: skip
 KINDS = ("uniform", "log_uniform", "integer", "log_integer", "choice")
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -135,12 +127,11 @@ class SweepFile(Settings):
     space: dict[str, Parameter] = Field(
         min_length=1, description="key of the experiment: what it may be"
     )
-    objectives: Annotated[tuple[Objective, ...], BeforeValidator(_list), Field(min_length=1)] = (
-        Field(
-            ("psnr",),
-            description="on validation patients after the last round, mean over clients and seeds "
-            "(psnr, ssim), or what a round or the network costs",
-        )
+    objectives: Annotated[tuple[str, ...], BeforeValidator(_list), Field(min_length=1)] = Field(
+        ("psnr",),
+        description="a metric on validation patients after the last round, mean over clients "
+        "and seeds (psnr, ssim, or any that `physfed metrics` prints), then, where wanted, "
+        "others, or what a round or the network costs",
     )
     seeds: Seeds = Field((1,), description="of the runs of a trial, which run one after the other")
     trials: int = Field(40, ge=1, description="trials in all, failed ones included")
@@ -168,9 +159,13 @@ class SweepFile(Settings):
 
     @field_validator("objectives")
     @classmethod
-    def _quality_first(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        if value[0] not in ("psnr", "ssim"):
-            raise ValueError("the first must be psnr or ssim")
+    def _quality_first(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            found = [find_objective(name) for name in value]
+        except PhysFedError as error:
+            raise ValueError(str(error)) from None
+        if not found[0].measured_by:
+            raise ValueError("the first must be a metric, such as psnr or ssim")
         if len(set(value)) < len(value):
             raise ValueError("the list names one twice")
         return value
@@ -179,6 +174,10 @@ class SweepFile(Settings):
     def _fits_together(self) -> Self:
         if bool(self.base) == (self.experiment is not None):
             raise ValueError("give either 'base' (an experiment file) or 'experiment' (its keys)")
+        first = find_objective(self.objectives[0])
+        if self.pruner.name != "none" and first.name not in STANDARD:
+            raise ValueError(f"pruner: '{first.name}' is not followed during training, so that no "
+                             "trial can be stopped early; set pruner: none")  # fmt: skip
         if len(self.objectives) > 1 and self.pruner.name != "none":
             raise ValueError("pruner: with several objectives no trial can be told to be hopeless "
                              "early; set pruner: none")  # fmt: skip

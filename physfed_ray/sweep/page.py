@@ -17,16 +17,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from physfed_ray.atomic import atomic_file
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
+from physfed_ray.metrics.registry import HEADLINE, owner
 from physfed_ray.pages import render
 from physfed_ray.pages.figures import png
 from physfed_ray.results.pairing import pair
+from physfed_ray.results.run_tables import WHOLE, column_of
 from physfed_ray.results.runs import RunResults, read_results
+from physfed_ray.results.tables import Column
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.sweep import figures as draw
 from physfed_ray.sweep.driver import BASE, BEST, SweepResult
 from physfed_ray.sweep.figures import Tried
-from physfed_ray.sweep.file import UNITS, value_words
+from physfed_ray.sweep.file import value_words
 from physfed_ray.sweep.folder import STUDY, Folder
+from physfed_ray.sweep.objectives import find_objective
 from physfed_ray.sweep.space import Sweep
 from physfed_ray.sweep.study import FINISHED, REASON, ROUNDS, SweepStudy
 from physfed_ray.sweep.trials import trial_name
@@ -39,7 +43,6 @@ STATES: dict[TrialState, draw.State] = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }
-MEASURES = (("psnr", "PSNR (dB)", 1.0, 3), ("ssim", "SSIM (%)", 100.0, 3))
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def write_results(sweep: Sweep, folder: Folder, result: SweepResult, command: st
         "headings": [
             "trial",
             "state",
-            *map(_heading, file.objectives),
+            *(find_objective(name).labelled for name in file.objectives),
             *file.space,
             "rounds",
             "why",
@@ -193,18 +196,25 @@ def final_comparison(sweep: Sweep, result: SweepResult) -> list[Final]:
         places.append(("unseen protocols", [f"unseen/{policy}" for policy in served]))
     found = []
     for where, splits in places:
-        for metric, measure, scale, digits in MEASURES:
+        for column in _measures(sweep.file.objectives):
+            digits = column.decimals + 1
             scores = {
                 kind: {
-                    (run.seed, client): scale * value
+                    (run.seed, client): column.scale * value
                     for run in runs
-                    for client, value in run.client_means(split, metric).items()
+                    for client, value in run.client_means(split, column.metric).items()
                 }
                 for (kind, runs), split in zip(kinds.items(), splits, strict=False)
             }
             rows = tuple((kind, _spread(values, digits)) for kind, values in scores.items())
-            found.append(Final(where, measure, rows, _verdict(scores, digits)))
+            found.append(Final(where, column.labelled, rows, _verdict(scores, digits)))
     return found
+
+
+def _measures(objectives: Sequence[str]) -> list[Column]:
+    """Return what the final test compares: the headline's metrics, and the objectives' own."""
+    found = {name: owner(name) for name in objectives if name not in HEADLINE}
+    return [*WHOLE, *(column_of(own[1], name) for name, own in found.items() if own)]
 
 
 def _served(run: RunResults) -> str | None:
@@ -263,12 +273,14 @@ def _numbers(sweep: Sweep, study: SweepStudy, trials: Sequence[Tried]) -> list[t
     best = study.best()
     if best is not None:
         name = sweep.file.objectives[0]
-        tiles.append((_shown(name, best.values[0]), f"{_heading(name)} of the best, trial "
+        first = find_objective(name)
+        tiles.append((first.text(best.values[0]), f"{first.labelled} of the best, trial "
                       f"{best.number}, on validation patients"))  # fmt: skip
     base = next((t for t in trials if t.number == 0 and t.objectives), None)
     if base is not None and base.values == sweep.base_values():
         name = sweep.file.objectives[0]
-        tiles.append((_shown(name, base.objectives[0]), "with the base's own values, trial 0"))
+        first = find_objective(name)
+        tiles.append((first.text(base.objectives[0]), "with the base's own values, trial 0"))
     rounds = sum(trial.rounds for trial in trials)
     saved = rounds_saved(sweep, trials)
     note = f"; pruning saved {100 * saved:.0f}% of those of the trials" if saved > 0 else ""
@@ -305,40 +317,24 @@ def _best(sweep: Sweep, study: SweepStudy) -> list[tuple[str, str, str]]:
 def _rows(sweep: Sweep, trials: Sequence[Tried]) -> list[list[str]]:
     """Return the trials as a page shows them, the best first."""
     file = sweep.file
+    goals = [find_objective(name) for name in file.objectives]
     order = sorted(
         trials,
         key=lambda t: (
             t.state != "complete",
-            -t.last if t.course or t.objectives else math.inf,
+            -goals[0].worth(t.last) if t.course or t.objectives else math.inf,
             t.number,
         ),
     )
     rows = []
     for trial in order:
-        objectives = [_shown(n, v) for n, v in zip(file.objectives, trial.objectives, strict=False)]
+        objectives = [goal.text(v) for goal, v in zip(goals, trial.objectives, strict=False)]
         objectives += ["–"] * (len(file.objectives) - len(objectives))
         values = [value_words(trial.values[k]) if k in trial.values else "–" for k in file.space]
         rows.append(
             [str(trial.number), trial.state, *objectives, *values, str(trial.rounds), trial.reason]
         )
     return rows
-
-
-def _rank(trial: Tried) -> tuple[bool, float, int]:
-    """Return a key that sorts complete trials first, and good ones before bad ones."""
-    last = -math.inf if math.isnan(trial.last) else trial.last
-    return trial.state != "complete", -last, trial.number
-
-
-def _heading(name: str) -> str:
-    unit = "MB" if name == "bytes_per_round" else UNITS[name]
-    words = name.replace("psnr", "PSNR").replace("ssim", "SSIM").replace("_", " ")
-    return f"{words} ({unit})" if unit else words
-
-
-def _shown(name: str, value: float) -> str:
-    value = draw.scaled(name, value)
-    return {"psnr": f"{value:.3f}", "ssim": f"{value:.5f}"}.get(name, f"{value:,.6g}")
 
 
 def _settings(sweep: Sweep) -> list[tuple[str, str]]:

@@ -14,7 +14,9 @@ from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_keys
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.experiment.file import apply_overrides, explain, parse_yaml, read_yaml, set_key
+from physfed_ray.metrics.registry import STANDARD, measured
 from physfed_ray.sweep.file import Parameter, SweepFile, as_list
+from physfed_ray.sweep.objectives import find_objective
 
 FIXED = {
     "name": "it only names the run",
@@ -123,8 +125,10 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     for key, value in file.settings.items():
         set_key(base, key.split("."), deepcopy(value), f"{path}: settings: {key}")
     apply_overrides(base, [entry for entry in given if entry not in own])
+    _measure(base, file)
     sweep = Sweep(file, path, base, folder, notes)
     _check_rounds(sweep)
+    _check_objectives(sweep)
     _check_space(sweep)
     return sweep
 
@@ -167,6 +171,28 @@ def _missing_data(content: Mapping[str, Any], folder: Path) -> Path | None:
         return None
     found = Path(folder, Path(dicom).expanduser())
     return None if found.is_dir() else found
+
+
+def _measure(content: dict[str, Any], file: SweepFile) -> None:
+    """Let the experiment measure the optional metrics that are objectives."""
+    wanted = [o.measured_by for o in map(find_objective, file.objectives) if o.optional]
+    evaluation = content.setdefault("evaluation", {}) if wanted else None
+    asked = evaluation.setdefault("metrics", []) if isinstance(evaluation, dict) else None
+    if isinstance(asked, list):
+        asked += [name for name in dict.fromkeys(wanted) if name not in asked]
+
+
+def _check_objectives(sweep: Sweep) -> None:
+    """Refuse a metric in a clinical window that the experiment does not have."""
+    experiment = sweep.experiment({}, sweep.file.seeds[0])
+    names = (*STANDARD, *experiment.evaluation.metrics)
+    known = {name for name, *_ in measured(names, experiment.data.clinical_windows)}
+    for name in sweep.file.objectives:
+        if find_objective(name).measured_by and name not in known:
+            raise PhysFedError(
+                f"{sweep.path}: objectives: '{name}' is not measured: data.clinical_windows has no "
+                "such window"
+            )
 
 
 def _check_rounds(sweep: Sweep) -> None:

@@ -17,7 +17,8 @@ from physfed_ray.data.pseudonyms import pseudonymous_keys
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.differences import differences
 from physfed_ray.seeds import derive_seed
-from physfed_ray.sweep.file import DIRECTIONS, Pruner, Sampler, SweepFile
+from physfed_ray.sweep.file import Pruner, Sampler, SweepFile
+from physfed_ray.sweep.objectives import find_objective
 from physfed_ray.sweep.space import restored, stored, suggest
 
 SETTINGS, ATTEMPTS, REASON, ROUNDS = "settings", "attempts", "reason", "rounds"
@@ -53,7 +54,7 @@ class SweepStudy:
         self.study = optuna.create_study(
             study_name=file.sweep,
             storage=storage,
-            directions=[DIRECTIONS[name] for name in file.objectives],
+            directions=[find_objective(name).direction for name in file.objectives],
             pruner=make_pruner(file.pruner),
             load_if_exists=True,
         )
@@ -155,21 +156,19 @@ class SweepStudy:
         Of several objectives, one on the Pareto front: nothing is better in all of them.
         """
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        return max(
-            done, key=lambda t: (t.values[0], *_worth(t, self._file), -t.number), default=None
-        )
+        return max(done, key=lambda t: (*_worth(t, self._file), -t.number), default=None)
 
     def front(self) -> list[FrozenTrial]:
         """Return the trials of the Pareto front, the best first objective first."""
         found = self.study.best_trials if len(self._file.objectives) > 1 else []
-        return sorted(found, key=lambda trial: (-trial.values[0], trial.number))
+        return sorted(found, key=lambda trial: (-_worth(trial, self._file)[0], trial.number))
 
 
 def _worth(trial: FrozenTrial, file: SweepFile) -> tuple[float, ...]:
-    """Return the other objectives so that more is better."""
+    """Return the objectives so that more is better."""
     return tuple(
-        value if DIRECTIONS[name] == "maximize" else -value
-        for name, value in zip(file.objectives[1:], trial.values[1:], strict=True)
+        find_objective(name).worth(value)
+        for name, value in zip(file.objectives, trial.values, strict=True)
     )
 
 

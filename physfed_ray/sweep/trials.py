@@ -14,7 +14,6 @@ from physfed_ray.rundir.long_table import METRICS_FILE
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.suites.state import state_of
 from physfed_ray.suites.suite import SuiteRun
-from physfed_ray.sweep.file import Objective
 
 TrialScores = Mapping[str, float]
 
@@ -76,7 +75,7 @@ class TrialAtWork:
         found = [scores[metric] for scores in self.scores]
         return mean(found if now is None else [*found, now])
 
-    def objectives(self, names: Sequence[Objective]) -> list[float]:
+    def objectives(self, names: Sequence[str]) -> list[float]:
         """Return the values of all objectives once every seed is done."""
         return [self.value(name) for name in names]
 
@@ -94,21 +93,18 @@ def trial_runs(number: int, experiments: Sequence[Experiment]) -> list[SuiteRun]
 def scores_of(out: str, run: SuiteRun) -> dict[str, float]:
     """Return what a complete run says of each objective.
 
-    PSNR (dB) and SSIM (0 to 1) are means over the clients of each one's mean over the validation
+    Metrics, as they are stored, are means over the clients of each one's mean over the validation
     slices after the last round; bytes are those of the last round, of all clients, both ways.
     """
     with closing(RunDirectory(f"{out}/{run.path}")) as directory:
         rows = directory.read_table(METRICS_FILE).rows()
         summary = json.loads(directory.read("summary.json"))
     last = run.experiment.training.rounds
-    scores = {
-        name: mean(
-            value
-            for number, _, split, metric, value in rows
-            if (number, split, metric) == (last, "validation", name)
-        )
-        for name in ("psnr", "ssim")
-    }
+    found: dict[str, list[float]] = {}
+    for number, _, split, metric, value in rows:
+        if (number, split) == (last, "validation"):
+            found.setdefault(metric, []).append(value)
+    scores = {name: mean(values) for name, values in found.items()}
     parameters = summary["parameters"]
     return scores | {
         "bytes_per_round": float(sum(summary["bytes_per_round"].values())),

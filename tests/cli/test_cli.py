@@ -21,6 +21,7 @@ COMMANDS = (
     "compare",
     "protocols",
     "methods",
+    "metrics",
     "describe",
 )
 
@@ -63,6 +64,15 @@ def test_protocols_prints_the_paper_s_table(capsys):
     assert main(["protocols", "paper-2"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "paper-2" in line)
     assert row.split() == ["paper-2", "128", "768", "0.78", "0.58", "350", "300", "1e6"]
+
+
+def test_metrics_prints_names_units_and_directions(capsys):
+    assert main(["metrics"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "psnr dB better: higher every window" in lines
+    assert "nps ICRU report 87, where evaluation.metrics names it" in lines
+    assert "nps_area_hu2 HU² better: lower experiment's window" in lines
+    assert "mtf10_900hu_per_mm 1/mm better: higher edge of a phantom" in lines
 
 
 def test_methods_prints_names_papers_and_settings(capsys):

@@ -35,8 +35,11 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
         ("space.data.test_patients={choice: [1, 2]}", "different patients cannot be compared"),
         ("space.clients.0.patients={choice: [[A], [B]]}", "list them under 'settings'"),
         ("data.validation_patients=0", "trials are compared on validation patients"),
-        ("objectives=[bytes_per_round]", "the first must be psnr or ssim"),
-        ("objectives=[psnr, flops]", "objectives.1: must be 'psnr', 'ssim'"),
+        ("objectives=[bytes_per_round]", "the first must be a metric, such as psnr"),
+        ("objectives=[psnr, flops]", "objectives: unknown objective 'flops'; .*bytes_per_round"),
+        ("objectives=[mtf50_120hu_per_mm]", "'mtf50_120hu_per_mm' is measured on a phantom"),
+        ("objectives=[nps_mean_per_mm]", "'nps_mean_per_mm' has no better direction"),
+        ("objectives=['psnr[0,80]']", r"'psnr\[0,80\]' is not measured: data.clinical_windows"),
         ("final_seeds=[1]", "1 is one of 'seeds'"),
         ("concurrent=0", "concurrent: must be at least 1, or auto"),
         ("sampler=nsga2", "nsga2 is for several objectives"),
@@ -56,6 +59,7 @@ def test_mistakes_are_named_before_anything_runs(
     ("overrides", "problem"),
     [
         (["pruner=asha", "objectives=[psnr, bytes_per_round]"], "set pruner: none"),
+        (["pruner=asha", "objectives=fsim"], "'fsim' is not followed during training"),
         (["pruner=asha", "training.evaluate_every=4"], "it has only 4"),
         (["pruner=asha", "space.training.rounds={integer: [3, 5]}"], "at the same round"),
         # valid by itself, but not with every value of the other
