@@ -11,7 +11,6 @@ import torch
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.ct.scan import reconstruct
-from physfed_ray.data.grid import normalise
 from physfed_ray.data.plan import plan
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.store import read_client_data
@@ -21,6 +20,7 @@ from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.fields import FIELDS, STANDARD, Acquisition, Batch, Field, Sizes, field_of
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.run import run_experiment
+from physfed_ray.window import normalise
 from tests.data.test_prepare import contents, make_experiment, no_reports, no_work
 from tests.screen.test_describe import described
 

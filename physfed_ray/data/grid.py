@@ -72,18 +72,6 @@ def to_grid(
     return GridSlice(image.astype(np.float32), on_grid, float(scale))
 
 
-def normalise(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
-    """Map HU to float32 in [0, 1] of the window, clipped."""
-    low, high = window_hu
-    return np.clip((hu - low) / (high - low), 0.0, 1.0).astype(np.float32)
-
-
-def denormalise(normalised: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
-    """Map values in [0, 1] of the window back to float32 HU."""
-    low, high = window_hu
-    return (normalised * (high - low) + low).astype(np.float32)
-
-
 def _resampling(
     pixels: int, spacing_mm: float, image_size: int, pixel_mm: float, middle_mm: float
 ) -> np.ndarray:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from physfed_ray.ct.scan import measure, reconstruct
-from physfed_ray.data.grid import normalise, to_grid
+from physfed_ray.data.grid import to_grid
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
 from physfed_ray.data.store import Scans, write_field, write_scans
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Acquisition, field_of
 from physfed_ray.seeds import generator
+from physfed_ray.window import normalise
 
 # A batch of sinograms must fit into memory: 1024 views x 768 bins are 3 MiB a slice.
 SLICES_AT_ONCE = 16

@@ -23,6 +23,7 @@ _CODE = (
     *(f"data/{name}.py" for name in ("shards", "store")),
     "fields.py",
     "seeds.py",
+    "window.py",
 )
 
 LIBRARIES = ("astra-toolbox", "numpy", "scipy", "torch")

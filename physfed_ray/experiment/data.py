@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.experiment.settings import RelativePath, Settings, operational
+from physfed_ray.window import Window
 
 SMALLEST_IMAGE = 32
 """Side in pixels; RED-CNN's five unpadded 5 x 5 layers take 20 of them at the bottleneck."""
@@ -22,7 +23,6 @@ def _patients(value: Any) -> Any:
 
 
 Patients = Annotated[int | tuple[str, ...], BeforeValidator(_patients)]
-Window = tuple[float, float]
 
 
 def _phantoms(value: Any) -> Any:

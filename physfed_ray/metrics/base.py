@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physfed_ray.metrics.edges import Edge
+from physfed_ray.window import Window
 
 T = TypeVar("T")
-Window = tuple[float, float]
-"""Low and high end in HU."""
 Images = NDArray[np.float32]
 """(N, n, n) float32 HU."""
 Scores = dict[str, NDArray[np.float64]]
@@ -162,9 +161,3 @@ class Metric(ABC):
 def metric_name(base: str, window: Window) -> str:
     """Return the name of a metric in a clinical window, such as ``psnr[-160,240]``."""
     return f"{base}[{window[0]:g},{window[1]:g}]"
-
-
-def to_hu(images: NDArray[np.float32], window: Window) -> Images:
-    """Turn images in [0, 1] of a window into HU, float32."""
-    low, high = window
-    return (images * (high - low) + low).astype(np.float32)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
-from physfed_ray.metrics.base import Context, Images, Metric, Window
+from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.window import Window
 
 GREY_LEVELS = 255.0
 T1_CONGRUENCY = 0.85

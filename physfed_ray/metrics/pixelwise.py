@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from physfed_ray.metrics.base import Context, Images, Metric, Window
+from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.window import Window
 
 PSNR_CAP_DB = 100.0  # two equal images would have an infinite PSNR, which no mean survives
 SSIM_SIGMA_PIXELS = 1.5

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.metrics.base import Metric, Window, metric_name
+from physfed_ray.metrics.base import Metric, metric_name
 from physfed_ray.registry import Registry
+from physfed_ray.window import Window
 
 METRICS: Registry[type[Metric] | tuple[Metric, ...]] = Registry(
     "metric",

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.metrics.base import Context, Images, Metric, Scores, Window, metric_name, to_hu
+from physfed_ray.metrics.base import Context, Images, Metric, Scores, metric_name
 from physfed_ray.metrics.edges import Edge
 from physfed_ray.metrics.pixelwise import in_window
 from physfed_ray.metrics.registry import STANDARD, edge_metrics, slice_metrics
+from physfed_ray.window import Window, denormalise
 
 _CHUNK_PIXELS = 1 << 19  # about 32 slices of 128 x 128: the working set stays near the cache
 
@@ -51,7 +52,7 @@ def score_slices(
     for start in range(0, len(denoised), step):
         rows = slice(start, start + step)
         units = denoised[rows], reference[rows]
-        x, y = (to_hu(np.asarray(unit), window_hu) for unit in units)
+        x, y = (denormalise(np.asarray(unit), window_hu) for unit in units)
         context = Context(window_hu, np.asarray(body[rows]), pixel_mm)
         # The images are on the network's scale already: HU and back would cost the last bits.
         exact = tuple(torch.from_numpy(np.array(u, dtype=np.float64)).clamp_(0, 1) for u in units)

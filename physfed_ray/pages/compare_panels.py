@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from physfed_ray.metrics.base import to_hu
 from physfed_ray.pages.pictures import Panel
 from physfed_ray.pages.run_page import entries_with_examples, shown_policy
 from physfed_ray.pages.zoomed import paper_window, zoomed_panels
@@ -13,6 +12,7 @@ from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.groups import Group
 from physfed_ray.results.run_tables import policy_label
 from physfed_ray.results.runs import ClientEntry, RunResults
+from physfed_ray.window import denormalise
 
 
 def compare_panels(comparison: Comparison, split: str) -> Iterable[tuple[ClientEntry, Figure]]:
@@ -39,7 +39,7 @@ def compare_panels(comparison: Comparison, split: str) -> Iterable[tuple[ClientE
         if not results:
             continue
         full, *rest = (
-            to_hu(image, first.window_hu)
+            denormalise(image, first.window_hu)
             for image in (example.full, example.low, *results.values())
         )
         panel = Panel(entry.label, full, tuple(rest))

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from physfed_ray.metrics.base import Context, Window
+from physfed_ray.metrics.base import Context
 from physfed_ray.metrics.pixelwise import Psnr
 from physfed_ray.pages.figures import styled
 from physfed_ray.pages.sheet import FOOT_INCHES, Sheet, text_inches
+from physfed_ray.window import Window
 
 SOFT_TISSUE_HU: Window = (-160.0, 240.0)
 ERROR_HU = 100.0

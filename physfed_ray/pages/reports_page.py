@@ -25,8 +25,8 @@ from physfed_ray.results.neighbours import (
     gather,
     nearest,
 )
+from physfed_ray.window import Window
 
-Window = tuple[float, float]
 WINDOWS: Mapping[str, Window] = {
     "Lung": (-1350.0, 150.0),
     "Soft tissue": (-160.0, 240.0),

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from physfed_ray.metrics.base import to_hu
 from physfed_ray.pages import figures, pictures, render
 from physfed_ray.pages.gain_figure import GainPanel, gain_figure
 from physfed_ray.pages.run_words import followed_modulation, page
@@ -18,6 +17,7 @@ from physfed_ray.results.run_tables import WHOLE, write_tables
 from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean, read_results
 from physfed_ray.results.summaries import gains, leader
 from physfed_ray.results.tables import CLIENTS_SHOWN, ScoreTable
+from physfed_ray.window import denormalise
 
 EXAMPLES = 8
 ROWS = 4
@@ -178,7 +178,7 @@ def _examples(run: RunResults, split: str) -> list[tuple[str, str, Figure]]:
         if example is None or policy not in example.denoised:
             continue
         full, low, denoised = (
-            to_hu(image, run.window_hu)
+            denormalise(image, run.window_hu)
             for image in (example.full, example.low, example.denoised[policy])
         )
         panels.append(pictures.Panel(two_lines(entry), full, (low, denoised)))
@@ -215,7 +215,7 @@ def _samples(run: RunResults) -> tuple[str, str, Figure] | None:
     for entry in entries_with_examples(run, "test"):
         example = run.example("test", entry.id)
         if example is not None:
-            full, low = (to_hu(x, run.window_hu) for x in (example.full, example.low))
+            full, low = (denormalise(x, run.window_hu) for x in (example.full, example.low))
             panels.append(pictures.Panel(two_lines(entry), full, (low,)))
     if not panels:
         return None

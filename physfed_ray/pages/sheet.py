@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from physfed_ray.metrics.base import Window
 from physfed_ray.pages.figures import PALETTE, new_figure
+from physfed_ray.window import Window
 
 FOOT_INCHES = 0.65
 """What the scale of the errors takes at the foot."""

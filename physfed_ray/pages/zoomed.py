@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, uniform_filter
 
-from physfed_ray.metrics.base import Window
 from physfed_ray.pages.figures import styled
 from physfed_ray.pages.pictures import (
     ERROR_HU,
@@ -22,6 +21,7 @@ from physfed_ray.pages.pictures import (
     caption_of,
 )
 from physfed_ray.pages.sheet import FOOT_INCHES, Sheet
+from physfed_ray.window import Window
 
 CHEST_HU: Window = (-1024.0, 200.0)
 ZOOM = 4

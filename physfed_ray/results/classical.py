@@ -18,10 +18,10 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from physfed_ray.data.prepared import Prepared, PreparedClient
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.errors import PhysFedError
-from physfed_ray.metrics.base import Window
 from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.rundir.long_table import SLICE_COLUMNS, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.window import Window
 
 CLASSICAL_FILE = "classical.parquet"
 STRENGTHS = tuple(0.002 * 1.5**k for k in range(11))  # 6 to 346 HU of a window of 3000 HU

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from physfed_ray.data import grid
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import PhysFedError
@@ -15,6 +14,7 @@ from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
 from physfed_ray.fields import extra_fields, field_of
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
+from physfed_ray.window import denormalise, normalise
 
 
 class Denoiser:
@@ -55,11 +55,11 @@ class Denoiser:
 
     def normalise(self, hu: np.ndarray) -> np.ndarray:
         """Map HU to float32 in [0, 1] of the run's window, clipped."""
-        return grid.normalise(hu, self._card.window_hu)
+        return normalise(hu, self._card.window_hu)
 
     def denormalise(self, images: np.ndarray) -> np.ndarray:
         """Map values in [0, 1] of the run's window back to float32 HU."""
-        return grid.denormalise(images, self._card.window_hu)
+        return denormalise(images, self._card.window_hu)
 
     def __call__(
         self,

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from physfed_ray.data.grid import denormalise
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
@@ -25,6 +24,7 @@ from physfed_ray.rundir.model import read_card, write_card
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import check_reachable
 from physfed_ray.runtime.run import run_experiment
+from physfed_ray.window import denormalise
 
 EXPERIMENT = """
 name: tiny

@@ -8,7 +8,6 @@ import numpy as np
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import measure, reconstruct
-from physfed_ray.data.grid import denormalise, normalise
 from physfed_ray.data.store import ClientData
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Acquisition, field_of
@@ -17,6 +16,7 @@ from physfed_ray.metrics.base import Scores
 from physfed_ray.metrics.edges import BACKGROUND_HU, Edge, edge_phantom
 from physfed_ray.metrics.registry import edge_metrics
 from physfed_ray.seeds import generator
+from physfed_ray.window import denormalise, normalise
 
 EDGE_SCANS = 16
 """Scans of each edge: their mean must be quiet enough for a derivative."""
