@@ -117,7 +117,7 @@ def run_one_round(
 def test_a_field_from_outside_is_cut_as_the_images_are(
     seen: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("physfed_ray.runtime.run.report", lambda directory: None)
+    monkeypatch.setattr("physfed_ray.runtime.run.write_page", lambda directory: None)
     experiment = make_experiment(tmp_path, method={"name": "of_patches"}, backbone={"channels": 2})
     experiment = experiment.model_copy(update={"evaluation": Evaluation(metrics=("mtf",))})
     run_one_round(experiment, tmp_path / "run", tested=True, patch=32, patches_per_slice=2)

@@ -37,7 +37,7 @@ def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
     run = _command(
         commands,
         "run",
-        "Prepare the data, train, evaluate, and write the report; of a suite, what is missing.",
+        "Prepare the data, train, evaluate, and write the page; of a suite, what is missing.",
         "physfed run experiments/quickstart.yaml",
         "physfed run my.yaml --set method.name=fedavg --set training.lr=3e-4",
         "physfed run my.yaml --out runs/first --resume",

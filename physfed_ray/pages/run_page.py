@@ -42,7 +42,7 @@ def write_run_page(run_dir: str | Path) -> Path:
         run_dir: The run directory, a local path or an fsspec URL.
 
     Returns:
-        Where the report lies.
+        Where the page lies.
 
     Raises:
         PhysFedError: There is no run, or no round of it was completed.

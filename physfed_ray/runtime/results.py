@@ -1,4 +1,4 @@
-"""What a run leaves in its directory: its settings with versions, its results, its report."""
+"""What a run leaves in its directory: its settings with versions, its results, its page."""
 
 import importlib.metadata
 import platform
@@ -140,7 +140,7 @@ def _parameters(method: Method, seed: int) -> dict[str, Any]:
     return {"shared": shared, "private": private, "by_module": by_module}
 
 
-def report(directory: RunDirectory) -> None:
+def write_page(directory: RunDirectory) -> None:
     """Write the run's page, figures and tables, also where the directory is a bucket."""
     if directory.local_path is not None:
         write_run_page(directory.local_path)

@@ -1,4 +1,4 @@
-"""One run of an experiment: prepare, train, evaluate, report."""
+"""One run of an experiment: prepare, train, evaluate, write its page."""
 
 import json
 import time
@@ -28,7 +28,7 @@ from physfed_ray.methods.registry import get_method
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
 from physfed_ray.runtime.model import begun_model, model_card, with_statistics
-from physfed_ray.runtime.results import report, with_provenance, write_results
+from physfed_ray.runtime.results import with_provenance, write_page, write_results
 from physfed_ray.serving.rebuild import rebuild
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
@@ -65,7 +65,7 @@ def run_experiment(
     tested: bool = True,
     share: ClusterShare | None = None,
 ) -> str:
-    """Run an experiment, or go on with an interrupted run, and write its report.
+    """Run an experiment, or go on with an interrupted run, and write its page.
 
     Args:
         experiment: The resolved experiment.
@@ -75,7 +75,7 @@ def run_experiment(
         address: Ray cluster to join; None starts one on this machine.
         on_event: Receives progress events.
         command: The command line, for the record.
-        tested: Evaluate on test patients and unseen protocols, and write the report; otherwise
+        tested: Evaluate on test patients and unseen protocols, and write the page; otherwise
             the run ends with its validation scores.
         share: What it may take of the Ray cluster; None: all.
 
@@ -122,7 +122,7 @@ def run_experiment(
         )
         tracker.add(results.rows)
         if tested:
-            report(directory)
+            write_page(directory)
         tracker.finish("finished")
         on_event({"event": "done", "run_dir": directory.root})
     return directory.root

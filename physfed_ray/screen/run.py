@@ -73,7 +73,7 @@ def _origin(event: Event) -> str:
 
 
 def print_results(run_dir: str, console: Console) -> None:
-    """Print PSNR and SSIM of seen and unseen protocols, and where the report lies.
+    """Print PSNR and SSIM of seen and unseen protocols, and where the page lies.
 
     Args:
         run_dir: A finished run, local path or fsspec URL.

@@ -38,7 +38,7 @@ class Work:
         address: Ray cluster to join; None starts one.
         command: The command line, for the record.
         log: File that takes what the run prints; None: it goes where the suite's output goes.
-        tested: Whether the run ends with the test and its report.
+        tested: Whether the run ends with the test and its page.
         share: What the run may take of the Ray cluster.
     """
 

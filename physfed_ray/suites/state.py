@@ -22,7 +22,7 @@ class State:
     Attributes:
         rounds: Completed rounds.
         total: Rounds it is to have.
-        done: Whether it is complete, its report included.
+        done: Whether it is complete, its page included.
         diverged: Whether it ended because its training diverged.
         seconds: Time of its rounds, where it is done.
     """
@@ -134,7 +134,7 @@ def state_of(out: str, run: SuiteRun) -> State:
 
 
 def _last_event(directory: RunDirectory) -> str | None:
-    """Return the last event of a run's log: ``done`` comes after its report, and only then."""
+    """Return the last event of a run's log: ``done`` comes after its page, and only then."""
     if not directory.exists("run.log"):
         return None
     lines = directory.read("run.log").splitlines()

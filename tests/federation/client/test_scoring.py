@@ -19,7 +19,7 @@ EDGE = {"bins": 300, "bin_mm": 1.8336917825608848}
 def test_a_protocol_at_the_edge_of_what_is_possible_is_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("physfed_ray.runtime.run.report", lambda directory: None)
+    monkeypatch.setattr("physfed_ray.runtime.run.write_page", lambda directory: None)
     experiment = make_experiment(
         tmp_path,
         clients=[{"id": "a", "protocol": SPARSE | EDGE}],
