@@ -33,8 +33,8 @@ settings.load_profile("suite")
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
 
-FIRST = ("ray", "cluster", "faults", "runtime")
-"""Groups of tests that start Ray, which take longest; each runs in one process, one at a time."""
+FIRST = ("ray", "cluster", "faults", "runtime", "sweep", "suites", "end_to_end")
+"""Groups of tests that start Ray or kill processes: each runs in one process, one at a time."""
 LONG = tuple(
     f"{name}.py"
     for name in (
@@ -63,10 +63,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
         group = path.as_posix()
-        if item.get_closest_marker("cluster"):
-            group = path.parts[0]
-        elif "ray_session" in item.fixturenames:
+        if "ray_session" in item.fixturenames:
             group = "ray"
+        elif item.get_closest_marker("cluster"):
+            group = path.parts[0]
         item.add_marker(pytest.mark.xdist_group(group))
         ranks[item] = order.index(group) if group in order else len(order)
         if group in FIRST:

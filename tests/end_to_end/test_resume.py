@@ -75,6 +75,7 @@ def state_of(out: Path) -> dict[str, object]:
     return {"last": last.name, **tensors, **numbers}
 
 
+@pytest.mark.cluster
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

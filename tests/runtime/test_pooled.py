@@ -69,6 +69,7 @@ def test_a_resumed_run_on_one_worker_has_the_bits_of_the_inline_runtime(
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
 
 
+@pytest.mark.cluster
 def test_two_workers_are_close_also_when_one_dies_and_the_host(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_no_pool_is_started_for_a_few_slices(tmp_path: Path) -> None:
     assert not any(batch.health for batch in batches)
 
 
+@pytest.mark.cluster
 def test_a_reporter_that_dies_or_hangs_is_replaced_and_its_batch_repeated(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 30)
     reports = odd(tmp_path, max_size=1, timeout_s=2)
@@ -73,6 +74,7 @@ def test_a_reporter_that_dies_or_hangs_is_replaced_and_its_batch_repeated(tmp_pa
     assert not list(tmp_path.glob("once-*"))
 
 
+@pytest.mark.cluster
 def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 60)
     reports = odd(tmp_path, max_size=1)
@@ -86,6 +88,7 @@ def test_a_reporter_that_is_killed_for_good_is_replaced(tmp_path: Path) -> None:
     assert content(batches) == expected
 
 
+@pytest.mark.cluster
 def test_a_batch_that_kills_every_reporter_ends_the_job(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 4)
     (tmp_path / "kill").touch()

@@ -306,6 +306,7 @@ def pid_of(actor: Any) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda actor: os.getpid())))
 
 
+@pytest.mark.cluster
 def test_what_dies_or_hangs_on_ray_is_lost_as_a_script_says(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -294,6 +294,7 @@ def test_a_finished_suite_starts_nothing(finished: Mapping[str, Any]) -> None:
     assert not result.failed
 
 
+@pytest.mark.cluster
 def test_a_killed_suite_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     text = TINY.replace("rounds: 2", "rounds: 60").replace("[fedavg, fedper]", "[fedavg]")
     (tmp_path / "tiny.yaml").write_text(text)

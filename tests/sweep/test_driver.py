@@ -213,6 +213,7 @@ def test_a_trial_that_diverges_is_told_as_pruned(make_sweep: MakeSweep, tmp_path
     assert "loss is nan" in by_tau[1e30].user_attrs[REASON]
 
 
+@pytest.mark.cluster
 def test_a_killed_sweep_goes_on_with_the_trials_that_were_running(tmp_path: Path) -> None:
     """SIGKILL of the command; the resumed study equals that of an undisturbed sweep."""
     (tmp_path / "tiny.yaml").write_text(TINY)

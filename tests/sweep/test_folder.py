@@ -7,12 +7,14 @@ from pathlib import Path
 
 import fsspec
 import optuna
+import pytest
 
 from physfed_ray.data.plan import cache_folder
 from tests.s3_bucket import s3_bucket
 from tests.sweep.conftest import TINY
 
 
+@pytest.mark.cluster
 def test_a_sweep_on_a_bucket_goes_on_without_the_folder_of_the_first_machine(
     tmp_path: Path,
 ) -> None:
