@@ -84,7 +84,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
     experiment.write_text(EXPERIMENT)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(run, "report", lambda directory: None)  # one page is enough
+        patch.setattr(run, "write_page", lambda directory: None)  # one page is enough
         assert main(command(experiment, undisturbed)[3:]) == 0
     kill_after_round(experiment, killed, 3)
     assert not (killed / "report.html").exists()

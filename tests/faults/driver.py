@@ -6,5 +6,5 @@ from physfed_ray.cli import main
 from physfed_ray.runtime import run
 
 if __name__ == "__main__":
-    run.report = lambda directory: None
+    run.write_page = lambda directory: None
     sys.exit(main())
