@@ -15,7 +15,7 @@ LETTER_INCHES = 0.09
 """A digit at the font size of the ticks, 10 points, with some room."""
 _GAP, _BAR, _BAR_SHARE, _BAR_LETTERS = 0.2, 0.2, 0.85, 5
 """Of the scale of colours: inches from the panel, width, share of its height, letters."""
-_TICK, _LINE, _EDGE = 0.1, 0.2, 0.07
+_TICK, _LINE, _EDGE = 0.14, 0.2, 0.07
 """Inches from the axes to the labels of their ticks, of a line of text, and to the edge."""
 
 
@@ -95,6 +95,6 @@ def tick_words(axis: Axis) -> list[str]:
 
 def _plain(word: str) -> str:
     r"""Return the letters of ``$\mathdefault{2\times10^{-5}}$``."""
-    for mark in (r"\mathdefault", r"\times", "$", "{", "}", "^", " "):
-        word = word.replace(mark, "x" if mark == r"\times" else "")
-    return word
+    for mark in (r"\mathdefault", "$", "{", "}", "^", " "):
+        word = word.replace(mark, "")
+    return word.replace(r"\times", " x ")
