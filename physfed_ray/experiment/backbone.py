@@ -1,7 +1,5 @@
 """Keys under ``backbone``: an imaging network's name and its settings."""
 
-from pydantic import BaseModel
-
 from physfed_ray.experiment.named import Named
 from physfed_ray.models.base import Backbone
 from physfed_ray.models.registry import BACKBONES
@@ -10,15 +8,11 @@ from physfed_ray.models.registry import BACKBONES
 class BackboneSpec(Named):
     """A backbone's name, RED-CNN's by default, and the network's own settings."""
 
+    registry = BACKBONES
     key = "backbone"
     example = "{name: red_cnn, channels: 32}"
     usual = "red_cnn"
 
-    @classmethod
-    def schema_of(cls, name: str) -> type[BaseModel]:
-        """See ``Named``."""
-        return BACKBONES.find(name).Settings
-
     def make(self) -> Backbone:
         """Return the backbone."""
-        return BACKBONES.find(self.name)(self.settings)
+        return BACKBONES[self.name](self.settings)

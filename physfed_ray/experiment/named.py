@@ -1,6 +1,5 @@
 """A name of a registry with the settings that belong to it, written as one group of keys."""
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -16,6 +15,7 @@ from pydantic import (
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.file import explain
+from physfed_ray.registry import Registry
 
 
 class Named(BaseModel):
@@ -27,18 +27,21 @@ class Named(BaseModel):
     example: ClassVar[str]
     usual: ClassVar[str | None] = None
     """The name where none is given; None: one is required."""
+    registry: ClassVar[Registry[Any]]
+    """Where the names are; each stands for a class with its ``Settings``."""
 
     name: str = Field(description="a name of the registry")
     settings: SerializeAsAny[BaseModel]
 
     @classmethod
-    @abstractmethod
     def schema_of(cls, name: str) -> type[BaseModel]:
         """Return the settings' schema.
 
         Raises:
             PhysFedError: There is no such name.
         """
+        schema: type[BaseModel] = cls.registry.find(name).Settings
+        return schema
 
     @model_validator(mode="before")
     @classmethod

@@ -127,7 +127,7 @@ class ParameterServer:
         total = tree.total(len(spec.clients))
         if total is not None and size:
             state = self._take_mean(total, arrival, difference)
-            vector, extras = method.aggregate(
+            self._move(
                 Aggregation(
                     round=number,
                     previous=self._shared.vector.numpy(),
@@ -139,19 +139,27 @@ class ParameterServer:
                     vectors=vectors,
                 )
             )
-            new = torch.from_numpy(vector)
-            if not torch.isfinite(new.sum()):
-                raise DivergedError(
-                    f"round {number}: the aggregated parameters are not finite; nothing of the "
-                    "round was kept: lower training.lr, or look at the losses in metrics.parquet"
-                )
-            self._shared.vector.copy_(new)
-            self._extras = self._published | extras
             self._state = state
             self._account = spec.channel.account(replace(arrival, state=state))
         tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
         return self.sizes()
+
+    def _move(self, aggregation: Aggregation) -> None:
+        """Go to the shared vector that the method makes of a round.
+
+        Raises:
+            DivergedError: It is not finite; nothing has changed.
+        """
+        vector, extras = self._spec.method.aggregate(aggregation)
+        new = torch.from_numpy(vector)
+        if not torch.isfinite(new.sum()):
+            raise DivergedError(
+                f"round {aggregation.round}: the aggregated parameters are not finite; nothing of "
+                "the round was kept: lower training.lr, or look at the losses in metrics.parquet"
+            )
+        self._shared.vector.copy_(new)
+        self._extras = self._published | extras
 
     def _vectors(
         self,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from physfed_ray.pages.figures import GREY, PALETTE, new_figure, styled
 from physfed_ray.sweep.file import Parameter
-from physfed_ray.sweep.objectives import Objective, find_objective
+from physfed_ray.sweep.objectives import SweepObjective, find_objective
 
 State = Literal["complete", "pruned", "failed", "running"]
 COLOURS = "viridis"
@@ -263,7 +263,9 @@ def _quality_range(values: Sequence[float]) -> tuple[float, float]:
     return low - 0.6 * spread, high + 0.1 * spread
 
 
-def _frame(goal: Objective, done: Sequence[float], cut: Sequence[float]) -> tuple[float, float]:
+def _frame(
+    goal: SweepObjective, done: Sequence[float], cut: Sequence[float]
+) -> tuple[float, float]:
     """Return the limits that show the values that matter.
 
     The worst trials, and what pruned ones had reached early, would press the best ones together:

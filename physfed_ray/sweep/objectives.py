@@ -10,7 +10,7 @@ from physfed_ray.metrics.registry import STANDARD, owner
 
 
 @dataclass(frozen=True)
-class Objective:
+class SweepObjective:
     """A number of a finished run that a sweep makes as good as it can.
 
     Attributes:
@@ -61,17 +61,17 @@ class Objective:
 COSTS = {
     objective.name: objective
     for objective in (
-        Objective(
+        SweepObjective(
             "bytes_per_round", "bytes per round", "MB a round, all clients, both ways", "MB",
             "lower", scale=1e-6,
         ),
-        Objective("shared_parameters", "shared parameters", "shared parameters", "", "lower"),
-        Objective("parameters", "parameters", "parameters, shared and private", "", "lower"),
+        SweepObjective("shared_parameters", "shared parameters", "shared parameters", "", "lower"),
+        SweepObjective("parameters", "parameters", "parameters, shared and private", "", "lower"),
     )
 }  # fmt: skip
 
 
-def find_objective(name: str) -> Objective:
+def find_objective(name: str) -> SweepObjective:
     """Return an objective.
 
     Args:
@@ -99,11 +99,11 @@ def find_objective(name: str) -> Objective:
     return _of_metric(name, measured_by, metric)
 
 
-def _of_metric(name: str, measured_by: str, metric: Metric) -> Objective:
+def _of_metric(name: str, measured_by: str, metric: Metric) -> SweepObjective:
     """Return a metric as an objective, in the unit in which it is stored."""
     heading = metric.heading + name.removeprefix(metric.name).replace("[", " [")
     unit = metric.unit if metric.scale == 1 else ""
-    return Objective(
+    return SweepObjective(
         name,
         heading,
         f"{heading} ({unit}), validation" if unit else f"{heading}, validation",

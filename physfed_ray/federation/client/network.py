@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batches
@@ -85,10 +84,6 @@ class ClientNetwork:
                 "of physfed_ray and of the method; mend it and run again with --resume"
             )
         self.shared.vector.copy_(from_dlpack(vector))
-
-    def denoise(self, data: ClientData, code: Tensor | None) -> np.ndarray:
-        """Return denoised images, (N, n, n) float32; ``code`` (code_dim,) replaces that of g."""
-        return self.inference.denoise(data, code)
 
     def inspect(self, data: ClientData) -> dict[str, float]:
         """Return the state of the method's modulation on some of the images."""

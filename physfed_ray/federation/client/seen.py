@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from physfed_ray.data.store import ClientData
 from physfed_ray.federation.client.network import ClientNetwork
 from physfed_ray.federation.client.scoring import edge_scans, score, score_edge
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
@@ -19,7 +20,7 @@ class SeenEvaluation:
     """
 
     def __init__(self, network: ClientNetwork) -> None:
-        self._network = network
+        self._network, self._spec = network, network.spec
 
     def evaluate(
         self,
@@ -42,17 +43,16 @@ class SeenEvaluation:
             pictured: Also return the images of one slice.
         """
         self._network.load(vector, turn)
-        path: Path | None = getattr(self._network.spec.files[turn.client], split)
-        data = self._network.data(*([path] if path else []))
-        denoised = self._network.denoise(
+        data = self._images(turn.client, split)
+        denoised = self._network.inference.denoise(
             data, None if other_code is None else torch.tensor(other_code)
         )
-        protocol = self._network.spec.clients[turn.client].protocol
-        scores = score(self._network.spec, denoised, data, protocol, optional=detail)
+        protocol = self._spec.clients[turn.client].protocol
+        scores = score(self._spec, denoised, data, protocol, optional=detail)
         examples = {}
         if detail:
             low = np.asarray(data.low)
-            before = score(self._network.spec, low, data, protocol, optional=detail)
+            before = score(self._spec, low, data, protocol, optional=detail)
             scores |= {f"input/{name}": values for name, values in before.items()}
         if pictured:
             middle = len(data.low) // 2
@@ -76,11 +76,14 @@ class SeenEvaluation:
             Each sharpness, (1,), and with ``input/`` in front that of the undenoised scans.
         """
         self._network.load(vector, turn)
-        path = self._network.spec.files[turn.client].test
-        data = self._network.data(*([path] if path else []))
+        data = self._images(turn.client, "test")
         scores: Scores = {}
-        for edge, scans in edge_scans(self._network.spec, turn.client, data):
+        for edge, scans in edge_scans(self._spec, turn.client, data):
             scores |= score_edge(
-                self._network.spec, turn.client, edge, self._network.denoise(scans, None), scans
+                self._spec, turn.client, edge, self._network.inference.denoise(scans, None), scans
             )
         return scores
+
+    def _images(self, client: int, split: str) -> ClientData:
+        path: Path | None = getattr(self._spec.files[client], split)
+        return self._network.data(*([path] if path else []))

@@ -59,7 +59,7 @@ class UnseenService:
     def denoise(self, vector: np.ndarray, unseen: int) -> np.ndarray:
         """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""
         self._network.load_shared(vector)
-        return self._network.denoise(
+        return self._network.inference.denoise(
             self._network.data(self._network.spec.unseen[unseen].test), None
         )
 
@@ -78,7 +78,7 @@ class UnseenService:
         for turn in turns:
             self._network.load(vector, turn)
             g = np.asarray(self._network.spec.clients[turn.client].g, np.float32)
-            denoised = self._network.denoise(replace(data, g=g), None)
+            denoised = self._network.inference.denoise(replace(data, g=g), None)
             scores[turn.client] = score(
                 self._network.spec, denoised, data, info.protocol, optional=True
             )
