@@ -21,16 +21,17 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     assert os.listdir(path.parent) == ["a"]
 
 
-def test_a_block_that_fails_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_a_block_that_fails_changes_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a"
     path.write_text("old")
 
     def fail() -> None:
         with atomic_file(path) as temporary:
             temporary.write_text("ne")
-            raise KeyError
+            raise error
 
-    with pytest.raises(KeyError):
+    with pytest.raises(error):
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
@@ -38,7 +39,10 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_only_what_was_abandoned_long_ago_is_swept(tmp_path: Path) -> None:
     for name, age in ((".old.1.tmp", ABANDONED_AFTER_S + 60), (".new.1.tmp", 60), ("old.tmp", 1e6)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        for folder in (tmp_path, tmp_path / "ab"):
+            folder.mkdir(exist_ok=True)
+            (folder / name).touch()
+            os.utime(folder / name, (time.time() - age,) * 2)
     sweep(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".new.1.tmp", "old.tmp"]
+    assert sorted(os.listdir(tmp_path)) == [".new.1.tmp", "ab", "old.tmp"]
+    assert sorted(os.listdir(tmp_path / "ab")) == [".new.1.tmp", "old.tmp"]

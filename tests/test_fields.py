@@ -1,7 +1,6 @@
 """A field and a method from another package: declared, made, stored, cut and seen by the loss."""
 
-import sys
-from collections.abc import Iterator
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.run import run_experiment
 from physfed_ray.window import normalise
 from tests.data.test_prepare import contents, make_experiment, no_reports, no_work
+from tests.outside import install
 from tests.screen.test_describe import described
 
 PACKAGE = '''
@@ -77,33 +77,17 @@ class OfAll(Pooled):
     name, title = "of_all", "Of all"
     fields = ("readings",)
 '''
-ENTRY_POINTS = """
-[physfed_ray.fields]
-residue = outside_fields:RESIDUE
-readings = outside_fields:READINGS
-[physfed_ray.methods]
-of_patches = outside_fields:OfPatches
-of_images = outside_fields:OfImages
-of_all = outside_fields:OfAll
-"""
+FIELD_NAMES = {"residue": "RESIDUE", "readings": "READINGS"}
+METHOD_NAMES = {"of_patches": "OfPatches", "of_images": "OfImages", "of_all": "OfAll"}
 
 
 @pytest.fixture
-def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Batch]]:
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     """Install the package, and return the batches that its methods' losses see."""
-    (tmp_path / "outside_fields.py").write_text(PACKAGE)
-    info = tmp_path / "outside_fields-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-fields\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for registry in (FIELDS, METHODS):
-        assert len(registry)  # it has looked for names already, and is to look again
-        monkeypatch.delitem(vars(registry), "_entries")
-    import outside_fields
-
-    yield outside_fields.SEEN
-    del sys.modules["outside_fields"]
+    added = (FIELDS, FIELD_NAMES), (METHODS, METHOD_NAMES)
+    install(tmp_path / "site", monkeypatch, PACKAGE, *added)
+    seen: list[Batch] = importlib.import_module("theirs").SEEN
+    return seen
 
 
 def run_one_round(
@@ -196,7 +180,7 @@ def test_a_field_that_is_gone_is_made_again_and_its_version_counts(
     assert shard in plan(needy).missing()
     list(scan_inline(todo, [shard]))
     assert (path.read_bytes(), own.stat().st_mtime_ns) == (first, when)
-    monkeypatch.setattr(sys.modules["outside_fields"], "RESIDUE", _older(field_of("residue")))
+    monkeypatch.setattr(importlib.import_module("theirs"), "RESIDUE", _older(field_of("residue")))
     again = plan(needy)
     assert again.field_path_of(shard, "residue") != path
     assert again.shards[0].key == shard.key

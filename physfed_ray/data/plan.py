@@ -93,7 +93,7 @@ class PreparePlan:
         """All shards, one patient after the other, so that a patient is loaded once."""
         return sorted(
             (shard for name in self.files for shard in self.shards_of(*name)),
-            key=lambda shard: shard.fingerprint,
+            key=lambda shard: shard.patient.fingerprint,
         )
 
     def shards_of(self, split: str, client: str) -> list[Shard]:

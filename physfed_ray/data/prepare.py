@@ -92,9 +92,9 @@ def prepare(
     for outcome in (run_shards or scan_inline)(todo, missing):
         done += 1
         if outcome.unusable is not None:
-            unusable[outcome.shard.pseudonym] = outcome.unusable
+            unusable[outcome.shard.patient.pseudonym] = outcome.unusable
         _tell(progress, done, total, cached)
-    usable = [shard for shard in todo.shards if shard.pseudonym not in unusable]
+    usable = [shard for shard in todo.shards if shard.patient.pseudonym not in unusable]
     descriptions = describe(todo, usable, run_reports or describe_inline, progress)
     return _finish(todo, unusable, descriptions)
 
@@ -140,7 +140,7 @@ def _finish(
     lost: dict[str, int] = {}
     for (split, client), patients in todo.files.items():
         shards = todo.shards_of(split, client)
-        usable = [shard for shard in shards if shard.pseudonym not in unusable]
+        usable = [shard for shard in shards if shard.patient.pseudonym not in unusable]
         path = todo.file(split, client)
         if not usable or path is None:
             raise PhysFedError(_nobody_left(split, client, patients, unusable))
@@ -153,8 +153,8 @@ def _finish(
         )
         counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):
-            if got < shard.slices:
-                lost[shard.pseudonym] = shard.slices - got
+            if got < shard.patient.slices:
+                lost[shard.patient.pseudonym] = shard.patient.slices - got
     clients = tuple(
         _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id])
         for id, protocol in todo.clients.items()

@@ -64,8 +64,8 @@ def do_shard(
     try:
         volume = _gridded(
             _GridJob(
-                shard.patient,
-                shard.fingerprint,
+                shard.patient.id,
+                shard.patient.fingerprint,
                 settings.slices_per_patient,
                 settings.image_size,
                 settings.centre,
@@ -82,10 +82,7 @@ def do_shard(
     except UnusablePatientError as error:
         return Outcome(shard, str(error))
     except Exception as error:
-        raise PhysFedError(
-            f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed: "
-            f"{_reason(error)}"
-        ) from error
+        raise PhysFedError(f"{shard} failed: {_reason(error)}") from error
     return Outcome(shard)
 
 
@@ -165,7 +162,7 @@ def _scanned(
         full=normalise(volume.image, settings.window_hu),
         body=volume.body,
         hu=hu,
-        patient=[shard.pseudonym] * count,
+        patient=[shard.patient.pseudonym] * count,
         slice=np.arange(count, dtype=np.int32),
         scale=volume.scale,
         image=[image_hash(image) for image in hu],
@@ -176,7 +173,7 @@ def _scanned(
 def _acquired(volume: _Volume, settings: ShardSettings, shard: Shard, rows: range) -> Acquisition:
     """Scan some slices of a patient."""
     full_hu, noise = volume.image[rows.start : rows.stop], settings.electronic_noise
-    rngs = [generator(settings.seed, shard.client, shard.patient, row, "noise") for row in rows]
+    rngs = [generator(settings.seed, shard.client, shard.patient.id, row, "noise") for row in rows]
     sinogram = measure(
         full_hu, shard.protocol, rngs, noise, cuda=settings.made_with["device"] == "cuda"
     )

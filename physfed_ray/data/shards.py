@@ -86,19 +86,16 @@ class Shard:
         key: Hash of everything that the content depends on.
         client: Client, or unseen protocol, whose scanner and random stream it is.
         protocol: How that scanner scans.
-        patient: The source's own id; hidden, because it may name a person.
-        pseudonym: What stands for the patient in files and messages.
-        fingerprint: Hash of the patient's volume.
-        slices: How many slices it has if all can be read.
+        patient: Who is scanned.
     """
 
     key: str
     client: str
     protocol: Protocol
-    patient: str = field(repr=False)
-    pseudonym: str
-    fingerprint: str
-    slices: int
+    patient: Patient
+
+    def __str__(self) -> str:
+        return f"preparing patient {self.patient.pseudonym} for {self.client} ({self.protocol})"
 
 
 class ClientShards:
@@ -123,15 +120,7 @@ class ClientShards:
 
     def shard(self, patient: Patient) -> Shard:
         """Return a patient's shard."""
-        return Shard(
-            self.key(patient),
-            self._client,
-            self._protocol,
-            patient.id,
-            patient.pseudonym,
-            patient.fingerprint,
-            patient.slices,
-        )
+        return Shard(self.key(patient), self._client, self._protocol, patient)
 
 
 def shard_path(cache_folder: Path, key: str) -> Path:

@@ -161,7 +161,7 @@ def _make(
 
 
 def _outcome(handle: Any, content: Any, shard: Shard, plan: PreparePlan) -> Outcome:
-    what = f"preparing patient {shard.pseudonym} for {shard.client} ({shard.protocol}) failed"
+    what = f"{shard} failed"
     try:
         outcome: Outcome = ray.get(handle)
         paths = shard_files(plan.cache, shard.key, plan.fields)

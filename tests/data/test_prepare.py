@@ -312,7 +312,8 @@ def prepare_flawed(
         source = kind(todo.source, errors)
         for shard in shards:
             # Other files, another fingerprint: what an intact source gave must not be reused.
-            flawed = replace(shard, fingerprint=f"{shard.fingerprint} {cache}")
+            other = replace(shard.patient, fingerprint=f"{shard.patient.fingerprint} {cache}")
+            flawed = replace(shard, patient=other)
             yield do_shard(source, todo.settings, flawed, todo.cache)
 
     return prepare(make_experiment(cache), run)
@@ -324,12 +325,13 @@ def patients_of(cache: Path, split: str, client: str) -> list[Shard]:
 
 def test_unreadable_patient_is_left_out_with_a_reason(prepared: Prepared, tmp_path: Path) -> None:
     bad, good = patients_of(tmp_path, "train", "a")
-    result = prepare_flawed(tmp_path, {bad.patient: ValueError("broken pixels of John Doe")})
-    assert result.data_summary["unusable_patients"] == {bad.pseudonym: "unreadable (ValueError)"}
+    result = prepare_flawed(tmp_path, {bad.patient.id: ValueError("broken pixels of John Doe")})
+    unusable = result.data_summary["unusable_patients"]
+    assert unusable == {bad.patient.pseudonym: "unreadable (ValueError)"}
     client = result.clients[0]
     assert (client.patients, client.slices) == (1, 2)
     assert client.train
-    assert set(read_client_data(client.train).patient) == {good.pseudonym}
+    assert set(read_client_data(client.train).patient) == {good.patient.pseudonym}
     assert contents(result)["train/b.arrow"] == contents(prepared)["train/b.arrow"]
 
 
@@ -343,28 +345,28 @@ class Short(Flawed):
 
 def test_unreadable_slices_are_counted(tmp_path: Path) -> None:
     (bad,) = patients_of(tmp_path, "test", "a")
-    result = prepare_flawed(tmp_path, {bad.patient: ValueError()}, Short)
-    assert result.data_summary["unusable_slices"] == {bad.pseudonym: 1}
+    result = prepare_flawed(tmp_path, {bad.patient.id: ValueError()}, Short)
+    assert result.data_summary["unusable_slices"] == {bad.patient.pseudonym: 1}
     assert result.data_summary["splits"]["test"]["a"] == {"patients": 1, "slices": 1}
 
 
 @pytest.mark.parametrize(("split", "client"), [("train", "b"), ("test", "a")])
 def test_client_without_usable_patients_is_refused(tmp_path: Path, split: str, client: str) -> None:
     shards = patients_of(tmp_path, split, client)
-    errors: dict[str, Exception] = {shard.patient: ValueError() for shard in shards}
+    errors: dict[str, Exception] = {shard.patient.id: ValueError() for shard in shards}
     with pytest.raises(PhysFedError, match=f"{split} patients of {client} are unusable") as info:
         prepare_flawed(tmp_path, errors)
-    assert shards[0].pseudonym in str(info.value)
-    assert shards[0].patient not in str(info.value)
+    assert shards[0].patient.pseudonym in str(info.value)
+    assert shards[0].patient.id not in str(info.value)
     assert not list(tmp_path.rglob(MANIFEST))
 
 
 def test_unreachable_disk_is_an_error_and_not_an_unreadable_patient(tmp_path: Path) -> None:
     bad, _ = patients_of(tmp_path, "train", "a")
-    lost = OSError(5, "Input/output error", f"/scans/{bad.patient}/1.dcm")
+    lost = OSError(5, "Input/output error", f"/scans/{bad.patient.id}/1.dcm")
     with pytest.raises(PhysFedError, match="Input/output error") as info:
-        prepare_flawed(tmp_path, {bad.patient: lost})
-    assert bad.patient not in str(info.value)
+        prepare_flawed(tmp_path, {bad.patient.id: lost})
+    assert bad.patient.id not in str(info.value)
 
 
 class Cubes(Flawed):
@@ -385,11 +387,11 @@ class Cubes(Flawed):
 
 def test_failing_shard_names_pseudonym_and_protocol(tmp_path: Path) -> None:
     (shard,) = patients_of(tmp_path, "unseen", "u")
-    pattern = rf"patient {shard.pseudonym} for . \(Protocol\(views=.*failed"
+    pattern = rf"patient {shard.patient.pseudonym} for . \(Protocol\(views=.*failed"
     with pytest.raises(PhysFedError, match=pattern) as info:
-        prepare_flawed(tmp_path, {shard.patient: ValueError()}, Cubes)
-    assert shard.patient not in str(info.value)
-    assert shard.patient not in repr(shard)
+        prepare_flawed(tmp_path, {shard.patient.id: ValueError()}, Cubes)
+    assert shard.patient.id not in str(info.value)
+    assert shard.patient.id not in repr(shard)
 
 
 def test_real_ct(real_ct: Path, tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 """Client data survive the disk, and come back as views of it."""
 
 import multiprocessing
-import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from physfed_ray.atomic import atomic_file, sweep
 from physfed_ray.data.store import ClientData, read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 
@@ -94,32 +91,6 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PhysFedError, match="physfed prepare"):
         read_client_data(path)
-
-
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def write_half() -> None:
-        with atomic_file(path) as temporary:
-            temporary.write_text("ne")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_only_abandoned_temporaries_are_swept(tmp_path: Path) -> None:
-    old, new, whole = (tmp_path / "ab" / name for name in (".1.tmp", ".2.tmp", "3.arrow"))
-    old.parent.mkdir()
-    for path in (old, new, whole):
-        path.touch()
-    for path in (old, whole):
-        os.utime(path, (0, time.time() - 25 * 3600))
-    sweep(tmp_path)
-    assert sorted(old.parent.iterdir()) == [new, whole]
 
 
 def _write_often(path: Path, slices: int) -> None:

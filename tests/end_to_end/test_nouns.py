@@ -1,7 +1,6 @@
 """A package adds one of every noun; a run uses them all, in one process and on Ray, bit for bit."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,21 +8,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.end_to_end.test_resume import state_of
+from tests.outside import write_package
 
-ENTRY_POINTS = """
-[physfed_ray.fields]
-their_noise = their_nouns:NOISE
-[physfed_ray.backbones]
-their_net = their_nouns:TwoLayers
-[physfed_ray.objectives]
-their_huber = their_nouns:Huber
-[physfed_ray.methods]
-their_halves = their_nouns:Halves
-[physfed_ray.channels]
-their_integers = their_nouns:Integers
-[physfed_ray.metrics]
-their_error_hu = their_nouns:MeanError
-"""
+GROUPS = {
+    "physfed_ray.fields": {"their_noise": "NOISE"},
+    "physfed_ray.backbones": {"their_net": "TwoLayers"},
+    "physfed_ray.objectives": {"their_huber": "Huber"},
+    "physfed_ray.methods": {"their_halves": "Halves"},
+    "physfed_ray.channels": {"their_integers": "Integers"},
+    "physfed_ray.metrics": {"their_error_hu": "MeanError"},
+}
 EXPERIMENT = """
 name: theirs
 seed: 3
@@ -71,11 +65,7 @@ else:
 def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     """On Ray as well: that processes of a cluster find the package, no scripted runtime shows."""
     package = tmp_path / "package"
-    info = package / "their_nouns-1.0.dist-info"
-    info.mkdir(parents=True)
-    shutil.copy(Path(__file__).with_name("their_nouns.py"), package)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-nouns\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    write_package(package, Path(__file__).with_name("their_nouns.py").read_text(), GROUPS)
     experiment = tmp_path / "theirs.yaml"
     experiment.write_text(EXPERIMENT)
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))

@@ -23,8 +23,8 @@ from physfed_ray.metrics.edges import edge_phantom
 from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of, owner
 from physfed_ray.metrics.scoring import score_edge, score_slices
 from physfed_ray.pages.compare import compare
-from physfed_ray.registry import Registry
 from physfed_ray.runtime.run import run_experiment
+from tests.outside import install
 
 EXPERIMENT = """
 name: measured
@@ -85,22 +85,10 @@ Rows = dict[tuple[str, str, str], float]
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Install a package with metrics of its own for as long as this module's tests run."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "foreign_metrics.py").write_text(OUTSIDE)
-    info = folder / "foreign_metrics-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-metrics\nVersion: 1.0\n")
-    lines = ["bias_hu = foreign_metrics:Bias", "two = foreign_metrics:PAIR"]
-    (info / "entry_points.txt").write_text("\n".join(["[physfed_ray.metrics]", *lines, ""]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        _forget(METRICS)
+        install(folder / "site", patch, OUTSIDE, (METRICS, {"bias_hu": "Bias", "two": "PAIR"}))
+        registry._loaded.cache_clear()
         yield
-    _forget(METRICS)
-
-
-def _forget(metrics: Registry[object]) -> None:
-    """Let the registry look for entry points again."""
-    metrics.__dict__.pop("_entries", None)
     registry._loaded.cache_clear()
 
 
@@ -244,7 +232,7 @@ def test_a_name_leads_to_its_owner(outside: None) -> None:
 def test_a_foreign_metric_that_does_not_fit_is_refused_in_a_sentence(
     outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = EntryPoint("misnamed", "foreign_metrics:Misnamed", METRICS.group)
+    entry = EntryPoint("misnamed", "theirs:Misnamed", METRICS.group)
     monkeypatch.setitem(METRICS._entries, "misnamed", entry)
     low, full = (np.zeros((2, 24, 24), np.float32) for _ in range(2))
     body = np.ones((2, 24, 24), np.uint8)

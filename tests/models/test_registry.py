@@ -235,7 +235,7 @@ training: {rounds: 1, batch_size: 2}
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install a backbone without norms, guide or channels; return an experiment with it."""
-    install(tmp_path, monkeypatch, BACKBONES, "patches", THEIRS)
+    install(tmp_path / "site", monkeypatch, THEIRS, (BACKBONES, {"patches": "Ours"}))
     path = tmp_path / "theirs.yaml"
     path.write_text(EXPERIMENT)
     return path

@@ -129,7 +129,7 @@ def test_an_unknown_name_is_refused_with_those_that_there_are() -> None:
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install an objective with a frozen network."""
-    install(tmp_path, monkeypatch, OBJECTIVES, "features", THEIRS)
+    install(tmp_path / "site", monkeypatch, THEIRS, (OBJECTIVES, {"features": "Ours"}))
 
 
 @pytest.mark.usefixtures("theirs")

@@ -97,11 +97,11 @@ def test_failing_shard_is_named_in_one_sentence(tmp_path: Path) -> None:
     cache.mkdir()
     (cache / "shards").write_text("")
     shard: Shard = todo.shards_of("train", "a")[0]
-    pattern = rf"preparing patient {shard.pseudonym} for a \(Protocol\(views=24.* failed"
+    pattern = rf"preparing patient {shard.patient.pseudonym} for a \(Protocol\(views=24.* failed"
     with pytest.raises(PhysFedError, match=pattern) as info:
         list(run_shards(todo, [shard]))
     assert "Traceback" not in str(info.value)
-    assert shard.patient not in str(info.value)
+    assert shard.patient.id not in str(info.value)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -119,7 +119,7 @@ def test_dying_worker_is_an_error_after_its_retries(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path).model_copy(update={"seed": 7})
     todo = replace(plan(experiment), source=Deadly())
     shard = todo.shards_of("train", "b")[0]
-    with pytest.raises(PhysFedError, match=rf"patient {shard.pseudonym} for b .* 3 times"):
+    with pytest.raises(PhysFedError, match=rf"patient {shard.patient.pseudonym} for b .* 3 times"):
         list(run_shards(todo, [shard]))
     assert (tmp_path / "deaths").read_text() == "xxx"
 

@@ -1,6 +1,6 @@
 """A channel from outside the project: other numbers on the way, exact sums, state, refusals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.federation.test_rounds import (
     interrupt,
     of_speeds,
 )
+from tests.outside import install
 
 MakeSpec = Callable[..., Spec]
 
@@ -39,20 +40,10 @@ method: {name: fedavg}
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install a package that registers the channels."""
-    info = tmp_path / "site" / "my_channels-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-channels\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[physfed_ray.channels]\nquantised = my_channels:Quantised\n"
-    )
-    module = "from tests.federation.channel.quantised import Quantised\n"
-    (tmp_path / "site" / "my_channels.py").write_text(module)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    CHANNELS.__dict__.pop("_entries", None)
-    yield
-    CHANNELS.__dict__.pop("_entries", None)
+    source = "from tests.federation.channel.quantised import Quantised\n"
+    install(tmp_path / "site", monkeypatch, source, (CHANNELS, {"quantised": "Quantised"}))
 
 
 def load(tmp_path: Path, *overrides: str) -> Experiment:
