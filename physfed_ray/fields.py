@@ -1,8 +1,11 @@
 """The fields of a slice: every array that a client may hold of it, and what a batch has of them.
 
-Files, client data and batches follow from this one list. The standard fields lie in every client's
-file; another field is made and stored for those alone whose method or backbone declares it, by the
-function that it brings. A package adds one by the entry-point group ``physfed_ray.fields``.
+Files, client data and batches follow from this one list. The standard fields are in the file of
+every client. Any other field is made by its own function, and stored, only for experiments whose
+method or backbone declares it. A package adds a field through the entry-point group
+``physfed_ray.fields``.
+
+The list stands below methods and backbones, which name fields, so it is no part of ``data``.
 """
 
 import re
@@ -142,7 +145,7 @@ STANDARD = (LOW, FULL, BODY, EMBEDDING, EMBEDDING_MASK)
 none: the runs of a suite share one data set, whichever their methods."""
 
 BATCHED = (LOW, FULL, EMBEDDING, EMBEDDING_MASK)
-"""What every batch has."""
+"""The fields of every batch."""
 
 _OWN = {field.name: field for field in STANDARD}
 

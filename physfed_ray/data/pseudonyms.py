@@ -54,9 +54,9 @@ def identified(experiment: Experiment, patients: Iterable[str]) -> Experiment:
     def identify(listed: str) -> str:
         if _LISTED.fullmatch(listed) and listed not in known:
             raise PhysFedError(
-                f"the experiment lists '{listed}', which no patient of the data has on this "
-                "machine: give the patient's id, or in PHYSFED_SALT the salt that made the "
-                "pseudonym"
+                f"the experiment lists '{listed}', but no patient in the data has that pseudonym "
+                "on this machine: give the patient's id, or set PHYSFED_SALT to the salt that made "
+                "the pseudonym"
             )
         return known.get(listed, listed)
 

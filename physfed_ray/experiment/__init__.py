@@ -89,7 +89,7 @@ class Experiment(Settings):
             try:
                 field = field_of(name)
             except PhysFedError as error:
-                raise ValueError(f"{who} declares a field that there is not: {error}") from None
+                raise ValueError(f"{who} needs a field that is not installed: {error}") from None
             if field.crop == "none" and self.training.patch not in (None, size):
                 raise ValueError(
                     f"training.patch: {who} needs the field '{name}', which cannot be cut into "

@@ -64,8 +64,8 @@ def with_statistics(
     """
     if begun.statistics != prepared.statistics:
         text = (
-            f"the prepared data have other statistics than {MODEL_FILE}, with which the run began; "
-            "it goes on with those of that file"
+            f"the prepared data have other statistics than {MODEL_FILE}; the run continues with "
+            f"those in {MODEL_FILE}, with which it began"
         )
         on_event({"event": "message", "text": text})
     return replace(prepared, statistics=begun.statistics)

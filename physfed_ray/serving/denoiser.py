@@ -71,7 +71,7 @@ class Denoiser:
         """Denoise images in HU.
 
         The network sees, and returns, values within the run's window. A pixel outside the window
-        comes back as it was: nothing is known of it.
+        comes back unchanged: the network never saw its value.
 
         Args:
             hu: (N, n, n), HU, on the run's grid: n pixels over the protocol's field of view.
