@@ -213,7 +213,7 @@ def test_a_field_that_there_is_not_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(METHODS["fedavg"], "fields", ("bodies",))
-    with pytest.raises(ValueError, match=r"method fedavg declares .*'bodies' .*'body'"):
+    with pytest.raises(ValueError, match=r"method fedavg needs .*'bodies' .*'body'"):
         make_experiment(tmp_path)
 
 

@@ -150,7 +150,7 @@ def test_pseudonyms_are_taken_for_the_patients_that_they_stand_for(file: Path) -
     assert identified(experiment, ()) is experiment
     assert plan(hidden).files == plan(experiment).files
     assert plan(hidden).root == plan(experiment).root
-    with pytest.raises(PhysFedError, match=r"lists 'pseudonym:.*PHYSFED_SALT the salt"):
+    with pytest.raises(PhysFedError, match=r"lists 'pseudonym:.*PHYSFED_SALT to the salt"):
         identified(hidden, (JOHN, ANNA, ERIK))
 
 
