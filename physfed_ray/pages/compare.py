@@ -12,6 +12,7 @@ from physfed_ray.pages.compare_sections import (
     training,
     unseen,
 )
+from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
 from physfed_ray.results.classical import CLASSICAL_FILE, add_classical
@@ -27,6 +28,7 @@ READING_MARK = "<!-- the reading goes here -->"
 UNREAD = "\n*Nobody has written a reading of these results yet.*\n"
 
 
+@sparing_garbage()
 def compare(
     run_dirs: Sequence[str | Path],
     out: str | Path,

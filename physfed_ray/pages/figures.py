@@ -4,9 +4,11 @@ Every function returns a matplotlib figure with labelled axes; ``png`` turns it 
 are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+import gc
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -47,7 +49,7 @@ P = ParamSpec("P")
 Curve = tuple[Sequence[int], Sequence[float]]
 _MB = 1e6
 _FEW_TICKS = 6  # of a small panel: to make them takes most of its time
-_COMPRESSION = 4  # of PNG: half the time of the default, and files a few per cent larger
+_COMPRESSION = 2  # of PNG: a third of the time of the default, and files a tenth larger
 _UPRIGHT, _TURN_DEGREES = 8, 30  # clients whose names fit side by side; the turn of more names
 _KEY_INCHES = 0.55  # what a legend needs beside its words
 
@@ -66,6 +68,20 @@ def new_figure(width: float, height: float, *, placed: bool = False) -> Figure:
     )
     FigureCanvasAgg(figure)
     return figure
+
+
+@contextmanager
+def sparing_garbage() -> Iterator[None]:
+    """Let the garbage collector pass over all that is there already.
+
+    Figures make many small objects, so the collector runs often. Going through all imported modules
+    each time took a fifth of a page.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

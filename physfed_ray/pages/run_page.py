@@ -35,6 +35,7 @@ class EmbeddedFigure:
     width: int
 
 
+@figures.sparing_garbage()
 def write_run_page(run_dir: str | Path) -> Path:
     """Write ``tables/``, ``figures/`` and ``report.html`` of a finished or interrupted run.
 
