@@ -1,5 +1,6 @@
 """The Ray runtime: every host an actor with its slice, the parameter server an actor."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -205,13 +206,14 @@ class RayRuntime(Runtime):
         patience = FIRST_WORD_S
         left = dict(zip(handles, hosts, strict=True))
         while left:
-            timeout = patience if ends is None else min(patience, ends - time.monotonic())
+            remaining = math.inf if ends is None else max(0.0, ends - time.monotonic())
+            timeout = min(patience, remaining)
             ready, _ = ray.wait(
-                list(left), num_returns=len(left), timeout=max(0.0, timeout), fetch_local=False
+                list(left), num_returns=len(left), timeout=timeout, fetch_local=False
             )
             for handle in ready:
                 del left[handle]
-            if ends is not None and time.monotonic() >= ends:
+            if timeout == remaining:  # by the clock, Ray's wait can end a little early
                 return
             if left:
                 busy = "; ".join(self._doing(host) for host in list(left.values())[:4])

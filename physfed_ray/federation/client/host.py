@@ -121,8 +121,8 @@ class Host:
         if result.uploads.keys() != set(method.uploads):
             raise PhysFedError(
                 f"method {method.name} sends {_listed(result.uploads)} beside its update and "
-                f"declares {_listed(method.uploads)}: name in 'uploads' what 'finish' returns, for "
-                "channels and the traffic that is estimated go by it"
+                f"declares {_listed(method.uploads)}: list in 'uploads' every array that 'finish' "
+                "returns, because channels and the estimate of traffic rely on it"
             )
         if order.difference:
             shared.vector.sub_(from_dlpack(vector).to(self._spec.device))
