@@ -15,6 +15,7 @@ import ray
 import torch
 from torch import nn
 
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Federation, Training
 from physfed_ray.experiment.generate import scanner
@@ -101,6 +102,7 @@ def make_spec(
         window_hu=(-1000, 2000),
         clinical_windows={},
         run_root=run_root,
+        simulation=Simulation(method.task.image_size),
         private_memory_mb=private_memory_mb,
     )
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.protocol import select_presets
+from physfed_ray.ct.simulation import Simulation, default_object_scale
 from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.plan import cache_folder
 from physfed_ray.data.scanning import do_shard
@@ -81,7 +81,9 @@ def describe_all(options: argparse.Namespace) -> Slices:
     """Scan every patient under every protocol, and describe every slice."""
     describer = Reports.model_validate(options.reports).make()
     source, cache = DicomSource(options.ct, 1), cache_folder(None)
-    settings = ShardSettings(1, options.size, None, (-1000, 2000), "body", ELECTRONIC_NOISE_COUNTS)
+    settings = ShardSettings(
+        1, None, (-1000, 2000), "body", Simulation(options.size, default_object_scale(options.size))
+    )
     found: list[Slices] = []
     for patient in source.ids():
         fingerprint, count = source.fingerprint(patient), source.slice_count(patient)

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.registry import Registry
 
@@ -47,7 +48,8 @@ class Acquisition:
         low_hu: Their reconstructions, (N, n, n) float32, HU, not clipped.
         body: 1 inside the patient, (N, n, n) uint8.
         line_integrals: What the detector measured, (N, views, bins) float32, dimensionless.
-        electronic_noise: Of the detector, standard deviation in counts.
+        expected: What it would measure without noise, likewise.
+        simulation: How the scan was simulated.
         window_hu: HU that become 0 and 1 for the network.
     """
 
@@ -56,7 +58,8 @@ class Acquisition:
     low_hu: np.ndarray
     body: np.ndarray
     line_integrals: np.ndarray
-    electronic_noise: float
+    expected: np.ndarray
+    simulation: Simulation
     window_hu: tuple[float, float]
 
 

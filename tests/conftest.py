@@ -11,6 +11,7 @@ import ray
 from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Training
 from physfed_ray.experiment.generate import scanner
@@ -177,6 +178,7 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
             window_hu=(-1000, 2000),
             clinical_windows={"soft": (-160, 240)},
             run_root=None if run_root is None else str(run_root),
+            simulation=Simulation(task.image_size),
         )
 
     return make

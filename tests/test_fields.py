@@ -125,10 +125,11 @@ def test_a_field_that_is_not_cut_goes_with_whole_images(seen: list[Batch], tmp_p
     run_one_round(experiment, tmp_path / "run")
     batches = [batch for batch in seen if len(batch.low) == 2]
     assert len(batches) == 2 * 2
-    protocol = experiment.clients[0].protocol
+    protocol, simulation = experiment.clients[0].protocol, experiment.data.simulation
     for batch in batches:
         assert batch["readings"].shape == (2, protocol.views, protocol.bins)
-        low = normalise(reconstruct(batch["readings"].numpy(), protocol, 48), (-1000, 2000))
+        low_hu = reconstruct(batch["readings"].numpy(), protocol, simulation)
+        low = normalise(low_hu, (-1000, 2000))
         np.testing.assert_array_equal(batch.low[:, 0], low)
 
 

@@ -14,15 +14,21 @@ from physfed_ray.ct.backprojection import back_project_views
 from physfed_ray.ct.protocol import Protocol
 
 KERNEL_PIXELS = 0.85
-"""Width of the default kernel in pixels of the reference grid.
+"""Width of the default kernel in pixels.
 
-A detector finer than the image grid (2.4 times in ``paper-7``) holds frequencies that the grid
-cannot show and that come back as aliases. A wider average blurs and hides noise, a narrower one
-keeps streaks. On ODL's noiseless 256 x 256 Shepp-Logan phantom this width gives 36.2 dB under
-``paper-1`` and 25.8 dB under ``paper-2``; the plain ramp 37.8 and 22.8 dB; a whole pixel 34.4 and
-26.4 dB; ODL's ray-driven FBP 32.8 and 24.1 dB (``benchmarks/scan.py``).
-It belongs to the scanner, not to the grid, so that noise has one resolution at any image size.
+A detector finer than the image grid holds frequencies that the grid cannot show and that come back
+as aliases of edges and of noise. A wider average blurs and hides noise, a narrower one keeps
+streaks and aliases: docs/physics.md has the numbers.
 """
+
+
+def default_kernel_mm(protocol: Protocol, image_size: int) -> float:
+    """Return the width of the default kernel, mm.
+
+    ``KERNEL_PIXELS`` pixels of the grid in use, as a scanner reconstructs for its voxel; but never
+    finer than those of the reference grid, the scanner's own.
+    """
+    return KERNEL_PIXELS * max(protocol.pixel_mm, protocol.pixel_at(image_size))
 
 
 def fbp(
@@ -37,15 +43,15 @@ def fbp(
         protocol: The scanner.
         image_size: n of the grid over the protocol's field of view.
         kernel_mm: Width that the filter averages over, mm; 0 for the plain ramp (Ram-Lak); by
-            default ``KERNEL_PIXELS`` pixels of the reference grid.
+            default ``default_kernel_mm``.
 
     Returns:
         (B, n, n), attenuation per mm, 0 outside the inscribed circle; negative values are kept.
     """
     position = detector_mm(protocol).to(sinogram)
     cosine = protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
-    kernel_mm = KERNEL_PIXELS * protocol.pixel_mm if kernel_mm is None else kernel_mm
-    response = ramp_filter(protocol.bins, _virtual_bin_mm(protocol), kernel_mm)
+    kernel_mm = default_kernel_mm(protocol, image_size) if kernel_mm is None else kernel_mm
+    response = ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm)
     length = 2 * (len(response) - 1)
     spectrum = torch.fft.rfft(sinogram * cosine, n=length) * response.to(sinogram)
     filtered = torch.fft.irfft(spectrum, n=length)[..., : protocol.bins]
@@ -79,12 +85,7 @@ def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
     return response
 
 
-def _virtual_bin_mm(protocol: Protocol) -> float:
-    """Length of a detector bin scaled to the rotation centre, mm."""
-    return protocol.bin_mm * protocol.source_mm / (protocol.source_mm + protocol.detector_mm)
-
-
 def detector_mm(protocol: Protocol) -> Tensor:
     """Bin centres on the virtual detector, (bins,) float64, mm."""
     bins = torch.arange(protocol.bins, dtype=torch.float64) - (protocol.bins - 1) / 2
-    return bins * _virtual_bin_mm(protocol)
+    return bins * protocol.virtual_bin_mm

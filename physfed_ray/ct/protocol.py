@@ -75,6 +75,11 @@ class Protocol:
         reach = math.hypot(self.source_mm + self.detector_mm, half_detector)
         return self.source_mm * half_detector / reach
 
+    @property
+    def virtual_bin_mm(self) -> float:
+        """Length of a detector bin scaled to the rotation centre, mm."""
+        return self.bin_mm * self.source_mm / (self.source_mm + self.detector_mm)
+
     def pixel_at(self, image_size: int) -> float:
         """Return the pixel length in mm of an ``image_size`` grid with the same field of view."""
         return self.pixel_mm * REFERENCE_SIZE / image_size

@@ -1,81 +1,121 @@
 """A scan: full-dose images in, low-dose images out."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from physfed_ray.ct.attenuation import AIR_HU, hu_to_mu, inscribed_circle, mu_to_hu
 from physfed_ray.ct.fbp import fbp
-from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS, add_noise
+from physfed_ray.ct.noise import add_noise
+from physfed_ray.ct.operator import FanBeam
 from physfed_ray.ct.projection import project
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.simulation import Simulation, fine_detector
 
 
 def scan(
     hu: NDArray[np.float32],
     protocol: Protocol,
     rngs: Sequence[np.random.Generator],
-    electronic_noise: float = ELECTRONIC_NOISE_COUNTS,
+    simulation: Simulation,
 ) -> NDArray[np.float32]:
-    """Scan images under a protocol and reconstruct them: project, add noise, FBP.
+    """Scan objects under a protocol and reconstruct them: project, add noise, FBP.
 
     Args:
-        hu: As in ``measure``.
+        hu: As in ``expect``.
         protocol: The scanner.
         rngs: As in ``measure``.
-        electronic_noise: Standard deviation in counts.
+        simulation: How scans are simulated.
 
     Returns:
         (B or scans, n, n) float32, HU, not clipped; air outside the inscribed circle.
     """
-    sinogram = measure(hu, protocol, rngs, electronic_noise)
-    return reconstruct(sinogram, protocol, np.shape(hu)[-1])
+    expected = expect(hu, protocol, simulation)
+    return reconstruct(measure(expected, protocol, rngs, simulation), protocol, simulation)
 
 
-def measure(
+def expect(
     hu: NDArray[np.float32],
     protocol: Protocol,
-    rngs: Sequence[np.random.Generator],
-    electronic_noise: float = ELECTRONIC_NOISE_COUNTS,
+    simulation: Simulation,
     *,
-    cuda: bool | None = None,
+    cuda: bool = False,
 ) -> NDArray[np.float32]:
-    """Return the line integrals that a detector measures of images: project, add noise.
+    """Return the line integrals that a detector without noise would measure.
+
+    A bin counts what several rays bring, so that it sees -log of their mean transmission.
 
     Args:
-        hu: (B, n, n) float32, HU, on a grid over the protocol's field of view. Outside the
-            inscribed circle the object is taken for air. One image may be scanned many times.
+        hu: (B, N, N) float32, HU: objects on a grid over the protocol's field of view, N the
+            simulation's ``object_size``. Outside the inscribed circle they are taken for air.
         protocol: The scanner.
-        rngs: One random stream for each slice, or for each scan of a single image.
-        electronic_noise: Standard deviation in counts.
-        cuda: Whether to project on the GPU, as in ``project``.
+        simulation: How scans are simulated.
+        cuda: Whether to project on the GPU, by ASTRA.
 
     Returns:
-        (B or scans, views, bins) float32, dimensionless.
+        (B, views, bins) float32, dimensionless.
     """
     hu = np.asarray(hu, dtype=np.float32)
     outside = ~inscribed_circle(hu.shape[-1])
     mu = hu_to_mu(np.where(outside, np.float32(AIR_HU), hu))
-    sinogram = project(mu, protocol, cuda=cuda)
-    if len(hu) == 1:
-        sinogram = np.repeat(sinogram, len(rngs), axis=0)
-    for line_integrals, rng in zip(sinogram, rngs, strict=True):
-        line_integrals[:] = add_noise(line_integrals, protocol.photons, rng, electronic_noise)
-    return sinogram
+    rays = simulation.rays(protocol)
+    paths = _project(mu, fine_detector(protocol, rays), cuda)
+    if rays > 1:
+        bins = paths.view(*paths.shape[:-1], protocol.bins, rays)
+        paths = math.log(rays) - (-bins).logsumexp(-1)
+    return paths.numpy()
+
+
+def _project(mu: NDArray[np.float32], protocol: Protocol, cuda: bool) -> Tensor:
+    """Return line integrals (B, views, bins): by ASTRA on a GPU, else by ``FanBeam``."""
+    if cuda:
+        return torch.from_numpy(project(mu, protocol, cuda=True))
+    with torch.inference_mode():
+        images = torch.from_numpy(mu)[:, None]
+        return FanBeam(protocol, mu.shape[-1]).project(images)[:, 0]
+
+
+def measure(
+    expected: NDArray[np.float32],
+    protocol: Protocol,
+    rngs: Sequence[np.random.Generator],
+    simulation: Simulation,
+) -> NDArray[np.float32]:
+    """Return line integrals as the detector measures them: with noise.
+
+    Args:
+        expected: (B, views, bins) float32, dimensionless, of ``expect``. One object may be scanned
+            many times.
+        protocol: The scanner.
+        rngs: One random stream for each slice, or for each scan of a single object.
+        simulation: How scans are simulated.
+
+    Returns:
+        (B or scans, views, bins) float32, dimensionless.
+    """
+    if len(expected) == 1:
+        expected = np.repeat(expected, len(rngs), axis=0)
+    noise = simulation.electronic_noise
+    pairs = zip(expected, rngs, strict=True)
+    return np.stack([add_noise(paths, protocol.photons, rng, noise) for paths, rng in pairs])
 
 
 def reconstruct(
-    line_integrals: NDArray[np.float32], protocol: Protocol, image_size: int
+    line_integrals: NDArray[np.float32], protocol: Protocol, simulation: Simulation
 ) -> NDArray[np.float32]:
     """Return images by FBP, (B, n, n) float32, HU, not clipped.
 
     Args:
         line_integrals: (B, views, bins) float32, dimensionless.
         protocol: The scanner.
-        image_size: n of the images.
+        simulation: How scans are simulated.
     """
     with torch.inference_mode():
-        mu = fbp(torch.from_numpy(line_integrals), protocol, image_size)
+        measured = torch.from_numpy(line_integrals)
+        size, kernel_mm = simulation.image_size, simulation.kernel_mm(protocol)
+        mu = fbp(measured, protocol, size, kernel_mm)
     return mu_to_hu(mu.numpy())

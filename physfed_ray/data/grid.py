@@ -23,24 +23,76 @@ class GridSlice:
     """One slice on the experiment's grid.
 
     Attributes:
-        image: (n, n) float32, HU; air outside the inscribed circle.
+        object: (N, N) float32, HU: what is scanned, on a grid N / n times as fine; air outside the
+            inscribed circle.
+        image: (n, n) float32, HU: its area mean on the experiment's grid; air outside the inscribed
+            circle.
         body: (n, n) bool, True on the body; never outside the inscribed circle.
         scale: Factor at most 1 by which the slice was shrunk, beyond fitting its frame to the grid,
             so that the body lies within the inscribed circle.
     """
 
+    object: np.ndarray
     image: np.ndarray
     body: np.ndarray
     scale: float
 
 
-def to_grid(
+@dataclass(frozen=True)
+class Placed:
+    """A slice whose place on the experiment's grid is known.
+
+    Attributes:
+        hu: The slice, (h, w), HU.
+        spacing_mm: Distance between its rows and between its columns, mm.
+        body: (h, w) bool, True on the body.
+        image_size: Pixels along each side of the grid, n.
+        middle_mm: What becomes the middle of the grid, from the top left corner of the frame, mm.
+        pixel_mm: Pixel length of the grid in the slice, mm.
+        scale: As in ``GridSlice``.
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float]
+    body: np.ndarray
+    image_size: int
+    middle_mm: tuple[float, float]
+    pixel_mm: float
+    scale: float
+
+    def resample(self, object_scale: int) -> GridSlice:
+        """Resample the slice to the object's grid, and that to the experiment's.
+
+        Args:
+            object_scale: Pixels of the object along one pixel of the grid, N / n.
+        """
+        above_air = self._at(self.hu.astype(np.float32) - np.float32(AIR_HU), object_scale)
+        air = np.float32(AIR_HU)
+        scanned = np.where(inscribed_circle(len(above_air)), above_air + air, air)
+        inside = inscribed_circle(self.image_size)
+        image = np.where(inside, area_mean(scanned, object_scale), air)
+        body = (self._at(self.body.astype(np.float32), 1) > 0.5) & inside
+        return GridSlice(scanned, image, body, self.scale)
+
+    def _at(self, values: np.ndarray, object_scale: int) -> np.ndarray:
+        size, pixel_mm = self.image_size * object_scale, self.pixel_mm / object_scale
+        rows, columns = (
+            _resampling(
+                values.shape[axis], self.spacing_mm[axis], size, pixel_mm, self.middle_mm[axis]
+            )
+            for axis in (0, 1)
+        )
+        resampled: np.ndarray = rows @ values @ columns.T
+        return resampled
+
+
+def place(
     hu: np.ndarray,
     spacing_mm: tuple[float, float],
     image_size: int,
     centre: Literal["body", "image"],
-) -> GridSlice:
-    """Resample a slice to a square grid, its aspect ratio kept.
+) -> Placed:
+    """Find the place of a slice on a square grid, its aspect ratio kept.
 
     Args:
         hu: (h, w), HU.
@@ -59,17 +111,47 @@ def to_grid(
     pixel_mm = float(extent.max()) / image_size
     if centre == "body" and body.any():
         middle, radius = enclosing_circle(body, spacing)
-        scale = min(1.0, (image_size / 2 - MARGIN_PIXELS) * pixel_mm / radius)
+        scale = float(min(1.0, (image_size / 2 - MARGIN_PIXELS) * pixel_mm / radius))
         pixel_mm /= scale
-    rows, columns = (
-        _resampling(hu.shape[axis], spacing[axis], image_size, pixel_mm, middle[axis])
-        for axis in (0, 1)
-    )
-    above_air = rows @ (hu.astype(np.float32) - np.float32(AIR_HU)) @ columns.T
-    inside = inscribed_circle(image_size)
-    image = np.where(inside, above_air + np.float32(AIR_HU), np.float32(AIR_HU))
-    on_grid = (rows @ body.astype(np.float32) @ columns.T > 0.5) & inside
-    return GridSlice(image.astype(np.float32), on_grid, float(scale))
+    row, column = (float(value) for value in middle)
+    return Placed(hu, spacing_mm, body, image_size, (row, column), pixel_mm, scale)
+
+
+def to_grid(
+    hu: np.ndarray,
+    spacing_mm: tuple[float, float],
+    image_size: int,
+    centre: Literal["body", "image"],
+    object_scale: int = 1,
+) -> GridSlice:
+    """Resample a slice to a square grid, its aspect ratio kept.
+
+    Args:
+        hu: As in ``place``.
+        spacing_mm: As in ``place``.
+        image_size: As in ``place``.
+        centre: As in ``place``.
+        object_scale: As in ``Placed.resample``.
+    """
+    return place(hu, spacing_mm, image_size, centre).resample(object_scale)
+
+
+def area_mean(fine: np.ndarray, scale: int) -> np.ndarray:
+    """Return what pixels ``scale`` times as long hold of an object, (N, N) -> (n, n).
+
+    The object is the function that linear interpolation makes of its samples, because that is what
+    the rays of ``ct.operator.FanBeam`` read; so a pixel's mean has an eighth of the samples beyond
+    its edges. The samples themselves where ``scale`` is 1.
+    """
+    if scale == 1:
+        return fine
+    for axis in (0, 1):
+        padded = np.pad(fine, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        before, after = (np.take(padded, range(k, k + len(fine)), axis) for k in (0, 2))
+        fine = fine + (before - 2 * fine + after) / 8
+    n = len(fine) // scale
+    mean: np.ndarray = fine.reshape(n, scale, n, scale).mean(axis=(1, 3))
+    return mean
 
 
 def _resampling(

@@ -16,6 +16,10 @@ VERSION = "2"
 """Changes whenever the same arguments would give other images."""
 
 
+SMALLEST_SIZE = 32
+"""Pixels along a side that anatomy needs."""
+
+
 class PhantomSource:
     """Procedural patients; regions are dealt out in turn.
 
@@ -38,7 +42,7 @@ class PhantomSource:
         for name, value, least in (
             ("patients", patients, 1),
             ("slices", slices, 1),
-            ("size", size, 32),
+            ("size", size, SMALLEST_SIZE),
         ):
             if value < least:
                 raise PhysFedError(

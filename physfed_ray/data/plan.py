@@ -12,7 +12,7 @@ from typing import Any
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
-from physfed_ray.data.phantom import PhantomSource
+from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
 from physfed_ray.data.pseudonyms import identified
 from physfed_ray.data.shards import (
     ClientShards,
@@ -149,11 +149,10 @@ def plan(experiment: Experiment) -> PreparePlan:
     data = experiment.data
     settings = ShardSettings(
         seed=experiment.seed,
-        image_size=data.image_size,
         slices_per_patient=data.slices_per_patient,
         window_hu=data.window_hu,
         centre=data.centre,
-        electronic_noise=data.electronic_noise,
+        simulation=data.simulation,
     )
     slice_counts = _slice_counts(source, data.slices_per_patient)
     experiment = identified(experiment, slice_counts)
@@ -210,7 +209,8 @@ def make_source(experiment: Experiment) -> PatientSource:
     if settings.phantom is not None:
         patients = settings.phantom.patients
         count = experiment.needed_patients() if patients == "auto" else patients
-        return PhantomSource(count, settings.phantom.slices, experiment.seed)
+        size = max(SMALLEST_SIZE, experiment.data.simulation.object_size)
+        return PhantomSource(count, settings.phantom.slices, experiment.seed, size)
     if settings.dicom is None:
         raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
     from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files

@@ -161,7 +161,7 @@ def _finish(
     )
     prepared = Prepared(
         root=todo.root,
-        image_size=todo.settings.image_size,
+        image_size=todo.settings.simulation.image_size,
         window_hu=todo.settings.window_hu,
         clients=clients,
         unseen=tuple(

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from physfed_ray.ct.scan import measure, reconstruct
-from physfed_ray.data.grid import to_grid
+from physfed_ray.ct.scan import expect, measure, reconstruct
+from physfed_ray.data.grid import Placed, place
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
 from physfed_ray.data.store import Scans, write_field, write_scans
@@ -62,12 +62,12 @@ def do_shard(
     """
     check_machine(settings)
     try:
-        volume = _gridded(
+        volume = _placed(
             _GridJob(
                 shard.patient.id,
                 shard.patient.fingerprint,
                 settings.slices_per_patient,
-                settings.image_size,
+                settings.simulation.image_size,
                 settings.centre,
                 source,
             )
@@ -104,17 +104,8 @@ class _GridJob:
     source: PatientSource = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class _Volume:
-    """A patient's slices on the grid: image (N, n, n) HU, body (N, n, n) uint8, scale (N,)."""
-
-    image: np.ndarray
-    body: np.ndarray
-    scale: np.ndarray
-
-
 @lru_cache(maxsize=1)
-def _gridded(job: _GridJob) -> _Volume:
+def _placed(job: _GridJob) -> list[Placed]:
     """Load a patient; kept, because the next shard is often the same patient's next protocol."""
     try:
         volume = job.source.load(job.patient, job.limit)
@@ -132,58 +123,56 @@ def _gridded(job: _GridJob) -> _Volume:
         raise UnusablePatientError("no slices")
     if not all(np.isfinite(hu).all() for hu in volume.slices):
         raise UnusablePatientError("pixels that are not finite numbers")
-    grids = [
-        to_grid(hu, spacing_mm, job.image_size, job.centre)
+    return [
+        place(hu, spacing_mm, job.image_size, job.centre)
         for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
     ]
-    return _Volume(
-        np.stack([grid.image for grid in grids]),
-        np.stack([grid.body for grid in grids]).astype(np.uint8),
-        np.array([grid.scale for grid in grids], np.float32),
-    )
 
 
 def _scanned(
-    volume: _Volume, settings: ShardSettings, shard: Shard, fields: Sequence[str]
+    volume: Sequence[Placed], settings: ShardSettings, shard: Shard, fields: Sequence[str]
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
-    count = len(volume.image)
-    low_parts: list[np.ndarray] = []
+    count, window = len(volume), settings.window_hu
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("low", "full", "body", "hu")}
     made: dict[str, list[np.ndarray]] = {name: [] for name in fields}
     for start in range(0, count, SLICES_AT_ONCE):
         scan = _acquired(volume, settings, shard, range(count)[start : start + SLICES_AT_ONCE])
-        low_parts.append(scan.low_hu)
-        for name, parts in made.items():
-            parts.append(field_of(name).made_of(scan))
-    low_hu = np.concatenate(low_parts)
-    hu = np.clip(np.rint(low_hu), *HU_RANGE).astype(np.int16)
+        parts["low"].append(normalise(scan.low_hu, window))
+        parts["full"].append(normalise(scan.full_hu, window))
+        parts["body"].append(scan.body)
+        parts["hu"].append(np.clip(np.rint(scan.low_hu), *HU_RANGE).astype(np.int16))
+        for name, values in made.items():
+            values.append(field_of(name).made_of(scan))
+    images = {name: np.concatenate(values) for name, values in parts.items()}
     scans = Scans(
-        low=normalise(low_hu, settings.window_hu),
-        full=normalise(volume.image, settings.window_hu),
-        body=volume.body,
-        hu=hu,
+        **images,
         patient=[shard.patient.pseudonym] * count,
         slice=np.arange(count, dtype=np.int32),
-        scale=volume.scale,
-        image=[image_hash(image) for image in hu],
+        scale=np.array([placed.scale for placed in volume], np.float32),
+        image=[image_hash(image) for image in images["hu"]],
     )
-    return scans, {name: np.concatenate(parts) for name, parts in made.items()}
+    return scans, {name: np.concatenate(values) for name, values in made.items()}
 
 
-def _acquired(volume: _Volume, settings: ShardSettings, shard: Shard, rows: range) -> Acquisition:
+def _acquired(
+    volume: Sequence[Placed], settings: ShardSettings, shard: Shard, rows: range
+) -> Acquisition:
     """Scan some slices of a patient."""
-    full_hu, noise = volume.image[rows.start : rows.stop], settings.electronic_noise
+    simulation, protocol = settings.simulation, shard.protocol
+    grids = [volume[row].resample(simulation.object_scale) for row in rows]
     rngs = [generator(settings.seed, shard.client, shard.patient.id, row, "noise") for row in rows]
-    sinogram = measure(
-        full_hu, shard.protocol, rngs, noise, cuda=settings.made_with["device"] == "cuda"
-    )
+    on_gpu = settings.made_with["device"] == "cuda"
+    expected = expect(np.stack([g.object for g in grids]), protocol, simulation, cuda=on_gpu)
+    sinogram = measure(expected, protocol, rngs, simulation)
     return Acquisition(
-        protocol=shard.protocol,
-        full_hu=full_hu,
-        low_hu=reconstruct(sinogram, shard.protocol, settings.image_size),
-        body=volume.body[rows.start : rows.stop],
+        protocol=protocol,
+        full_hu=np.stack([grid.image for grid in grids]),
+        low_hu=reconstruct(sinogram, protocol, simulation),
+        body=np.stack([grid.body for grid in grids]).astype(np.uint8),
         line_integrals=sinogram,
-        electronic_noise=noise,
+        expected=expected,
+        simulation=simulation,
         window_hu=settings.window_hu,
     )
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import field_of
 
@@ -48,16 +49,16 @@ class ShardSettings:
     """What all shards of an experiment have in common.
 
     Attributes:
+        simulation: How scans are simulated.
         made_with: What ``made_with`` says where they are named; the others are the keys of the
             experiment's file.
     """
 
     seed: int
-    image_size: int
     slices_per_patient: int | None
     window_hu: tuple[float, float]
     centre: Literal["body", "image"]
-    electronic_noise: float
+    simulation: Simulation
     made_with: Mapping[str, str] = field(default_factory=made_with)
 
 

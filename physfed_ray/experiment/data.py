@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
+from physfed_ray.ct.simulation import Simulation, default_object_scale
 from physfed_ray.experiment.settings import RelativePath, Settings, operational
 from physfed_ray.window import Window
 
@@ -94,6 +95,21 @@ class Data(Settings):
         description="where there are fewer patients than clients need, let several clients train "
         "on the same one, each under its own protocol and noise",
     )
+    object_scale: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="pixels of the scanned object along one pixel of the image; null: 2 to 4, an "
+        "object of 512 pixels; 1: the object is the image itself, as in the papers, and its pixel "
+        "edges flatter whoever re-projects: for comparison only",
+    )
+    kernel_pixels: float | None = Field(
+        None,
+        ge=0,
+        le=8,
+        description="width of the reconstruction kernel in pixels of the image, 0 for the plain "
+        "ramp; null: 0.85, but never finer than 0.85 pixels of a 256 x 256 grid",
+    )
     electronic_noise: float = Field(
         ELECTRONIC_NOISE_COUNTS,
         ge=0,
@@ -102,6 +118,16 @@ class Data(Settings):
     cache: RelativePath | None = operational(
         None, description="folder for prepared scans; null: PHYSFED_CACHE or ~/.cache/physfed_ray"
     )
+
+    @property
+    def simulation(self) -> Simulation:
+        """How scans are simulated."""
+        return Simulation(
+            image_size=self.image_size,
+            object_scale=self.object_scale or default_object_scale(self.image_size),
+            kernel_pixels=self.kernel_pixels,
+            electronic_noise=self.electronic_noise,
+        )
 
     @field_validator("window_hu", "clinical_windows")
     @classmethod

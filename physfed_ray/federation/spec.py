@@ -6,8 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
-from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
 from physfed_ray.federation.channel.plain import Plain
@@ -48,7 +48,7 @@ class Spec:
         run_root: Run directory, None when nothing is to be written (benchmarks).
         device: Where hosts compute, ``cpu`` or ``cuda``; the parameter server is always on a CPU.
         private_memory_mb: Memory of a host for private states.
-        electronic_noise: Of the detectors, standard deviation in counts.
+        simulation: How scans are simulated, for those that are made while a run goes on.
         metrics: Optional metrics that the last evaluation measures.
         channel: What happens to updates on their way to the server.
     """
@@ -63,9 +63,9 @@ class Spec:
     window_hu: tuple[float, float]
     clinical_windows: dict[str, tuple[float, float]]
     run_root: str | None
+    simulation: Simulation
     device: str = "cpu"
     private_memory_mb: float = 2048.0
-    electronic_noise: float = ELECTRONIC_NOISE_COUNTS
     metrics: tuple[str, ...] = ()
     channel: Channel = field(default_factory=lambda: Plain(NoSettings()))
 

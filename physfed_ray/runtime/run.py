@@ -198,7 +198,7 @@ def make_spec(
         run_root=run_root,
         device=device,
         private_memory_mb=experiment.federation.private_memory_mb,
-        electronic_noise=experiment.data.electronic_noise,
+        simulation=experiment.data.simulation,
         metrics=experiment.evaluation.metrics,
         channel=experiment.federation.channel.make(),
     )

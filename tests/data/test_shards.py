@@ -8,6 +8,7 @@ import astra
 import pytest
 
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data import shards
 from physfed_ray.data.phantom import PhantomSource
 from physfed_ray.data.scanning import do_shard
@@ -20,7 +21,7 @@ from physfed_ray.data.shards import (
 )
 from physfed_ray.errors import PhysFedError
 
-SETTINGS = ShardSettings(1, 32, None, (-1000, 2000), "body", 3.0)
+SETTINGS = ShardSettings(1, None, (-1000, 2000), "body", Simulation(32, 2, None, 3.0))
 PATIENT = Patient("phantom-00", "0123456789ab", "f", 1)
 
 

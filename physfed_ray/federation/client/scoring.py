@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.ct.scan import measure, reconstruct
+from physfed_ray.ct.scan import expect, measure, reconstruct
 from physfed_ray.data.store import ClientData
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Acquisition, field_of
@@ -72,17 +72,20 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
         if BACKGROUND_HU + contrast > spec.window_hu[1]:
             continue
         edge = edge_phantom(size, contrast)
+        scanned = edge_phantom(spec.simulation.object_size, contrast).image
         rngs = [
             generator(spec.seed, info.id, "edge", contrast, k, "noise") for k in range(EDGE_SCANS)
         ]
-        sinogram = measure(edge.image[None], info.protocol, rngs, spec.electronic_noise)
+        expected = expect(scanned[None], info.protocol, spec.simulation)
+        sinogram = measure(expected, info.protocol, rngs, spec.simulation)
         scan = Acquisition(
             protocol=info.protocol,
             full_hu=np.repeat(edge.image[None], EDGE_SCANS, axis=0),
-            low_hu=reconstruct(sinogram, info.protocol, size),
+            low_hu=reconstruct(sinogram, info.protocol, spec.simulation),
             body=np.repeat(edge.body[None], EDGE_SCANS, axis=0),
             line_integrals=sinogram,
-            electronic_noise=spec.electronic_noise,
+            expected=np.repeat(expected, EDGE_SCANS, axis=0),
+            simulation=spec.simulation,
             window_hu=spec.window_hu,
         )
         yield (
