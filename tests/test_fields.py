@@ -10,6 +10,7 @@ import torch
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.ct.scan import reconstruct
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.plan import plan
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.store import read_client_data
@@ -238,7 +239,8 @@ def test_declarations_that_contradict_themselves_are_refused() -> None:
 )
 def test_what_is_made_must_be_what_is_declared(made: np.ndarray, words: str) -> None:
     image = np.zeros((2, 4, 4), np.float32)
-    scan = Acquisition(PRESETS["paper-1"], image, image, image, image, 0.0, (-1000, 2000))
+    arrays = (image,) * 5
+    scan = Acquisition(PRESETS["paper-1"], *arrays, Simulation(4), (-1000, 2000))
     field = Field(
         "sigma", np.float32, lambda s, p: (s.image_size,) * 2, "image", make=lambda _: made
     )

@@ -156,9 +156,7 @@ def test_a_smooth_phantoms_scan_does_not_depend_on_the_objects_grid(exact, name:
 def test_a_bin_sees_the_mean_transmission_of_its_rays(exact) -> None:
     protocol, simulation = replace(PRESETS["paper-4"], views=16), Simulation(N, 16)
     size = simulation.object_size
-    assert (
-        simulation.rays(protocol) == 3
-    )  # bins of 0.81 mm, seen at the centre, over pixels of 0.35 mm
+    assert simulation.rays(protocol) == 3  # 0.81 mm at the centre, over pixels of 0.35 mm
     assert Simulation(N, 1).rays(protocol) == 1
     hu = (1500 * exact.disk(protocol, size, 20.0, 0, 40.0) - 1000).astype(np.float32)
     mu = torch.from_numpy(hu + 1000)[None, None] * np.float32(MU_WATER_PER_MM / 1000)
@@ -167,7 +165,7 @@ def test_a_bin_sees_the_mean_transmission_of_its_rays(exact) -> None:
     seen = expect(hu[None], protocol, simulation)[0]
     np.testing.assert_allclose(seen, -np.log(transmission), atol=1e-4)
     centres = FanBeam(protocol, size).project(mu)[0, 0].numpy()
-    assert np.abs(seen - centres).max() > 0.05  # at the edges of the disk
+    assert np.abs(seen - centres).max() > 0.02  # at the edges of the disk
 
 
 def test_noise_beyond_what_the_grid_can_show_does_not_fold_back(water: np.ndarray) -> None:
