@@ -47,7 +47,9 @@ def expect(
 ) -> NDArray[np.float32]:
     """Return the line integrals that a detector without noise would measure.
 
-    A bin counts what several rays bring, so that it sees -log of their mean transmission.
+    A bin counts what several rays bring, so that it sees -log of their mean transmission. Where the
+    object is the image itself (``object_scale`` 1), its pixels are squares of one value, as ASTRA's
+    ``line_fanflat`` takes them; else the object is what linear interpolation makes of its samples.
 
     Args:
         hu: (B, N, N) float32, HU: objects on a grid over the protocol's field of view, N the
@@ -63,17 +65,18 @@ def expect(
     outside = ~inscribed_circle(hu.shape[-1])
     mu = hu_to_mu(np.where(outside, np.float32(AIR_HU), hu))
     rays = simulation.rays(protocol)
-    paths = _project(mu, fine_detector(protocol, rays), cuda)
+    astra = cuda or simulation.object_scale == 1
+    paths = _project(mu, fine_detector(protocol, rays), astra=astra, cuda=cuda)
     if rays > 1:
         bins = paths.view(*paths.shape[:-1], protocol.bins, rays)
         paths = math.log(rays) - (-bins).logsumexp(-1)
     return paths.numpy()
 
 
-def _project(mu: NDArray[np.float32], protocol: Protocol, cuda: bool) -> Tensor:
-    """Return line integrals (B, views, bins): by ASTRA on a GPU, else by ``FanBeam``."""
-    if cuda:
-        return torch.from_numpy(project(mu, protocol, cuda=True))
+def _project(mu: NDArray[np.float32], protocol: Protocol, *, astra: bool, cuda: bool) -> Tensor:
+    """Return line integrals (B, views, bins): by ASTRA, or by ``FanBeam`` on the CPU."""
+    if astra:
+        return torch.from_numpy(project(mu, protocol, cuda=cuda))
     with torch.inference_mode():
         images = torch.from_numpy(mu)[:, None]
         return FanBeam(protocol, mu.shape[-1]).project(images)[:, 0]

@@ -22,8 +22,8 @@ class Simulation:
     Attributes:
         image_size: Side n of the reconstructed images in pixels.
         object_scale: Pixels of the scanned object along one pixel of the image. At 1 the object is
-            the image itself, as in the papers: its pixel edges are then those of the grid on which
-            the result is judged.
+            the image itself, made of square pixels, as in the papers: its edges are then those of
+            the grid on which the result is judged.
         kernel_pixels: Width of the reconstruction kernel in pixels of the image; None for the
             default of ``ct.fbp.default_kernel_mm``.
         electronic_noise: Standard deviation in counts.

@@ -85,6 +85,8 @@ def _page(comparison: Comparison, folder: Path) -> Iterable[str]:
     first, backbones = comparison.first, parts(comparison, folder)
     yield f"# {first.experiment.get('name', first.name)}: methods compared\n"
     yield _summary(comparison)
+    for notice in dict.fromkeys(run.scanner_notice for g in comparison.groups for run in g.runs):
+        yield f"> {notice}\n" if notice else ""
     yield from (_order(part) for part in backbones)
     yield f"## Reading\n\n{READING_MARK}\n"
     for part in backbones:

@@ -54,7 +54,7 @@ def page(
         "title": f"{run.title} on {run.experiment.get('name', run.name)}",
         "name": run.name,
         "lead": _lead(run),
-        "notice": _notice(run),
+        "notices": [notice for notice in (_unfinished(run), run.scanner_notice) if notice],
         "numbers": _numbers(run),
         "contents": _contents(tables, grids),
         "seen_tables": _views(tables, "seen"),
@@ -83,7 +83,7 @@ def _lead(run: RunResults) -> str:
     )
 
 
-def _notice(run: RunResults) -> str:
+def _unfinished(run: RunResults) -> str:
     if run.finished:
         return ""
     return (

@@ -88,6 +88,17 @@ class Example:
     denoised: Mapping[str, NDArray[np.float32]]
 
 
+OBJECT_IS_IMAGE = (
+    "For comparison only: the object that was scanned is the image itself (data.object_scale: 1), "
+    "as in the papers. Scores are flattered, most of all those of a method that projects images."
+)
+EARLIER_SCANNER = (
+    "Made with the scanner of an earlier version: the object that was scanned is the image itself, "
+    "which flatters methods that project images, and its reconstruction kernel is 0.85 pixel of "
+    "the 256 x 256 grid, so at fewer pixels noise folds back. Do not compare it with newer runs."
+)
+
+
 @dataclass(frozen=True)
 class RunResults:
     """What a run directory holds; parts that an interrupted run lacks are empty.
@@ -132,6 +143,14 @@ class RunResults:
         """HU that 0 and 1 stand for."""
         low, high = self.experiment["data"].get("window_hu", (-1000.0, 2000.0))
         return float(low), float(high)
+
+    @property
+    def scanner_notice(self) -> str:
+        """What a reader must know of how the scans were simulated; empty by default."""
+        data = self.experiment["data"]
+        if "object_scale" not in data:
+            return EARLIER_SCANNER
+        return OBJECT_IS_IMAGE if data["object_scale"] == 1 else ""
 
     @property
     def optional_metrics(self) -> tuple[str, ...]:

@@ -223,6 +223,12 @@ def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
         PhysFedError: It was; more rounds alone are no other settings under the constant schedule.
     """
     before = pseudonymous_keys(yaml.safe_load(directory.read("experiment.yaml")))
+    if "object_scale" not in before["data"]:
+        raise PhysFedError(
+            f"{directory.root} was made with the scanner of an earlier version, whose scans this "
+            "version cannot make again: finish it with that version, or start a new run with "
+            "another --out"
+        )
     changed = differences(before, pseudonymous(experiment).model_dump(mode="json"))
     if others := [key for key in changed if key != ROUNDS]:
         salt = "; patients are compared by pseudonym, which PHYSFED_SALT decides"

@@ -22,6 +22,7 @@ from physfed_ray.cost.estimate import (
 )
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.cost.published import published_bytes
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.methods.base import Method
@@ -78,12 +79,20 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
     data, first = experiment.data, experiment.clients[0].id
     low, high = data.window_hu
     yield f"images: {data.image_size} x {data.image_size}, {low:g} to {high:g} HU become 0 to 1"
+    yield _object_words(data.simulation)
     for split in ("validation", "test"):
         patients, slices = counts(todo, split, first)
         yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
     yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
+
+
+def _object_words(simulation: Simulation) -> str:
+    size = simulation.object_size
+    if simulation.object_scale == 1:
+        return "objects: the images themselves (data.object_scale: 1), for comparison only"
+    return f"objects: {size} x {size}, scanned and then averaged over the pixels of the images"
 
 
 def _federation_lines(experiment: Experiment) -> Iterable[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.data.dicom.source import DicomSource
-from physfed_ray.data.grid import AIR_HU, to_grid
+from physfed_ray.data.grid import AIR_HU, area_mean, to_grid
 from physfed_ray.data.grid_body import body_mask
 
 WINDOW = (-1000.0, 2000.0)
@@ -119,15 +119,41 @@ def test_the_aspect_ratio_is_kept_whatever_the_spacings():
     assert np.ptp(columns) + 1 == pytest.approx(120 / (300 / 96), abs=1.5)
 
 
+@pytest.mark.parametrize("finer", [1, 4])
 @pytest.mark.parametrize("n", [48, 128, 300])
-def test_resampling_keeps_the_mean_and_levels_of_hu(n: int):
+def test_resampling_keeps_the_mean_and_levels_of_hu(n: int, finer: int):
     hu, _ = chest(shape=(160, 160), centre=(80, 80), radii=(45, 60))
-    gridded = to_grid(hu, (0.8, 0.8), n, "body")
+    gridded = to_grid(hu, (0.8, 0.8), n, "body", finer)
     mass_before = (hu - AIR_HU).sum() * 0.8**2
     mass_after = (gridded.image - AIR_HU).sum(dtype=np.float64) * (0.8 * 160 / n) ** 2
     assert mass_after == pytest.approx(mass_before, rel=5e-3)
     assert gridded.image.min() >= AIR_HU - 1e-3
     assert gridded.image.max() == pytest.approx(40, abs=1e-2)
+
+
+def test_the_object_is_finer_and_the_image_its_mean_over_pixels():
+    hu, _ = chest(shape=(160, 160), centre=(80, 80), radii=(45, 60))
+    coarse, fine = to_grid(hu, (0.8, 0.8), 64, "body"), to_grid(hu, (0.8, 0.8), 64, "body", 4)
+    assert fine.object.shape == (256, 256)
+    assert fine.object.dtype == fine.image.dtype == np.float32
+    np.testing.assert_array_equal(coarse.object, coarse.image)
+    np.testing.assert_array_equal(coarse.body, fine.body)
+    blocks = fine.object.reshape(64, 4, 64, 4).mean((1, 3))
+    assert np.abs(fine.image - blocks)[circle(64)].max() < 40
+    assert np.abs(fine.image - blocks)[30:34, 30:34].max() < 1e-3  # no edge is near
+    finest = to_grid(hu, (0.8, 0.8), 64, "body", 16)
+    errors = [np.abs(s.image - finest.image).mean() for s in (coarse, fine)]
+    assert errors[1] < 0.25 * errors[0]
+
+
+def test_a_pixel_holds_the_mean_of_what_linear_interpolation_makes_of_the_object():
+    edge = np.zeros((6, 6), np.float32)
+    edge[:, 3:] = 1
+    # From 0 at the middle of the third sample to 1 at that of the fourth: an eighth of a sample's
+    # area lies on the left of the edge between the pixels of three samples.
+    mean = area_mean(edge, 3)
+    np.testing.assert_allclose(mean, [[1 / 24, 23 / 24]] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(area_mean(edge, 1), edge)
 
 
 def test_shrinking_averages_noise_instead_of_picking_pixels():

@@ -190,6 +190,7 @@ class RunMaker:
                 "image_size": self.n,
                 "window_hu": list(WINDOW),
                 "clinical_windows": {name: list(w) for name, w in CLINICAL.items()},
+                "object_scale": None,
                 "cache": "/data/private/cache",
             }
             | self.data,

@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.pages.run_page import entries_with_examples, write_run_page
@@ -117,6 +119,29 @@ def test_an_interrupted_run_is_reported_as_far_as_it_went(make_run: MakeRun) -> 
     assert "This run has not finished: it stands at round 5" in text
     assert "Learning curves" in page.headings
     assert "Codebook" not in page.headings
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"object_scale": None}, ""),
+        ({"object_scale": 4}, ""),
+        ({"object_scale": 1}, "the object that was scanned is the image itself"),
+        ({}, "Made with the scanner of an earlier version"),
+    ],
+)
+def test_a_reader_is_told_of_a_scanner_that_flatters(
+    make_run: MakeRun, data: dict[str, Any], said: str
+) -> None:
+    root = make_run("fedper", finished=False, rounds=2)
+    file = root / "experiment.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["data"].pop("object_scale", None)
+    content["data"] |= data
+    file.write_text(yaml.safe_dump(content))
+    notices = re.findall('<p class="notice">(.*?)</p>', write_run_page(root).read_text())
+    assert len(notices) == (2 if said else 1)
+    assert said in notices[-1]
 
 
 def test_a_run_without_examples_still_has_its_numbers(make_run: MakeRun) -> None:

@@ -227,6 +227,18 @@ def test_resume_takes_another_quorum_and_a_file_of_another_version(
     assert "gone" not in content
 
 
+def test_a_run_of_the_earlier_scanner_is_not_gone_on_with(
+    experiment: Experiment, run_dir: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load((run_dir / "experiment.yaml").read_text())
+    del content["data"]["object_scale"], content["data"]["kernel_pixels"]
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "experiment.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(PhysFedError, match="the scanner of an earlier version"):
+        run_experiment(experiment, earlier, runtime="inline", resume=True)
+
+
 def test_resume_can_add_rounds(experiment: Experiment, run_dir: Path) -> None:
     longer = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"rounds": 3})}
