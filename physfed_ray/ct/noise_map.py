@@ -95,24 +95,26 @@ def propagate(
     Returns:
         (B, n, n), per mm^2, never negative; 0 outside the inscribed circle.
     """
-    kernel = torch.fft.irfft(filter_response(protocol, kernel_mm)).to(variance.device)
-    weights = ray_weights(protocol, variance.double()).square()
-    # Rays through air have a thousandth of the variance of those through bone, which an FFT in
-    # float32 would lose. A slice at a time, as an FFT in float64 takes memory.
-    filtered = [_filtered(one.double() * weights, kernel) for one in variance]
-    own, between = (torch.stack(parts).to(variance) for parts in zip(*filtered, strict=True))
+    weighted = variance * ray_weights(protocol, variance).square()
+    own, between = _filtered(weighted, protocol, kernel_mm)
     image = back_project_variance(own, between, protocol, image_size)
     return image.mul_(view_weight(protocol) ** 2).clamp_(min=0)
 
 
-def _filtered(variance: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _filtered(
+    variance: Tensor, protocol: Protocol, kernel_mm: float | None
+) -> tuple[Tensor, Tensor]:
     """Return the variance of filtered bins, and the covariance of each with the next one.
 
     Args:
-        variance: Of independent bins, (views, bins) float64.
-        kernel: The filter by lag, (L,) float64, with negative lags at its end.
+        variance: Of independent bins, (B, views, bins) floating point.
+        protocol: The scanner.
+        kernel_mm: As in ``fbp``.
     """
+    kernel = torch.fft.irfft(filter_response(protocol, kernel_mm))  # by lag, negative ones last
     spectrum = torch.fft.rfft(variance, n=len(kernel))
-    squares = torch.fft.rfft(torch.stack((kernel.square(), kernel * kernel.roll(-1))))
-    own, between = (torch.fft.irfft(spectrum * s)[..., : variance.shape[-1]] for s in squares)
+    own, between = (
+        torch.fft.irfft(spectrum * torch.fft.rfft(product).to(spectrum))[..., : protocol.bins]
+        for product in (kernel.square(), kernel * kernel.roll(-1))
+    )
     return own, between
