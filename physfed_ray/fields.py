@@ -140,6 +140,20 @@ EMBEDDING = Field(
 )
 EMBEDDING_MASK = Field("embedding_mask", np.bool_, lambda sizes, protocol: (sizes.tokens,), "whole")
 
+
+def _noise_of_low(scan: Acquisition) -> np.ndarray:
+    from physfed_ray.ct.noise_map import noise_map_hu  # the operator: for those who need it
+
+    (low, high), simulation = scan.window_hu, scan.simulation
+    kernel_mm = simulation.kernel_mm(scan.protocol)
+    noise_hu = noise_map_hu(scan.low_hu, scan.protocol, simulation.electronic_noise, kernel_mm)
+    return noise_hu / (high - low)
+
+
+SIGMA = Field("sigma", np.float32, _image, "image", make=_noise_of_low)
+"""Standard deviation of the noise of ``low``, on the scale of the window: all of it is 1. It is
+computed of what a hospital has, the low-dose image and the protocol (``ct.noise_map``)."""
+
 SCANNED = (LOW, FULL, BODY, HU)
 """What a scan stores of every slice."""
 
@@ -153,7 +167,7 @@ BATCHED = (LOW, FULL, EMBEDDING, EMBEDDING_MASK)
 _OWN = {field.name: field for field in STANDARD}
 
 FIELDS: Registry[Field] = Registry(
-    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in _OWN}
+    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in (*_OWN, SIGMA.name)}
 )
 """What a method or a backbone may declare."""
 

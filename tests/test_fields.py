@@ -193,6 +193,31 @@ def _older(field: Field) -> Field:
     return Field(field.name, field.dtype, field.shape, field.crop, make=field.make, version="0")
 
 
+def test_the_noise_of_an_image_is_made_for_those_who_declare_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make_experiment(tmp_path)
+    plain = prepare(experiment)
+    monkeypatch.setattr(METHODS["fedavg"], "fields", ("sigma",))
+    needy = plan(experiment)
+    assert needy.fields == ("sigma",)
+    assert needy.root != plain.root
+    assert [shard.key for shard in needy.missing()] == [shard.key for shard in needy.shards]
+    prepared = prepare(experiment)
+    a, b = (read_client_data(prepared.root / f"test/{client}.arrow", ["sigma"]) for client in "ab")
+    for data in (a, b):
+        sigma = data.extra["sigma"]
+        assert (sigma.shape, sigma.dtype) == (data.low.shape, np.float32)
+        assert (sigma[:, 0, 0] == 0).all()  # outside the circle there is no noise
+    np.testing.assert_array_equal(a.full, b.full)  # one slice, scanned twice
+    body = (a.body == 1) & (a.low > 0) & (b.low > 0)
+    z = (a.low - b.low)[body] / np.hypot(a.extra["sigma"], b.extra["sigma"])[body]
+    assert z.std() == pytest.approx(1, abs=0.1)
+    assert read_client_data(prepared.root / "unseen/u.arrow", ["sigma"]).extra["sigma"].any()
+    monkeypatch.undo()
+    assert prepare(experiment, no_work, no_reports) == plain
+
+
 @pytest.mark.usefixtures("seen")
 def test_what_cannot_be_cut_refuses_patches_in_one_sentence(tmp_path: Path) -> None:
     training = {"patch": 32}

@@ -42,6 +42,41 @@ def back_project_views(sinogram: Tensor, protocol: Protocol, image_size: int) ->
     return apply_linear(sinogram, gather, scatter)
 
 
+def back_project_variance(
+    variance: Tensor, covariance: Tensor, protocol: Protocol, image_size: int
+) -> Tensor:
+    """Return the variance of ``back_project_views`` of a noisy sinogram.
+
+    A pixel reads ``w0 q_j + w1 q_(j+1)`` in each view, and views are independent of each other:
+    the sum over views of ``w0^2 V_j + w1^2 V_(j+1) + 2 w0 w1 C_j``.
+
+    Args:
+        variance: V_j of the bins, (B, views, bins) floating point, on any device.
+        covariance: C_j of bins j and j + 1, the same shape; the last bin's is not read.
+        protocol: The scanner.
+        image_size: n of the images.
+
+    Returns:
+        (B, n, n), 0 outside the inscribed circle.
+    """
+    geometry = _Geometry(protocol, image_size)
+    rows, between = geometry.to_rows(variance), geometry.to_rows(covariance)
+    x, y = geometry.pixels(rows)
+    columns = rows.new_zeros(len(x), rows.shape[1])
+    for views in geometry.blocks():
+        block = slice(views.start * protocol.bins, views.stop * protocol.bins)
+        lower, weights = geometry.taps(views, x, y)
+        taps = torch.stack((lower, lower + 1, lower + len(views) * protocol.bins), -1)
+        products = torch.cat((weights.square(), 2 * weights.prod(-1, keepdim=True)), -1)
+        columns += embedding_bag(
+            taps.flatten(1),
+            torch.cat((rows[block], between[block])),
+            mode="sum",
+            per_sample_weights=products.flatten(1),
+        )
+    return geometry.to_image(columns)
+
+
 @dataclass(frozen=True)
 class _Geometry(Turns):
     image_size: int

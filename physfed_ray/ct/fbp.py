@@ -48,15 +48,37 @@ def fbp(
     Returns:
         (B, n, n), attenuation per mm, 0 outside the inscribed circle; negative values are kept.
     """
-    position = detector_mm(protocol).to(sinogram)
-    cosine = protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
-    kernel_mm = default_kernel_mm(protocol, image_size) if kernel_mm is None else kernel_mm
-    response = ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm)
+    response = filter_response(protocol, image_size, kernel_mm)
     length = 2 * (len(response) - 1)
-    spectrum = torch.fft.rfft(sinogram * cosine, n=length) * response.to(sinogram)
+    weighted = sinogram * ray_weights(protocol, sinogram)
+    spectrum = torch.fft.rfft(weighted, n=length) * response.to(sinogram)
     filtered = torch.fft.irfft(spectrum, n=length)[..., : protocol.bins]
-    image = back_project_views(filtered, protocol, image_size)
-    return image * (math.pi / protocol.views)
+    return back_project_views(filtered, protocol, image_size) * view_weight(protocol)
+
+
+def ray_weights(protocol: Protocol, like: Tensor) -> Tensor:
+    """Return what each line integral is multiplied with before the filter.
+
+    Args:
+        protocol: The scanner.
+        like: Gives type and device.
+
+    Returns:
+        Of a shape that broadcasts to (views, bins): the cosine of the ray to the central one.
+    """
+    position = detector_mm(protocol).to(like)
+    return protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
+
+
+def filter_response(protocol: Protocol, image_size: int, kernel_mm: float | None) -> Tensor:
+    """Return the frequency response of the filter of ``fbp``, as ``ramp_filter`` does."""
+    kernel_mm = default_kernel_mm(protocol, image_size) if kernel_mm is None else kernel_mm
+    return ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm)
+
+
+def view_weight(protocol: Protocol) -> float:
+    """Return what the back projection of each view is multiplied with: half of its angle, rad."""
+    return math.pi / protocol.views
 
 
 def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
