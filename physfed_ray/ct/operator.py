@@ -25,7 +25,7 @@ from physfed_ray.ct.attenuation import inscribed_circle
 from physfed_ray.ct.fbp import detector_mm, fbp
 from physfed_ray.ct.linear import apply_linear
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.ct.symmetry import Turns
+from physfed_ray.ct.symmetry import Mirrors
 
 _QUARTER = math.pi / 2
 
@@ -102,42 +102,51 @@ class FanBeam:
 
     def _project(self, image: Tensor) -> Tensor:
         """Every ray sums what it reads in the rows that it crosses."""
-        turns, rays = Turns(self.protocol), _rays(self.protocol, self.n)
-        planes = pad(turns.to_planes(self._inside(image[:, 0])), (0, 0, 1, 1, 1, 1))
-        turned = [torch.rot90(planes, -quarter).flatten(0, 1) for quarter in range(4)]
-        sums = planes.new_zeros(turns.base_views * self.protocol.bins, planes.shape[2])
+        mirrors, rays = Mirrors(self.protocol), _rays(self.protocol, self.n)
+        planes = pad(mirrors.to_planes(self._inside(image[:, 0])), (0, 0, 1, 1, 1, 1))
+        kinds = 4 // mirrors.turns  # the columns hold the other quarters
+        turned = [torch.rot90(planes, -quarter).flatten(0, 1) for quarter in range(kinds)]
+        sums = planes.new_zeros(mirrors.own_views * self.protocol.bins, planes.shape[2])
         for fan, slope in rays.fans(planes):
-            first, share = rays.taps(fan, slope[:, None], along=1)
-            taps = torch.stack((first, first + 1), -1).flatten(1)
-            weights = torch.stack((1 - share, share), -1).flatten(1)
+            taps, weights = rays.taps(fan, slope)
             crossed = embedding_bag(
-                taps, turned[fan.quarter], mode="sum", per_sample_weights=weights
+                taps, turned[fan.quarter % kinds], mode="sum", per_sample_weights=weights
             )
-            sums[fan.rows] = crossed * rays.step_mm(slope)[:, None]
-        return turns.from_rows(sums)[:, None]
+            crossed *= rays.step_mm(slope)[:, None]
+            sums[fan.rows] = mirrors.turn_on(crossed, fan.quarter // kinds)
+        return mirrors.from_rows(sums)[:, None]
 
     def _back_project(self, sinogram: Tensor) -> Tensor:
-        """Every pixel sums the rays that read it: they come sorted by the pixel."""
-        turns, rays, side = Turns(self.protocol), _rays(self.protocol, self.n), self.n + 2
-        values = turns.to_rows(sinogram[:, 0])
-        turned = values.new_zeros(4, side * side, values.shape[1])
+        """Every pixel sums the rays that read it: they come sorted by the pixel.
+
+        A pixel is read by the rays that start from it and from its left neighbour, so that the even
+        pixels share all rays out among themselves, and so do the odd ones.
+        """
+        mirrors, rays, side = Mirrors(self.protocol), _rays(self.protocol, self.n), self.n + 2
+        values, kinds = mirrors.to_rows(sinogram[:, 0]), 4 // mirrors.turns
+        turned = values.new_zeros(kinds, side * side, values.shape[1])
         for fan, slope in rays.fans(values):
-            first, share = rays.taps(fan, slope, along=0)
+            first, share = rays.sorted_taps(fan, slope)
             ray = torch.arange(len(slope), dtype=torch.int32, device=first.device)
             ray = ray.expand_as(first).flatten()
             count = torch.bincount(first.flatten(), minlength=side * side)
-            bags = (count.cumsum(0) - count).to(torch.int32)
+            start = pad(count.cumsum(0), (1, 0)).to(torch.int32)
+            bags = pad(start[1:-1:2], (1, 0)), start[0:-1:2].contiguous()
+            share = torch.where((first & 1).bool(), share, 1 - share).flatten()
             spread = values[fan.rows] * rays.step_mm(slope)[:, None]
-            for tap, weights in enumerate((1 - share, share)):
+            spread = mirrors.turn_on(spread, -(fan.quarter // kinds))
+            into = turned[fan.quarter % kinds]
+            for parity, weights in enumerate((share, 1 - share)):
                 summed = embedding_bag(
-                    ray, spread, bags, mode="sum", per_sample_weights=weights.flatten()
+                    ray, spread, bags[parity], mode="sum", per_sample_weights=weights
                 )
-                turned[fan.quarter, tap:] += summed[: len(summed) - tap]
+                pixels = into[parity::2]
+                pixels += summed[: len(pixels)]
         planes = [
             torch.rot90(plane.view(side, side, -1), quarter) for quarter, plane in enumerate(turned)
         ]
         inner = torch.stack(planes).sum(0)[1:-1, 1:-1].contiguous()
-        return self._inside(turns.from_planes(inner))[:, None]
+        return self._inside(mirrors.from_planes(inner))[:, None]
 
     def _inside(self, image: Tensor) -> Tensor:
         """Set (B, n, n) to 0 outside the inscribed circle."""
@@ -166,7 +175,7 @@ class _Fan:
 
 @dataclass(frozen=True)
 class _Rays:
-    """The rays of the base views that meet the circle, as lines on a grid.
+    """The rays of the own views that meet the circle, as lines on a grid.
 
     Attributes:
         n: Side of the grid in pixels.
@@ -190,40 +199,65 @@ class _Rays:
         """Return a ray's way from row to row, mm."""
         return (slope.square() + 1).sqrt_() * self.pixel_mm
 
-    def taps(self, fan: _Fan, slope: Tensor, along: int) -> tuple[Tensor, Tensor]:
-        """Return which pixels of the padded turned image the rays read, and how.
-
-        Ascending in pixels where the rows come first (``along`` 0): a ray farther on in the bins
-        is farther right in every row. Rounding keeps that order, as it is a product and a sum.
+    def taps(self, fan: _Fan, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which pixels of the padded turned image the rays read, and with what weight.
 
         Args:
             fan: The rays.
-            slope: Their slopes, (rays,), or (rays, 1).
-            along: Dimension of the rows in the result.
+            slope: Their slopes, (rays,).
 
         Returns:
-            The left one of two neighbouring pixels, int32, and the share of the right one; both
-            (rows, rays) or (rays, rows).
+            (rays, 2 n) int32, left pixels before right ones, and their weights.
         """
-        row = torch.arange(1, self.n + 1, dtype=slope.dtype, device=slope.device)
-        row = row.unsqueeze(1 - along)
+        taps = torch.empty(len(slope), 2, self.n, dtype=torch.int32, device=slope.device)
+        weights = slope.new_empty(taps.shape)
+        left, share = taps[:, 0], weights[:, 1]
+        self._cross(fan, slope[:, None], self._row(slope), left, share)
+        torch.add(left, 1, out=taps[:, 1])
+        torch.sub(1, share, out=weights[:, 0])
+        return taps.flatten(1), weights.flatten(1)
+
+    def sorted_taps(self, fan: _Fan, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same, ascending in pixels: a ray farther on is farther right in every row.
+
+        Rounding keeps that order, as a column is a product and a sum.
+
+        Args:
+            fan: The rays.
+            slope: Their slopes, (rays,).
+
+        Returns:
+            The left one of two neighbouring pixels, int32, and the share of the right one, both
+            (n, rays).
+        """
+        left = torch.empty(self.n, len(slope), dtype=torch.int32, device=slope.device)
+        share = slope.new_empty(left.shape)
+        self._cross(fan, slope, self._row(slope)[:, None], left, share)
+        return left, share
+
+    def _row(self, like: Tensor) -> Tensor:
+        """Rows of the padded image, (n,)."""
+        return torch.arange(1, self.n + 1, dtype=like.dtype, device=like.device)
+
+    def _cross(self, fan: _Fan, slope: Tensor, row: Tensor, left: Tensor, share: Tensor) -> None:
+        """Find the left pixel and the share of the right one, where rays cross rows."""
         rise = fan.source_row - row
         ahead = (rise > 0).to(slope)  # behind the source, a ray reads the empty margin
-        column = slope * (rise * ahead) + ahead * fan.source_column
-        column.clamp_(0, self.n + 1)
-        left = column.to(torch.int32).clamp_(max=self.n)
-        share = column.sub_(left)
-        return left.add_(row.to(torch.int32), alpha=self.n + 2), share
+        torch.mul(slope, rise * ahead, out=share)
+        share.add_(ahead * fan.source_column).clamp_(0, self.n + 1)
+        left.copy_(share).clamp_(max=self.n)
+        share.sub_(left)
+        left.add_(row.to(torch.int32), alpha=self.n + 2)
 
 
 @lru_cache(maxsize=16)
 def _rays(protocol: Protocol, n: int) -> _Rays:
-    """Return the rays of the base views; those that pass the circle by are left out."""
+    """Return the rays of the own views; those that pass the circle by are left out."""
     pixel_mm, source_mm = protocol.pixel_at(n), protocol.source_mm
     bend = np.arctan(detector_mm(protocol).numpy() / source_mm)
     meets = source_mm * np.abs(np.sin(bend)) < protocol.field_radius_mm + pixel_mm
     groups, slopes, done = [], [np.empty(0)], 0
-    for view in range(Turns(protocol).base_views):
+    for view in range(Mirrors(protocol).own_views):
         angle = 2 * math.pi * view / protocol.views
         direction = angle - bend  # 0: upwards, growing counterclockwise
         quarters = np.round(direction / _QUARTER).astype(int)
