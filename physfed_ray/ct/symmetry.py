@@ -1,8 +1,8 @@
 """What one view tells of others: a quarter turn maps the grid, and often the scan, onto itself.
 
-Views a quarter turn apart share their geometry, if their number is divisible by four (by two: half
-a turn). The first views then serve a batch of B slices as 4 B columns of turned images, so that
-their weights are computed once for all.
+On a full circle, views a quarter turn apart share their geometry, if their number is divisible by
+four (by two: half a turn). The first views then serve a batch of B slices as 4 B columns of turned
+images, so that their weights are computed once for all. A shorter arc has no turns.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import FULL_CIRCLE_DEG, Protocol
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Turns:
     @property
     def turns(self) -> int:
         """How many rotations by 360 / turns degrees map both grid and views onto themselves."""
-        return math.gcd(self.protocol.views, 4)
+        full_circle = self.protocol.arc_deg == FULL_CIRCLE_DEG
+        return math.gcd(self.protocol.views, 4) if full_circle else 1
 
     @property
     def base_views(self) -> int:
