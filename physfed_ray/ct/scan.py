@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from physfed_ray.ct.attenuation import AIR_HU, hu_to_mu, inscribed_circle, mu_to_hu
 from physfed_ray.ct.fbp import fbp
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS, add_noise
+from physfed_ray.ct.operator import FanBeam
 from physfed_ray.ct.projection import project
 from physfed_ray.ct.protocol import Protocol
 
@@ -50,7 +51,7 @@ def measure(
         protocol: The scanner.
         rngs: One random stream for each slice, or for each scan of a single image.
         electronic_noise: Standard deviation in counts.
-        cuda: Whether to project on the GPU, as in ``project``.
+        cuda: Whether to project on the GPU, as in ``project``; a curved detector always on the CPU.
 
     Returns:
         (B or scans, views, bins) float32, dimensionless.
@@ -58,7 +59,11 @@ def measure(
     hu = np.asarray(hu, dtype=np.float32)
     outside = ~inscribed_circle(hu.shape[-1])
     mu = hu_to_mu(np.where(outside, np.float32(AIR_HU), hu))
-    sinogram = project(mu, protocol, cuda=cuda)
+    if protocol.detector == "flat":
+        sinogram = project(mu, protocol, cuda=cuda)
+    else:  # ASTRA has none
+        curved = FanBeam(protocol, hu.shape[-1])
+        sinogram = curved.project(torch.from_numpy(mu)[:, None])[:, 0].numpy()
     if len(hu) == 1:
         sinogram = np.repeat(sinogram, len(rngs), axis=0)
     for line_integrals, rng in zip(sinogram, rngs, strict=True):
