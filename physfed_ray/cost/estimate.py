@@ -96,6 +96,7 @@ def method_of(experiment: Experiment) -> Method:
         optimizer=LocalOptimizer(experiment.training.optimizer, experiment.training.momentum),
         rounds=experiment.training.rounds,
         objective=experiment.training.objective.make(),
+        further=experiment.further,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 

@@ -118,7 +118,7 @@ def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray])
 
 def _codes(method: Method, network: nn.Module) -> Tensor | None:
     with torch.no_grad():
-        return method.codes(network, torch.rand(method.task.clients, 7))
+        return method.codes(network, torch.rand(method.task.clients, method.task.g_size))
 
 
 def probe_batch(method: Method, side: int, device: str) -> Batch:
@@ -129,7 +129,7 @@ def probe_batch(method: Method, side: int, device: str) -> Batch:
     return Batch(
         low=images,
         full=images,
-        g=torch.full((7,), 0.5, device=device),
+        g=torch.full((task.g_size,), 0.5, device=device),
         embedding=torch.zeros(1, task.tokens, task.dim, device=device),
         embedding_mask=torch.ones(1, task.tokens, dtype=torch.bool, device=device),
         origin=torch.zeros(1, 2, dtype=torch.int64, device=device),

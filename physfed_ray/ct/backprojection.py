@@ -6,7 +6,6 @@ indices too. Indices are computed for a block of views at a time, used, and forg
 views of a 256 x 256 image they would fill a gigabyte.
 """
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,9 +22,10 @@ _VIEWS_PER_BLOCK = 16  # about 7 MB of indices for a 256 x 256 image: they stay 
 
 
 def back_project_views(sinogram: Tensor, protocol: Protocol, image_size: int) -> Tensor:
-    """Return the sum over views of ``1 / U^2`` times the view, interpolated at each pixel.
+    """Return the sum over views of a weight times the view, interpolated at each pixel.
 
-    U is the distance from the source along the central ray, in units of the source distance.
+    The weight is ``1 / U^2``, for a curved detector ``1 / L^2``: U is the distance from the source
+    to the pixel along the central ray, L the whole distance, in units of the source distance.
     Linear in the sinogram and differentiable any number of times; nothing is kept for the backward
     pass.
 
@@ -113,21 +113,39 @@ class _Geometry(Turns):
             int32; and the weights of both, (P, V, 2).
         """
         p = self.protocol
-        bin_mm = p.bin_mm * p.source_mm / (p.source_mm + p.detector_mm)  # seen at the centre
-        angle = torch.arange(views.start, views.stop, dtype=torch.float64) * (2 * math.pi / p.views)
+        angle = torch.from_numpy(p.view_angles[views.start : views.stop])
         sin, cos = (t.to(x) for t in (angle.sin(), angle.cos()))
-        nearness = torch.addcmul(y * (cos / p.source_mm), x, sin / -p.source_mm)
-        nearness = nearness.add_(1).reciprocal_()  # 1 / U
-        position = torch.addcmul(y * (sin / bin_mm), x, cos / bin_mm).mul_(nearness)
+        position, depth_weight = self._places(x, y, sin, cos)
         position = position.add_((p.bins - 1) / 2).clamp_(0, p.bins - 1)
         lower = position.to(torch.int32).clamp_(max=p.bins - 2)
         upper_share = position.sub_(lower)
         weights = x.new_empty(*position.shape, 2)
-        depth_weight = nearness.pow_(2)
         torch.mul(depth_weight, upper_share, out=weights[..., 1])
         torch.sub(depth_weight, weights[..., 1], out=weights[..., 0])
         first_row = torch.arange(len(views), dtype=torch.int32, device=x.device) * p.bins
         return lower.add_(first_row), weights
+
+    def _places(self, x: Tensor, y: Tensor, sin: Tensor, cos: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where each pixel lies on the detector, in bins from its middle, and its weight.
+
+        Args:
+            x: (P, 1) pixel positions, mm.
+            y: (P, 1) pixel positions, mm.
+            sin: (V,) of the views' angles.
+            cos: (V,) likewise.
+
+        Returns:
+            Two new tensors (P, V).
+        """
+        source_mm, bin_mm = self.protocol.source_mm, self.protocol.virtual_bin_mm
+        depth = torch.addcmul(y * (cos / source_mm), x, sin / -source_mm).add_(1)
+        if self.protocol.detector == "arc":
+            across = torch.addcmul(y * (sin / source_mm), x, cos / source_mm)
+            place = torch.atan2(across, depth).mul_(source_mm / bin_mm)
+            return place, across.square_().add_(depth.square_()).reciprocal_()
+        nearness = depth.reciprocal_()
+        place = torch.addcmul(y * (sin / bin_mm), x, cos / bin_mm).mul_(nearness)
+        return place, nearness.pow_(2)
 
     def to_image(self, columns: Tensor) -> Tensor:
         """(P, turns * B) -> (B, n, n): put pixels in place, turn each share of views, add up."""

@@ -1,8 +1,20 @@
-"""Filtered back projection for full-circle fan beams with a flat detector (Kak & Slaney, ch. 3.4).
+"""Filtered back projection for fan beams: flat or curved, of a full circle or an arc.
 
-Torch, batched over slices, on CPU and GPU, differentiable in the sinogram. Everything happens on
-the virtual detector through the rotation centre, where a bin is ``bin * source / (source +
-detector)`` long.
+Torch, batched over slices, on CPU and GPU, differentiable in the sinogram (Kak & Slaney, ch. 3.4).
+Everything happens on the virtual detector through the rotation centre, where a bin is
+``bin * source / (source + detector)`` long. On a curved one a place is ``s = source * gamma``; both
+kinds share the ramp and differ in what is multiplied by
+
+                  each ray                       the ramp                 each pixel of a view
+    flat          source / hypot(source, s)      1                        1 / U^2
+    curved        cos(gamma)                     (gamma / sin(gamma))^2   1 / L^2
+
+U is the distance from the source to the pixel along the central ray and L the whole distance, both
+in units of the source distance. Rays that measure one line share it (``ct.redundancy``).
+
+An arc of 180 degrees and the angle under which the source sees the image circle measures every
+line through that circle. A shorter arc leaves lines out: an edge along one of them is lost, and no
+weights bring it back.
 """
 
 import math
@@ -12,6 +24,7 @@ from torch import Tensor
 
 from physfed_ray.ct.backprojection import back_project_views
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.redundancy import ray_shares
 
 KERNEL_PIXELS = 0.85
 """Width of the default kernel in pixels.
@@ -36,7 +49,8 @@ def fbp(
 ) -> Tensor:
     """Reconstruct attenuation from line integrals.
 
-    Cosine weight, ramp filter averaged over the kernel, back projection with weight 1 / U^2.
+    Cosine weight and each ray's share of its line, ramp filter averaged over the kernel, back
+    projection with the weight of the distance from the source.
 
     Args:
         sinogram: (B, views, bins) float32 or float64, dimensionless.
@@ -64,24 +78,35 @@ def ray_weights(protocol: Protocol, like: Tensor) -> Tensor:
         like: Gives type and device.
 
     Returns:
-        Of a shape that broadcasts to (views, bins): the cosine of the ray to the central one.
+        Of a shape that broadcasts to (views, bins): the cosine of the ray to the central one, times
+        its share among the rays along the same line.
     """
-    position = detector_mm(protocol).to(like)
-    return protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
+    return cosine(protocol, like) * ray_shares(protocol).to(like)
 
 
 def filter_response(protocol: Protocol, image_size: int, kernel_mm: float | None) -> Tensor:
     """Return the frequency response of the filter of ``fbp``, as ``ramp_filter`` does."""
     kernel_mm = default_kernel_mm(protocol, image_size) if kernel_mm is None else kernel_mm
-    return ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm)
+    curved_mm = protocol.source_mm if protocol.detector == "arc" else None
+    return ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm, curved_mm)
 
 
 def view_weight(protocol: Protocol) -> float:
-    """Return what the back projection of each view is multiplied with: half of its angle, rad."""
-    return math.pi / protocol.views
+    """Return what the back projection of each view is multiplied with: its angle, rad."""
+    return protocol.arc / protocol.views
 
 
-def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
+def cosine(protocol: Protocol, like: Tensor) -> Tensor:
+    """Return the cosine of each ray's angle to the central one, (bins,), as ``like``'s type."""
+    if protocol.detector == "arc":
+        return torch.from_numpy(protocol.ray_angles).cos().to(like)
+    position = detector_mm(protocol).to(like)
+    return protocol.source_mm / torch.hypot(position, position.new_tensor(protocol.source_mm))
+
+
+def ramp_filter(
+    bins: int, bin_mm: float, kernel_mm: float, curved_mm: float | None = None
+) -> Tensor:
     """Return the frequency response of the band-limited ramp, averaged over a width.
 
     The ramp is defined in space (Kak & Slaney, eq. 3.61), so that a uniform object keeps its value.
@@ -90,6 +115,7 @@ def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
         bins: Number of detector bins.
         bin_mm: Bin length on the virtual detector, mm.
         kernel_mm: Width of the average on the virtual detector, mm; 0 for none.
+        curved_mm: Radius of a curved virtual detector (Kak & Slaney, ch. 3.4.1), mm; None: flat.
 
     Returns:
         (L/2 + 1,) float64, per mm, for a real FFT of even length L that holds the linear
@@ -102,12 +128,15 @@ def ramp_filter(bins: int, bin_mm: float, kernel_mm: float) -> Tensor:
     lag = torch.minimum(lag, length - lag).to(torch.float64)
     kernel = torch.where(lag % 2 == 1, -1 / (math.pi * lag * bin_mm).square(), 0.0)
     kernel[0] = 1 / (4 * bin_mm**2)
+    if curved_mm is not None:  # no row of bins reads beyond a lag of bins - 1
+        gamma = lag.clamp(max=bins - 1) * (bin_mm / curved_mm)
+        kernel *= torch.sinc(gamma / math.pi).square().reciprocal()
     frequency = torch.fft.rfftfreq(length, bin_mm, dtype=torch.float64)
     response: Tensor = torch.fft.rfft(kernel).real * bin_mm * torch.sinc(frequency * kernel_mm)
     return response
 
 
 def detector_mm(protocol: Protocol) -> Tensor:
-    """Bin centres on the virtual detector, (bins,) float64, mm."""
+    """Bin centres on the virtual detector, (bins,) float64, mm; along the arc of a curved one."""
     bins = torch.arange(protocol.bins, dtype=torch.float64) - (protocol.bins - 1) / 2
     return bins * protocol.virtual_bin_mm

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
 from physfed_ray.ct.attenuation import inscribed_circle
-from physfed_ray.ct.fbp import detector_mm, fbp
+from physfed_ray.ct.fbp import fbp
 from physfed_ray.ct.linear import apply_linear
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.symmetry import Mirrors
@@ -254,11 +254,10 @@ class _Rays:
 def _rays(protocol: Protocol, n: int) -> _Rays:
     """Return the rays of the own views; those that pass the circle by are left out."""
     pixel_mm, source_mm = protocol.pixel_at(n), protocol.source_mm
-    bend = np.arctan(detector_mm(protocol).numpy() / source_mm)
+    bend = protocol.ray_angles
     meets = source_mm * np.abs(np.sin(bend)) < protocol.field_radius_mm + pixel_mm
     groups, slopes, done = [], [np.empty(0)], 0
-    for view in range(Mirrors(protocol).own_views):
-        angle = 2 * math.pi * view / protocol.views
+    for view, angle in enumerate(protocol.view_angles[: Mirrors(protocol).own_views].tolist()):
         direction = angle - bend  # 0: upwards, growing counterclockwise
         quarters = np.round(direction / _QUARTER).astype(int)
         for quarter in np.unique(quarters[meets]).tolist():

@@ -1,7 +1,8 @@
 """Fan-beam line integrals of images, and the adjoint of that operator, by ASTRA.
 
 Geometry: the source stands at ``(source sin b, -source cos b)``, the flat detector's axis is
-``(cos b, sin b)``, the angles ``b`` are equally spaced over [0, 2 pi). Row 0 of an image is its top
+``(cos b, sin b)``, the angles ``b`` are the protocol's. ASTRA has no curved detector for fan beams:
+``ct.operator.FanBeam`` has one. Row 0 of an image is its top
 (largest y). Lengths are mm, so the integral of an attenuation per mm has no unit.
 """
 
@@ -28,6 +29,9 @@ def project(
 
     Returns:
         (B, views, bins) float32, dimensionless.
+
+    Raises:
+        ValueError: The detector is curved.
     """
     import astra  # not for every process that knows protocols
 
@@ -52,6 +56,9 @@ def back_project(
 
     Returns:
         (B, n, n) float32, the sinogram's unit times mm.
+
+    Raises:
+        ValueError: The detector is curved.
     """
     sinogram = np.ascontiguousarray(sinogram, dtype=np.float32)
     projector = _projector(protocol, image_size, False)
@@ -65,6 +72,11 @@ class _Projector:
     """An ASTRA projector that is built once per geometry and freed with this object."""
 
     def __init__(self, protocol: Protocol, image_size: int, on_gpu: bool) -> None:
+        if protocol.detector != "flat":
+            raise ValueError(
+                f"ASTRA projects onto flat detectors, not onto detector={protocol.detector}; use "
+                "physfed_ray.ct.operator.FanBeam"
+            )
         import astra
 
         self.astra, radius = astra, protocol.field_radius_mm
@@ -75,7 +87,7 @@ class _Projector:
             "fanflat",
             protocol.bin_mm,
             protocol.bins,
-            np.arange(protocol.views) * (2 * np.pi / protocol.views),
+            protocol.view_angles,
             protocol.source_mm,
             protocol.detector_mm,
         )

@@ -1,5 +1,12 @@
 """The protocol: the seven numbers that say how a scanner scans, and the twelve presets.
 
+Two further fields, the kind of detector and the arc, are for scanners that differ from the paper's:
+g holds one of them only where some protocol of an experiment needs it.
+
+Geometry: at the angle ``b`` the source stands at ``(source sin b, -source cos b)``; a ray at the
+angle ``gamma`` from the central one runs along ``(-sin(b - gamma), cos(b - gamma))``, and its bin
+lies at a larger ``x cos b + y sin b`` the larger ``gamma`` is.
+
 The reference image grid has 256 x 256 pixels, so ``256 * pixel_mm`` is the side of the field of
 view, at any image size. ``paper-1`` to ``paper-8`` are the public values of the training clients of
 Yang et al. 2025 (SCAN-PhysFed). The unseen protocols of that paper are not public: ``unseen-1`` to
@@ -10,10 +17,10 @@ import difflib
 import fnmatch
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +28,12 @@ from numpy.typing import NDArray
 from physfed_ray.errors import PhysFedError
 
 REFERENCE_SIZE = 256
+
+Detector = Literal["flat", "arc"]
+FULL_CIRCLE_DEG = 360.0
+
+FURTHER: Mapping[str, Any] = MappingProxyType({"detector": "flat", "arc_deg": FULL_CIRCLE_DEG})
+"""The fields beyond the seven numbers with their usual values, in the order that g has them in."""
 
 # Entry by entry of g: the values that map to 0 and to 1 (views and photons on a log scale).
 _NORM_LOW = np.array([5.0, 0.0, 0.4, 0.25, 150.0, 150.0, 4.6])
@@ -30,20 +43,25 @@ _BINS_UNIT = 256.0
 
 @dataclass(frozen=True)
 class Protocol:
-    """A full-circle fan-beam scan with a flat detector; refuses what cannot be built.
+    """A fan-beam scan; refuses what cannot be built.
 
     Attributes:
-        views: Number of source positions, equally spaced over 360 degrees.
+        views: Number of source positions, equally spaced over the arc from 0 on.
         bins: Number of detector bins.
         pixel_mm: Pixel length of the 256 x 256 reference grid, mm.
-        bin_mm: Length of a detector bin, mm.
+        bin_mm: Length of a detector bin, mm; along the arc of a curved detector.
         source_mm: Distance from the source to the rotation centre, mm.
         detector_mm: Distance from the rotation centre to the detector, mm.
         photons: Photons sent along each ray.
+        detector: ``flat``, or ``arc``: part of a circle around the source, so that the rays are
+            equally spaced in angle.
+        arc_deg: What the source travels, degrees: 360 for the full circle, about 180 and the fan's
+            angle for a short scan, less for a limited angle.
 
     Raises:
-        PhysFedError: A number is not positive and finite, there is one bin, the source or the
-            detector lies inside the image circle, or the fan does not cover that circle.
+        PhysFedError: A number is not positive and finite, there is one bin, the detector or the arc
+            is none that there is, the source or the detector lies inside the image circle, or the
+            fan does not cover that circle.
     """
 
     views: int
@@ -53,13 +71,24 @@ class Protocol:
     source_mm: float
     detector_mm: float
     photons: float
+    detector: Detector = "flat"
+    arc_deg: float = FULL_CIRCLE_DEG
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            kind = operator.index if field.name in ("views", "bins") else float
-            _set_positive(self, field.name, kind)
+        for name in (*SEVEN, "arc_deg"):
+            kind = operator.index if name in ("views", "bins") else float
+            _set_positive(self, name, kind)
         if self.bins < 2:
             raise PhysFedError("protocol: bins=1 measures no profile; give at least 2")
+        if self.detector not in get_args(Detector):
+            raise PhysFedError(
+                f"protocol: detector={self.detector!r} is not possible; give "
+                f"{' or '.join(get_args(Detector))}"
+            )
+        if self.arc_deg > FULL_CIRCLE_DEG:
+            raise PhysFedError(
+                f"protocol: arc_deg={self.arc_deg:g} is more than a full circle; give at most 360"
+            )
         self._check_distances()
         self._check_coverage()
 
@@ -72,24 +101,72 @@ class Protocol:
     def covered_radius_mm(self) -> float:
         """Radius of the largest centred circle that every view sees whole, mm."""
         half_detector = self.bins * self.bin_mm / 2
-        reach = math.hypot(self.source_mm + self.detector_mm, half_detector)
-        return self.source_mm * half_detector / reach
+        reach = self.source_mm + self.detector_mm
+        if self.detector == "arc":
+            return self.source_mm * math.sin(min(half_detector / reach, math.pi / 2))
+        return self.source_mm * half_detector / math.hypot(reach, half_detector)
 
     @property
     def virtual_bin_mm(self) -> float:
-        """Length of a detector bin scaled to the rotation centre, mm."""
+        """Length of a bin scaled to the rotation centre, mm."""
         return self.bin_mm * self.source_mm / (self.source_mm + self.detector_mm)
+
+    @property
+    def ray_angles(self) -> NDArray[np.float64]:
+        """Angle gamma between each bin's ray and the central one, (bins,), rad, ascending."""
+        bins = np.arange(self.bins, dtype=np.float64) - (self.bins - 1) / 2
+        place = bins * self.virtual_bin_mm / self.source_mm
+        return place if self.detector == "arc" else np.arctan(place)
+
+    @property
+    def arc(self) -> float:
+        """What the source travels, rad."""
+        return math.radians(self.arc_deg)
+
+    @property
+    def view_angles(self) -> NDArray[np.float64]:
+        """Angle b of each view, (views,), rad."""
+        return np.arange(self.views, dtype=np.float64) * (self.arc / self.views)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the further fields in which this is not a flat detector on a full circle."""
+        return tuple(name for name, usual in FURTHER.items() if getattr(self, name) != usual)
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields by name; the further ones only where they are not the usual ones."""
+        return {k: v for k, v in asdict(self).items() if k in SEVEN or k in self.further}
 
     def pixel_at(self, image_size: int) -> float:
         """Return the pixel length in mm of an ``image_size`` grid with the same field of view."""
         return self.pixel_mm * REFERENCE_SIZE / image_size
 
-    def normalised(self) -> NDArray[np.float32]:
-        """Return g, (7,) float32, about [0, 1]; values outside are legal (paper-4's pixel)."""
-        g = np.array(astuple(self), dtype=np.float64)
+    def normalised(self, further: tuple[str, ...] = ()) -> NDArray[np.float32]:
+        """Return g, about [0, 1]; values outside are legal (paper-4's pixel).
+
+        Args:
+            further: Names of the further fields that g holds (``further_of``).
+
+        Returns:
+            (7,) float32, and one entry for each further field: the arc in full circles; 0 for a
+            flat detector, 1 for a curved one.
+
+        Raises:
+            PhysFedError: The protocol is unusual in a field that g does not hold.
+        """
+        for name in self.further:
+            if name not in further:
+                usual = FURTHER[name]
+                raise PhysFedError(
+                    f"protocol: {name}={_word(getattr(self, name))} cannot be told to this model, "
+                    f"which knows protocols of {name}={_word(usual)} alone; train one with such a "
+                    "client or unseen protocol"
+                )
+        g = np.array([getattr(self, name) for name in SEVEN], dtype=np.float64)
         g[0], g[1], g[6] = np.log2(g[0]), g[1] / _BINS_UNIT, np.log10(g[6])
-        normalised: NDArray[np.float32] = ((g - _NORM_LOW) / _NORM_SPAN).astype(np.float32)
-        return normalised
+        known = {"detector": float(self.detector == "arc"), "arc_deg": self.arc_deg / 360}
+        normalised = [*((g - _NORM_LOW) / _NORM_SPAN), *(known[name] for name in further)]
+        return np.array(normalised).astype(np.float32)
 
     def _check_distances(self) -> None:
         radius = self.field_radius_mm
@@ -104,15 +181,38 @@ class Protocol:
 
     def _check_coverage(self) -> None:
         covered, radius = self.covered_radius_mm, self.field_radius_mm
+        reach = self.source_mm + self.detector_mm
         if covered < radius:
-            needed = radius * (self.source_mm + self.detector_mm)
-            needed /= math.sqrt(self.source_mm**2 - radius**2) * self.bin_mm / 2
+            half = math.asin(radius / self.source_mm)
+            needed = half if self.detector == "arc" else math.tan(half)
+            needed *= reach / (self.bin_mm / 2)
             raise PhysFedError(
                 f"protocol: the fan of {self.bins} bins x {self.bin_mm:g} mm (source_mm="
                 f"{self.source_mm:g}, detector_mm={self.detector_mm:g}) covers a circle of radius "
                 f"{covered:.2f} mm, but the image circle has {radius:.2f} mm (128 x pixel_mm="
                 f"{self.pixel_mm:g}); use at least {math.ceil(needed)} bins or a smaller pixel_mm"
             )
+        fan_deg = math.degrees(self.bins * self.bin_mm / reach)
+        if self.detector == "arc" and fan_deg >= 180:
+            raise PhysFedError(
+                f"protocol: an arc of {self.bins} bins x {self.bin_mm:g} mm spans {fan_deg:.0f} "
+                f"degrees around the source, {reach:g} mm away, but must stay below 180; use fewer "
+                "bins or a smaller bin_mm"
+            )
+
+
+SEVEN = tuple(field.name for field in fields(Protocol) if field.name not in FURTHER)
+"""Names of the seven numbers, in the order of g."""
+
+
+def further_of(protocols: Iterable[Protocol]) -> tuple[str, ...]:
+    """Return the names of the further fields that g must hold to tell these protocols apart."""
+    used = {name for protocol in protocols for name in protocol.further}
+    return tuple(name for name in FURTHER if name in used)
+
+
+def _word(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _set_positive(protocol: Protocol, name: str, kind: Callable[[Any], float]) -> None:

@@ -56,7 +56,8 @@ def expect(
             simulation's ``object_size``. Outside the inscribed circle they are taken for air.
         protocol: The scanner.
         simulation: How scans are simulated.
-        cuda: Whether to project on the GPU, by ASTRA.
+        cuda: Whether to project on the GPU, by ASTRA, which has no curved detector: that always on
+            the CPU.
 
     Returns:
         (B, views, bins) float32, dimensionless.
@@ -65,7 +66,7 @@ def expect(
     outside = ~inscribed_circle(hu.shape[-1])
     mu = hu_to_mu(np.where(outside, np.float32(AIR_HU), hu))
     rays = simulation.rays(protocol)
-    astra = cuda or simulation.object_scale == 1
+    astra = (cuda or simulation.object_scale == 1) and protocol.detector == "flat"
     paths = _project(mu, fine_detector(protocol, rays), astra=astra, cuda=cuda)
     if rays > 1:
         bins = paths.view(*paths.shape[:-1], protocol.bins, rays)

@@ -1,9 +1,9 @@
 """What one view tells of others: quarter turns and a mirror map the grid, and often the scan, too.
 
-Views a quarter turn apart share their geometry, if their number is divisible by four (by two: half
-a turn). The first views then serve a batch of B slices as 4 B columns of turned images, so that
-their weights are computed once for all. Where rays are symmetric too, the mirror image of the
-object serves half of those views, as another 4 B columns.
+On a full circle, views a quarter turn apart share their geometry, if their number is divisible by
+four (by two: half a turn). The first views then serve a batch of B slices as 4 B columns of turned
+images, so that their weights are computed once for all. The mirror image of the object serves half
+of those views, as another 4 B columns. A shorter arc has neither turns nor a mirror.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import FULL_CIRCLE_DEG, Protocol
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Turns:
     @property
     def turns(self) -> int:
         """How many rotations by 360 / turns degrees map both grid and views onto themselves."""
-        return math.gcd(self.protocol.views, 4)
+        full_circle = self.protocol.arc_deg == FULL_CIRCLE_DEG
+        return math.gcd(self.protocol.views, 4) if full_circle else 1
 
     @property
     def base_views(self) -> int:
@@ -71,7 +72,7 @@ class Mirrors(Turns):
     @property
     def sides(self) -> int:
         """2 where the mirror maps the scan onto itself, 1 elsewhere."""
-        return 2
+        return 2 if self.protocol.arc_deg == FULL_CIRCLE_DEG else 1
 
     @property
     def own_views(self) -> int:

@@ -36,7 +36,7 @@ def assemble(
 
     Args:
         shards: Files of scans.
-        g: The client's normalised protocol, (7,).
+        g: The client's normalised protocol, (G,).
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.

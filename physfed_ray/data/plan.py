@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from physfed_ray.code_version import code_version
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import Protocol, further_of
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
 from physfed_ray.data.pseudonyms import identified
@@ -67,6 +67,11 @@ class PreparePlan:
     unused_patients: int
     source_summary: dict[str, Any]
 
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the further fields of a protocol that g holds."""
+        return further_of((*self.clients.values(), *self.unseen.values()))
+
     @cached_property
     def root(self) -> Path:
         """Folder of this data set, named by the hash of all that it depends on."""
@@ -75,6 +80,8 @@ class PreparePlan:
         inputs: list[Any] = [versions]
         if self.fields:
             inputs.append([[name, field_of(name).version] for name in self.fields])
+        if self.further:
+            inputs.append(self.further)
         digest = blake2b(json.dumps(inputs).encode(), digest_size=16)
         for (split, client), patients in self.files.items():
             digest.update(f"{split} {client}\n".encode())

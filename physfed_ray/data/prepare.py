@@ -146,7 +146,7 @@ def _finish(
             raise PhysFedError(_nobody_left(split, client, patients, unusable))
         slices = assemble(
             [todo.path_of(shard) for shard in usable],
-            usable[0].protocol.normalised(),
+            usable[0].protocol.normalised(todo.further),
             descriptions,
             path,
             {name: [todo.field_path_of(shard, name) for shard in usable] for name in todo.fields},

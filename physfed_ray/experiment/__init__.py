@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from physfed_ray.ct.protocol import further_of
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.clients import Clients, ClientSpec
@@ -179,6 +180,11 @@ class Experiment(Settings):
     def run_name(self) -> str:
         """Return the default name of the run directory."""
         return f"{self.name}-{self.method.name}-seed{self.seed}"
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the further fields of a protocol that g holds."""
+        return further_of(client.protocol for client in (*self.clients, *self.unseen))
 
     def to_yaml(self) -> str:
         """Return the experiment as YAML that ``load_experiment`` reads back to an equal one."""

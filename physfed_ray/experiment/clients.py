@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, ValidationInfo
 
-from physfed_ray.ct.protocol import PRESETS, Protocol, select_presets
+from physfed_ray.ct.protocol import FURTHER, PRESETS, SEVEN, Protocol, select_presets
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.file import did_you_mean, explain
 from physfed_ray.experiment.generate import Generate, draw_protocols, draw_speeds
 from physfed_ray.experiment.settings import Settings
 
-PROTOCOL_KEYS = tuple(Protocol.__dataclass_fields__)
+PROTOCOL_KEYS = (*SEVEN, *FURTHER)
 ID_PREFIX = {"clients": "g", "unseen": "u"}
 """Begins the ids of generated clients and unseen protocols."""
 
@@ -26,7 +26,7 @@ def _protocol(value: Any) -> Any:
     for key in value:
         if key not in PROTOCOL_KEYS:
             raise ValueError(f"unknown key '{key}'; {did_you_mean(str(key), PROTOCOL_KEYS)}")
-    missing = [key for key in PROTOCOL_KEYS if key not in value]
+    missing = [key for key in SEVEN if key not in value]
     if missing:
         raise ValueError(f"a protocol has seven numbers; missing: {', '.join(missing)}")
     try:
@@ -52,8 +52,11 @@ class ClientSpec(Settings):
     id: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name in logs, tables and files"
     )
-    protocol: Annotated[Protocol, BeforeValidator(_protocol)] = Field(
-        description="name of a preset (`physfed protocols`) or the seven numbers"
+    protocol: Annotated[Protocol, BeforeValidator(_protocol), PlainSerializer(Protocol.values)] = (
+        Field(
+            description="name of a preset (`physfed protocols`), or the seven numbers and, unless "
+            "they are flat and 360, `detector` and `arc_deg`"
+        )
     )
     patients: Annotated[int | tuple[str, ...] | None, BeforeValidator(_patients)] = Field(
         None,

@@ -26,17 +26,26 @@ class ClientFiles:
 
 @dataclass(frozen=True)
 class UnseenInfo:
-    """A protocol that no client trained on, with its test images."""
+    """A protocol that no client trained on, with its test images.
+
+    Attributes:
+        id: Its name in the experiment.
+        protocol: How its scanner scans.
+        test: Arrow file of its test images.
+        slices: Number of its test slices.
+        further: Names of the further fields of a protocol that g holds, as in ``Task``.
+    """
 
     id: str
     protocol: Protocol
     test: Path
     slices: int
+    further: tuple[str, ...] = ()
 
     @property
     def g(self) -> tuple[float, ...]:
-        """The normalised protocol, seven values."""
-        return tuple(self.protocol.normalised().tolist())
+        """The normalised protocol: seven values and the further ones."""
+        return tuple(self.protocol.normalised(self.further).tolist())
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class Method:
         return aggregation.mean, {}
 
     def codes(self, network: nn.Module, g: Tensor) -> Tensor | None:
-        """Return the protocol codes (K, code_dim) of normalised protocols (K, 7), if it has any."""
+        """Return the protocol codes (K, code_dim) of normalised protocols (K, G), if it has any."""
         return None
 
     def inspect_codes(self, network: nn.Module, codes: Tensor) -> dict[str, float]:

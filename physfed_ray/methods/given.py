@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import SEVEN, Protocol
 from physfed_ray.models.base import Backbone
 from physfed_ray.objectives.base import Objective
 from physfed_ray.objectives.registry import make_objective
@@ -42,6 +42,8 @@ class Task:
         optimizer: What the clients train with.
         rounds: Number of rounds to come, for schedules.
         objective: What training minimises.
+        further: Names of the further fields of a protocol that g holds
+            (``physfed_ray.ct.protocol.further_of`` the clients and unseen protocols).
     """
 
     image_size: int
@@ -56,6 +58,12 @@ class Task:
     optimizer: LocalOptimizer = LocalOptimizer()
     rounds: int = 1
     objective: Objective = field(default_factory=make_objective)
+    further: tuple[str, ...] = ()
+
+    @property
+    def g_size(self) -> int:
+        """Number of entries of g."""
+        return len(SEVEN) + len(self.further)
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class ClientInfo:
         protocol: How its scanner scans.
         slices: Number of its training slices.
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
+        further: Names of the further fields of a protocol that g holds, as in ``Task``.
     """
 
     index: int
@@ -75,11 +84,12 @@ class ClientInfo:
     protocol: Protocol
     slices: int
     speed: float = 1.0
+    further: tuple[str, ...] = ()
 
     @property
     def g(self) -> tuple[float, ...]:
-        """Its normalised protocol, seven values."""
-        return tuple(self.protocol.normalised().tolist())
+        """Its normalised protocol: seven values and the further ones."""
+        return tuple(self.protocol.normalised(self.further).tolist())
 
 
 @dataclass(frozen=True)

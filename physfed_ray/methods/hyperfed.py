@@ -87,7 +87,11 @@ class HyperFed(Method):
     def _hypernetwork(self) -> nn.Module:
         chosen, channels = self.settings, sum(sum(self._widths[half]) for half in HALVES)
         made = ProtocolHypernetwork(
-            chosen.second_hidden_dim, chosen.hidden_dim, channels, chosen.dropout
+            chosen.second_hidden_dim,
+            chosen.hidden_dim,
+            channels,
+            chosen.dropout,
+            self.task.g_size,
         )
         for layer in (made.hidden, made.to_code):
             nn.init.normal_(layer.weight, std=HIDDEN_STD)

@@ -163,6 +163,7 @@ class ScanPhysFed(Method):
             chosen.hidden_dim,
             sum(self._modulated_channels()),
             usual if chosen.dropout is None else chosen.dropout,
+            self.task.g_size,
         )
 
     def _anatomy_hypernetwork(self) -> nn.Module:
@@ -269,7 +270,7 @@ class ScanPhysFed(Method):
             return None
         hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
         dropping = hypernetwork.training and hypernetwork.dropout.p > 0
-        code: Tensor = hypernetwork.code(batch.g.expand(len(batch.low) if dropping else 1, 7))
+        code: Tensor = hypernetwork.code(batch.g.expand(len(batch.low) if dropping else 1, -1))
         return code
 
     def _head(self, network: nn.Module, f: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physfed_ray.ct.protocol import SEVEN
+
 G_CENTRE, G_SCALE = 0.5, 0.25
 """Fixed standardisation of g, whose entries lie in about [0, 1]."""
 
@@ -33,11 +35,19 @@ class ProtocolHypernetwork(nn.Module):
         hidden_dim: Width of the first layer.
         channels: Channels C of the features to modulate.
         dropout: Probability of dropping an activation, after both ReLUs.
+        g_size: Number G of entries of g.
     """
 
-    def __init__(self, code_dim: int, hidden_dim: int, channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        code_dim: int,
+        hidden_dim: int,
+        channels: int,
+        dropout: float = 0.0,
+        g_size: int = len(SEVEN),
+    ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(7, hidden_dim)
+        self.hidden = nn.Linear(g_size, hidden_dim)
         self.to_code = nn.Linear(hidden_dim, code_dim)
         self.to_modulation = nn.Linear(code_dim, 2 * channels)
         self.dropout = nn.Dropout(dropout)
@@ -48,7 +58,7 @@ class ProtocolHypernetwork(nn.Module):
             self.to_modulation.bias.copy_(torch.arange(2 * channels) < channels)
 
     def code(self, g: Tensor) -> Tensor:
-        """Return the codes (K, code_dim) of normalised protocols (K, 7)."""
+        """Return the codes (K, code_dim) of normalised protocols (K, G)."""
         with torch.autocast(g.device.type, enabled=False):
             standardised = (g.float() - G_CENTRE) / G_SCALE
             code: Tensor = self.to_code(self.dropout(functional.relu(self.hidden(standardised))))
@@ -62,7 +72,7 @@ class ProtocolHypernetwork(nn.Module):
         return alpha, beta
 
     def forward(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha and beta, (K, C) each, of normalised protocols (K, 7)."""
+        """Return alpha and beta, (K, C) each, of normalised protocols (K, G)."""
         return self.head(self.code(g))
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.prepared import MANIFEST, Prepared
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
@@ -246,6 +247,21 @@ def _windows_sentence(stored: Window) -> str:
     )
 
 
+def _scanner(protocol: Protocol) -> str:
+    """Return a protocol in words; the kind of detector and the arc where they are unusual."""
+    kind = ["a curved detector"] if "detector" in protocol.further else []
+    arc = [f"an arc of {protocol.arc_deg:g} degrees"] if "arc_deg" in protocol.further else []
+    return ", ".join(
+        [
+            f"{protocol.views:g} views, {protocol.bins:g} bins of {protocol.bin_mm:g} mm, "
+            f"pixels of {protocol.pixel_mm:g} mm, {protocol.source_mm:g} mm to the source, "
+            f"{protocol.detector_mm:g} mm to the detector, {protocol.photons:,.0f} photons a ray",
+            *kind,
+            *arc,
+        ]
+    )
+
+
 def _shown(prepared: Prepared, corpus: Corpus, k: int) -> Shown:
     others, own = nearest(corpus, k, OTHERS)
     clients = {c.id: c for c in (*prepared.clients, *prepared.unseen)}
@@ -253,9 +269,7 @@ def _shown(prepared: Prepared, corpus: Corpus, k: int) -> Shown:
     image = _hu(corpus.low(k), prepared.window_hu)
     return Shown(
         title=_owner(corpus, k),
-        protocol=f"{protocol.views:g} views, {protocol.bins:g} bins of {protocol.bin_mm:g} mm, "
-        f"pixels of {protocol.pixel_mm:g} mm, {protocol.source_mm:g} mm to the source, "
-        f"{protocol.detector_mm:g} mm to the detector, {protocol.photons:,.0f} photons a ray",
+        protocol=_scanner(protocol),
         split=corpus.split[k],
         report=corpus.report[k],
         pictures=[Picture(name, _png(image, w, PICTURE_PX)) for name, w in WINDOWS.items()],

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
+from physfed_ray.ct.protocol import further_of
 from physfed_ray.data.prepared import Prepared, PreparedClient
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.errors import PhysFedError
@@ -136,8 +137,9 @@ def classical_scores(
 
 def nearest(client: PreparedClient, others: Sequence[PreparedClient]) -> PreparedClient:
     """Return the client with the nearest normalised protocol (Euclidean)."""
-    g = client.protocol.normalised()
-    return min(others, key=lambda o: float(np.linalg.norm(o.protocol.normalised() - g)))
+    further = further_of(part.protocol for part in (client, *others))
+    g = client.protocol.normalised(further)
+    return min(others, key=lambda o: float(np.linalg.norm(o.protocol.normalised(further) - g)))
 
 
 def add_classical(run_dir: str | Path) -> Path:

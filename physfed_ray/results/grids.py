@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from physfed_ray.ct.protocol import FURTHER, SEVEN
 from physfed_ray.results.runs import ClientEntry, RunResults
 from physfed_ray.results.tables import CLIENTS_SHOWN
 
@@ -21,6 +22,7 @@ PROTOCOL_HEAD = (
     "centre to detector",
     "photons per ray",
 )
+_FURTHER_HEAD = {"detector": "detector", "arc_deg": "arc (degrees)"}
 Cells = tuple[str, ...]
 
 
@@ -104,9 +106,16 @@ def _counts(counts: Mapping[str, int] | None) -> str:
 def _protocols(run: RunResults) -> Grid:
     """Return a row for each client and unseen protocol; the range of each number for many."""
     show_data = any(entry.slices is not None for entry in run.clients)
-    head = (*PROTOCOL_HEAD, *(("patients", "training slices", "host") if show_data else ()))
+    entries = (*run.clients, *run.unseen)
+    further = [
+        name
+        for name, usual in FURTHER.items()
+        if any(entry.protocol.get(name, usual) != usual for entry in entries)
+    ]
+    head = (*PROTOCOL_HEAD, *(_FURTHER_HEAD[name] for name in further))
+    head += ("patients", "training slices", "host") if show_data else ()
     clients, unseen = (
-        [_protocol_row(entry, show_data) for entry in entries]
+        [_protocol_row(entry, further, show_data) for entry in entries]
         for entries in (run.clients, run.unseen)
     )
     if len(clients) <= CLIENTS_SHOWN:
@@ -115,15 +124,17 @@ def _protocols(run: RunResults) -> Grid:
     return Grid(head, [*ranges, *unseen[:FIRST_ROWS]], [*clients, *unseen])
 
 
-def _protocol_row(entry: ClientEntry, show_data: bool) -> Cells:
+def _protocol_row(entry: ClientEntry, further: Sequence[str], show_data: bool) -> Cells:
     data = [entry.patients, entry.slices, entry.host] if show_data else []
     words = ["–" if value is None else str(value) for value in data]
-    return (entry.label, *_seven(list(entry.protocol.values())), *words)
+    others = (entry.protocol.get(name, FURTHER[name]) for name in further)
+    shown = [value if isinstance(value, str) else f"{value:g}" for value in others]
+    return (entry.label, *_seven([entry.protocol[name] for name in SEVEN]), *shown, *words)
 
 
 def _ranges(entries: Sequence[ClientEntry], width: int) -> list[Cells]:
     """Return the lowest, middle and highest of each of the seven numbers, taken one by one."""
-    numbers = np.array([list(entry.protocol.values()) for entry in entries])
+    numbers = np.array([[entry.protocol[name] for name in SEVEN] for entry in entries])
     found = np.quantile(numbers, (0, 0.5, 1), axis=0)
     names = (f"lowest of {len(entries)} clients", "median", "highest")
     blank = ("",) * (width - len(PROTOCOL_HEAD))

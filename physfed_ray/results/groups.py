@@ -196,9 +196,13 @@ def _data_key(run: RunResults) -> Mapping[str, Any]:
     for part in ("clients", "unseen"):
         entries = run.experiment.get(part, ())
         key[part] = "; ".join(
-            f"{e['id']}: {' '.join(f'{v:g}' for v in e['protocol'].values())}" for e in entries
+            f"{e['id']}: {' '.join(map(_number, e['protocol'].values()))}" for e in entries
         )
     return key
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:

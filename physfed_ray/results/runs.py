@@ -42,7 +42,7 @@ class ClientEntry:
 
     Attributes:
         id: Its name in logs and files.
-        protocol: The seven numbers by name.
+        protocol: The seven numbers by name, and further fields where they are unusual.
         patients: Number of patients, None where the run does not say.
         slices: Number of slices, likewise.
         host: Index of its host, likewise.
@@ -51,7 +51,7 @@ class ClientEntry:
     """
 
     id: str
-    protocol: Mapping[str, float]
+    protocol: Mapping[str, Any]
     patients: int | None = None
     slices: int | None = None
     host: int | None = None
@@ -60,7 +60,7 @@ class ClientEntry:
 
     @property
     def preset(self) -> str | None:
-        """Name of the preset with these seven numbers, None when there is none."""
+        """Name of the preset with these numbers, None when there is none."""
         for name, preset in PRESETS.items():
             if all(getattr(preset, key) == value for key, value in self.protocol.items()):
                 return name

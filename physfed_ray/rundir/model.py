@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import Protocol, further_of
 from physfed_ray.errors import PhysFedError
 from physfed_ray.rundir.run_directory import RunDirectory
 
@@ -96,6 +96,11 @@ class ModelCard(_Plain):
     training: LocalTraining
     versions: dict[str, str] = {}
     git_commit: str | None = None
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the further fields of a protocol that g holds."""
+        return further_of(part.protocol for part in (*self.clients, *self.unseen))
 
     def client(self, name: str) -> NamedProtocol:
         """Return the training client of a name.

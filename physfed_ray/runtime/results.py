@@ -110,7 +110,7 @@ def _summary(
         "clients": [
             {
                 "id": client.id,
-                "protocol": vars(client.protocol),
+                "protocol": client.protocol.values(),
                 "patients": client.patients,
                 "slices": client.slices,
                 "host": rounds.runtime.host_of[index],
@@ -127,7 +127,7 @@ def _unseen_summary(rounds: Rounds, results: FinalResults, unseen: Any) -> dict[
     names = [client.id for client in rounds.spec.clients]
     return {
         "id": unseen.id,
-        "protocol": vars(unseen.protocol),
+        "protocol": unseen.protocol.values(),
         "route": route and {"client": names[route.client], "cosine": route.cosine},
         "nearest": None if nearest is None else names[nearest],
     }

@@ -177,11 +177,11 @@ def make_spec(
     """Return what hosts and server need, from the experiment, its data and its model's card."""
     speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
-        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id])
+        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id], card.further)
         for i, c in enumerate(prepared.clients)
     )
     unseen = tuple(
-        UnseenInfo(u.id, u.protocol, u.test, u.slices)
+        UnseenInfo(u.id, u.protocol, u.test, u.slices, card.further)
         for u in prepared.unseen
         if u.test is not None
     )

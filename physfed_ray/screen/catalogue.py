@@ -1,16 +1,17 @@
 """What the command line prints about the named protocols, methods and metrics."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from physfed_ray.ct.protocol import Protocol, select_presets
+from physfed_ray.ct.protocol import SEVEN, Protocol, select_presets
 
 PROTOCOL_HEADINGS = ("views", "bins", "pixel", "bin", "source", "detector", "photons")
+FURTHER_HEADINGS = {"detector": "kind", "arc_deg": "arc"}
 
 
 def print_protocols(pattern: str, console: Console | None = None) -> None:
@@ -76,6 +77,7 @@ def number_table(first: str, *headings: str) -> Table:
     return table
 
 
-def numbers(protocol: Protocol) -> list[str]:
-    """Return the seven numbers as text, in the order of ``PROTOCOL_HEADINGS``."""
-    return [f"{value:g}".replace("e+0", "e") for value in asdict(protocol).values()]
+def numbers(protocol: Protocol, further: Sequence[str] = ()) -> list[str]:
+    """Return the seven numbers as text, in the order of ``PROTOCOL_HEADINGS``, and further ones."""
+    values = (getattr(protocol, name) for name in (*SEVEN, *further))
+    return [v if isinstance(v, str) else f"{v:g}".replace("e+0", "e") for v in values]

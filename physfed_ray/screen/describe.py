@@ -26,7 +26,7 @@ from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.methods.base import Method
-from physfed_ray.screen.catalogue import PROTOCOL_HEADINGS, number_table, numbers
+from physfed_ray.screen.catalogue import FURTHER_HEADINGS, PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
 from physfed_ray.words import byte_size, duration
 
@@ -63,12 +63,15 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
 
 
 def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
-    table = number_table("client", "patients", "slices", *PROTOCOL_HEADINGS)
+    further = experiment.further
+    headings = (*PROTOCOL_HEADINGS, *(FURTHER_HEADINGS[name] for name in further))
+    table = number_table("client", "patients", "slices", *headings)
     groups = (("train", experiment.clients), ("unseen", experiment.unseen))
     for split, clients in groups:
         for client in clients[:CLIENT_ROWS]:
             patients, slices = counts(todo, split, client.id)
-            table.add_row(client.id, str(patients), str(slices), *numbers(client.protocol))
+            shown = numbers(client.protocol, further)
+            table.add_row(client.id, str(patients), str(slices), *shown)
         if len(clients) > CLIENT_ROWS:
             table.add_row(f"and {len(clients) - CLIENT_ROWS} more")
         table.add_section()

@@ -30,7 +30,7 @@ class Choice:
             ``pvqs``: the codebook's nearest entry, decoded by its client (Yang et al. 2025, eq. 7);
             ``nearest_protocol``: the model of the client whose normalised protocol is nearest.
         client: Whose private part it has; None for the shared network.
-        g: The normalised protocol that the network is told, (7,).
+        g: The normalised protocol that the network is told, (G,).
         cosine: For ``pvqs``, of the two codes.
         distance: For ``nearest_protocol``, between the two normalised protocols.
         code: For ``pvqs``, the codebook's entry, (code_dim,).
@@ -53,9 +53,9 @@ class Choice:
         return f"the model of client {self.client}, the nearest at distance {self.distance:.4f}"
 
 
-def own_model(client: NamedProtocol) -> Choice:
-    """Return a client's own model."""
-    return Choice("own", client.id, client.protocol.normalised())
+def own_model(method: Method, client: NamedProtocol) -> Choice:
+    """Return a client's own model under the run's method."""
+    return Choice("own", client.id, client.protocol.normalised(method.task.further))
 
 
 def choose(
@@ -78,11 +78,13 @@ def choose(
             else ``nearest_protocol``.
 
     Raises:
-        PhysFedError: The method cannot serve by that policy.
+        PhysFedError: The method cannot serve by that policy, or the protocol is unusual in what
+            no protocol of the run was.
     """
     private = has_private(method, network)
     fitting = "shared" if not private else "nearest_protocol" if codes is None else "pvqs"
-    g = protocol.normalised()
+    further = method.task.further
+    g = protocol.normalised(further)
     chosen = policy or fitting
     if chosen == "shared" and not private:
         return Choice("shared", None, g)
@@ -93,10 +95,10 @@ def choose(
         client = clients[route.client].id
         return Choice("pvqs", client, g, cosine=route.cosine, code=route.code)
     if chosen == "nearest_protocol":
-        known = [tuple(float(v) for v in c.protocol.normalised()) for c in clients]
+        known = [tuple(float(v) for v in c.protocol.normalised(further)) for c in clients]
         index, distance = nearest_client(tuple(float(v) for v in g), known)
         nearest = clients[index]
-        g = nearest.protocol.normalised()
+        g = nearest.protocol.normalised(further)
         return Choice("nearest_protocol", nearest.id, g, distance=distance)
     reasons = {
         "shared": f"{method.title} keeps a part of its network with each client",

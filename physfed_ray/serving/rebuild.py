@@ -49,6 +49,7 @@ def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
         optimizer=LocalOptimizer(training.optimizer, training.momentum),
         rounds=training.rounds,
         objective=objective or make_objective(),
+        further=card.further,
     )
     return get_method(spec.name)(spec.settings, task)
 

@@ -102,14 +102,15 @@ class TrainedRun:
 
         Args:
             client: Name of a training client; or
-            protocol: The seven numbers, or a name as ``protocol`` takes it.
+            protocol: A protocol, or a name as ``protocol`` takes it.
             policy: How a protocol is served: ``shared``, ``pvqs`` or ``nearest_protocol``; by
                 default the first of them that the method can (see ``serving.choice``).
             device: ``cpu`` or ``cuda``; by default CUDA where it is.
             threads: CPU threads; by default those of the run, whose bits it then gives.
 
         Raises:
-            PhysFedError: There is no such client, or the policy does not go with the method.
+            PhysFedError: There is no such client, the policy does not go with the method, or
+                the protocol's detector or arc is one that the run knew nothing of.
         """
         if (client is None) == (protocol is None):
             raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
@@ -120,7 +121,7 @@ class TrainedRun:
             name = f"{round_name(self.round)}/server.safetensors"
             fill(shared, read_weights(self._directory, name), name)
         if client is not None:
-            choice = own_model(self.card.client(client))
+            choice = own_model(self.method, self.card.client(client))
         else:
             assert protocol is not None
             known = self.protocol(protocol) if isinstance(protocol, str) else protocol

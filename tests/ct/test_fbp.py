@@ -1,5 +1,6 @@
 """Reconstruction from exact and from projected line integrals."""
 
+import math
 from dataclasses import replace
 
 import astra
@@ -30,6 +31,70 @@ def test_exact_line_integrals_of_a_smooth_object_give_the_object(exact, name: st
     sinogram = sum(exact.gaussian_sinogram(protocol, *place) for place in objects)
     error = reconstruct(sinogram[None], protocol, n)[0] - truth
     assert np.abs(error)[inscribed_circle(n)].max() < 0.01 * truth.max()
+
+
+def all_lines(protocol: Protocol) -> float:
+    """The shortest arc that measures every line through the image circle, degrees."""
+    return 180 + 2 * math.degrees(math.asin(protocol.field_radius_mm / protocol.source_mm))
+
+
+@pytest.mark.parametrize("name", ["paper-1", "paper-3", "paper-7"])
+def test_a_short_scan_and_a_curved_detector_recover_an_object_as_the_full_circle_does(
+    exact, name: str
+) -> None:
+    full, n = PRESETS[name], 96
+    field = full.field_radius_mm
+    objects = [(0.4 * field, -0.3 * field, 0.12 * field), (-0.6 * field, 0.4 * field, 0.1 * field)]
+    truth = sum(exact.gaussian(full, n, *place) for place in objects)
+    errors = {}
+    for detector in ("flat", "arc"):
+        for arc in (360, 300, all_lines(full)):
+            views = round(full.views * arc / 360)
+            protocol = replace(full, detector=detector, arc_deg=arc, views=views)
+            sinogram = sum(exact.gaussian_sinogram(protocol, *place) for place in objects)
+            error = reconstruct(sinogram[None], protocol, n)[0] - truth
+            errors[detector, arc] = np.abs(error)[inscribed_circle(n)].max() / truth.max()
+    assert max(errors["flat", 360], errors["arc", 360]) < 0.0035
+    assert max(errors.values()) < 0.005
+
+
+@pytest.mark.parametrize("arc", [360, 240])
+def test_a_uniform_disk_keeps_its_value_on_a_curved_detector(exact, arc: float) -> None:
+    protocol, n, radius = replace(PAPER_1, detector="arc", arc_deg=arc), 128, 60.0
+    image = reconstruct(exact.disk_sinogram(protocol, 0, 0, radius)[None], protocol, n)[0]
+    x, y = exact.grid(protocol, n)
+    assert np.abs(image[np.hypot(x, y) < 0.9 * radius] - 1).max() < 2e-3
+
+
+def test_half_a_circle_is_enough_for_what_it_encloses(exact) -> None:
+    """Every line through the right half meets the source, which goes up there; the left is lost."""
+    protocol, n = replace(PAPER_1, views=512, arc_deg=180), 96
+    errors = []
+    for side in (1, -1):
+        objects = [(side * 45.0, 30.0, 9.0), (side * 20.0, -40.0, 6.0)]
+        truth = sum(exact.gaussian(protocol, n, *place) for place in objects)
+        sinogram = sum(exact.gaussian_sinogram(protocol, *place) for place in objects)
+        error = reconstruct(sinogram[None], protocol, n)[0] - truth
+        errors.append(np.abs(error)[inscribed_circle(n)].max())
+    assert errors[0] < 0.01
+    assert errors[1] > 0.1
+
+
+@pytest.mark.parametrize("detector", ["flat", "arc"])
+def test_a_limited_angle_shows_the_edges_that_its_rays_run_along_and_no_others(
+    exact, detector: str
+) -> None:
+    """The central rays of 120 degrees run upwards first, then more and more to the left.
+
+    Stripes lie along the rays of the angle by which they are turned.
+    """
+    protocol, n = replace(PAPER_1, views=341, detector=detector, arc_deg=120), 128
+    for degrees in (20, 60, 100, 140, 160):
+        turn = math.radians(degrees)
+        truth = exact.stripes(protocol, n, 24.0, turn)
+        image = reconstruct(exact.stripes_sinogram(protocol, 24.0, turn)[None], protocol, n)[0]
+        expected = truth if degrees <= 100 else 0
+        assert np.linalg.norm(image - expected) < 0.02 * np.linalg.norm(truth)
 
 
 def test_projecting_and_reconstructing_a_smooth_object_gives_the_object(exact) -> None:
@@ -105,10 +170,19 @@ def test_outside_the_inscribed_circle_is_air(small: Protocol) -> None:
     assert (image[torch.from_numpy(~inscribed_circle(16))] == 0).all()
 
 
-def test_gradients(small: Protocol) -> None:
+def test_gradients(scanner: Protocol) -> None:
+    shape = (2, scanner.views, scanner.bins)
+    sinogram = torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(0))
+    assert gradcheck(lambda s: fbp(s, scanner, 8), sinogram.requires_grad_(), fast_mode=True)
+
+
+def test_the_derivative_is_the_adjoint_for_every_detector_and_arc(scanner: Protocol) -> None:
     torch.manual_seed(0)
-    sinogram = torch.randn(2, small.views, small.bins, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda s: fbp(s, small, 8), sinogram, fast_mode=True)
+    y, at = torch.randn(2, 1, scanner.views, scanner.bins, dtype=torch.float64)
+    x = torch.randn(1, 16, 16, dtype=torch.float64)
+    (adjoint,) = torch.autograd.grad(fbp(at.requires_grad_(), scanner, 16), at, x)
+    forward = torch.vdot(fbp(y, scanner, 16).flatten(), x.flatten()).item()
+    assert torch.vdot(adjoint.flatten(), y.flatten()).item() == pytest.approx(forward, rel=1e-10)
 
 
 @pytest.mark.parametrize("bins", [24, 25])
@@ -121,6 +195,21 @@ def test_the_filter_is_the_averaged_ramp_and_holds_the_whole_convolution(bins: i
     expected = frequency * torch.sinc(frequency * kernel_mm)
     torch.testing.assert_close(response[2:], expected[2:], rtol=0.02, atol=0.02 / bin_mm / length)
     assert 0 < response[0] < frequency[1]
+
+
+def test_the_filter_of_a_curved_detector_is_that_of_kak_and_slaney() -> None:
+    """Chapter 3.4.1: (gamma / sin gamma)^2 times the ramp, in the angle of the rays."""
+    bins, bin_mm, radius = 24, 9.0, 200.0
+    response = ramp_filter(bins, bin_mm, 0.0, curved_mm=radius)
+    kernel = torch.fft.irfft(response)[:bins] / bin_mm
+    step = bin_mm / radius
+    expected = torch.zeros(bins, dtype=torch.float64)
+    expected[0] = 1 / (4 * step**2)
+    odd = torch.arange(1, bins, 2, dtype=torch.float64)
+    expected[1::2] = -1 / (math.pi * torch.sin(odd * step)) ** 2
+    torch.testing.assert_close(kernel, expected / radius**2, rtol=1e-9, atol=1e-12)
+    far = ramp_filter(bins, bin_mm, 0.7, curved_mm=1e7)
+    torch.testing.assert_close(far, ramp_filter(bins, bin_mm, 0.7), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.skipif(not astra.use_cuda(), reason="ASTRA sees no CUDA device")

@@ -38,6 +38,22 @@ def test_line_integrals_of_a_gaussian_under_every_preset(exact, name: str) -> No
     assert np.linalg.norm(sinogram - expected) < 0.005 * np.linalg.norm(expected)
 
 
+def test_line_integrals_of_a_short_scan(exact) -> None:
+    protocol = replace(PRESETS["paper-1"], views=7, arc_deg=220)
+    place = (30.0, 20.0, 12.0)
+    sinogram = project(exact.gaussian(protocol, 128, *place)[None], protocol)[0]
+    expected = exact.gaussian_sinogram(protocol, *place)
+    assert np.linalg.norm(sinogram - expected) < 0.005 * np.linalg.norm(expected)
+
+
+def test_a_curved_detector_is_refused(small: Protocol) -> None:
+    curved = replace(small, detector="arc")
+    with pytest.raises(ValueError, match=r"flat detectors, not onto detector=arc; use .*FanBeam"):
+        project(np.ones((1, 8, 8), dtype=np.float32), curved)
+    with pytest.raises(ValueError, match="FanBeam"):
+        back_project(np.ones((1, small.views, small.bins), dtype=np.float32), curved, 8)
+
+
 def test_projection_is_linear(small: Protocol) -> None:
     a, b = np.random.default_rng(0).random((2, 16, 16), dtype=np.float32)
     both = project(np.stack((a, b, 2 * a - b)), small)

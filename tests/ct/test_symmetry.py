@@ -15,6 +15,11 @@ def test_how_many_turns_map_a_scan_onto_itself(small: Protocol, views: int, turn
     assert (found.turns, found.base_views) == (turns, views // turns)
 
 
+def test_a_shorter_arc_has_no_turns(small: Protocol) -> None:
+    found = Turns(replace(small, views=12, arc_deg=180))
+    assert (found.turns, found.base_views) == (1, 12)
+
+
 def test_rows_hold_each_view_beside_its_turned_copies(small: Protocol) -> None:
     turns = Turns(small)
     sinogram = torch.arange(2.0 * small.views * small.bins).view(2, small.views, small.bins)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.description import DescribedSlices, Slice
 from physfed_ray.data.patient import PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
@@ -211,6 +212,24 @@ def test_new_unseen_protocol_adds_only_its_own_shards(prepared: Prepared) -> Non
     unseen = [{"id": "u", "protocol": SPARSE | {"views": 36}}, {"id": "v", "protocol": "paper-2"}]
     todo = plan(make_experiment(prepared.root.parents[1], unseen=unseen))
     assert [shard.client for shard in todo.missing()] == ["v"]
+
+
+def test_a_curved_detector_and_an_arc_are_scanned_and_stand_in_everybodys_g(tmp_path: Path) -> None:
+    """The full circle of a flat detector and a short scan of a curved one see the same object."""
+    short = SPARSE | {"views": 200, "detector": "arc", "arc_deg": 240}
+    clients = [{"id": "a", "protocol": SPARSE | {"views": 300}}, {"id": "b", "protocol": short}]
+    made = prepare(make_experiment(tmp_path, clients=clients, data__electronic_noise=0.0))
+    assert Prepared.load(made.root) == made
+    assert made.clients[1].protocol == Protocol(**short)
+    a, b, u = (read_client_data(made.root / f) for f in (
+        "test/a.arrow", "test/b.arrow", "unseen/u.arrow"
+    ))  # fmt: skip
+    assert [data.g[7:].tolist() for data in (a, b, u)] == [
+        [0, 1], pytest.approx([1, 2 / 3]), [0, 1],
+    ]  # fmt: skip
+    np.testing.assert_array_equal(a.full, b.full)
+    error = np.sqrt(np.mean((b.low - b.full) ** 2))
+    assert error < 1.5 * np.sqrt(np.mean((a.low - a.full) ** 2))
 
 
 def test_clients_that_share_a_patient_have_their_own_noise(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -233,6 +234,22 @@ def test_an_impossible_protocol_is_refused_with_its_numbers(file: Path):
     protocol["source_mm"] = 60
     with pytest.raises(PhysFedError, match=r"clients\.0\.protocol.*source_mm=60"):
         load_experiment(file, [f"clients=[{{id: a, protocol: {protocol}}}]"])
+
+
+def test_detector_and_arc_are_further_keys_of_a_protocol(file: Path, tmp_path: Path):
+    seven = PRESETS["paper-1"].values()
+    short = seven | {"detector": "arc", "arc_deg": 240}
+    loaded = load_experiment(file, [f"clients=[{{id: a, protocol: {short}}}]", "unseen=paper-2"])
+    assert loaded.clients[0].protocol == replace(PRESETS["paper-1"], detector="arc", arc_deg=240.0)
+    assert loaded.further == ("detector", "arc_deg")
+    (tmp_path / "again.yaml").write_text(loaded.to_yaml())
+    assert load_experiment(tmp_path / "again.yaml") == loaded
+    written = yaml.safe_load(loaded.to_yaml())
+    assert written["clients"][0]["protocol"] == short
+    assert list(written["unseen"][0]["protocol"]) == list(seven)
+    for wrong, words in ({"detector": "curved"}, "detector='curved'"), ({"arc_deg": 400}, "400"):
+        with pytest.raises(PhysFedError, match=rf"clients\.0\.protocol: protocol: .*{words}"):
+            load_experiment(file, [f"clients=[{{id: a, protocol: {short | wrong}}}]"])
 
 
 @pytest.mark.parametrize("other", ["data.test_patients=[B, A]", "data.validation_patients=[A]"])

@@ -95,6 +95,12 @@ def test_protocol_hypernetwork_is_three_linear_layers():
     torch.testing.assert_close(torch.cat([alpha, beta], 1), expected)
 
 
+def test_protocol_hypernetwork_reads_further_entries_of_g():
+    made = ProtocolHypernetwork(4, 6, 3, g_size=9)
+    assert made.hidden.weight.shape == (6, 9)
+    assert made.code(torch.rand(2, 9)).shape == (2, 4)
+
+
 def test_codes_have_either_sign_and_unit_scale():
     torch.manual_seed(0)
     codes = ProtocolHypernetwork(128, 256, 3).code(torch.rand(8, 7))

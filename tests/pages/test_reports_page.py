@@ -16,7 +16,7 @@ from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.data.prepared import Prepared, PreparedClient, Statistics
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.errors import PhysFedError
-from physfed_ray.pages.reports_page import find, write_reports_page
+from physfed_ray.pages.reports_page import _scanner, find, write_reports_page
 from physfed_ray.results.meaning import meaning
 from physfed_ray.results.neighbours import choose, first_sentence, gather, nearest
 from tests.conftest import random_client_data
@@ -64,6 +64,13 @@ def make(tmp_path: Path) -> Make:
         return made
 
     return prepared
+
+
+def test_a_scanner_is_put_in_words() -> None:
+    usual = PRESETS["paper-1"]
+    assert _scanner(usual).endswith("250 mm to the detector, 100,000 photons a ray")
+    short = replace(usual, detector="arc", arc_deg=240)
+    assert _scanner(short) == f"{_scanner(usual)}, a curved detector, an arc of 240 degrees"
 
 
 class Page(HTMLParser):

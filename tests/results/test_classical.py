@@ -88,6 +88,13 @@ def test_an_unseen_protocol_takes_the_strength_of_the_nearest(tmp_path: Path) ->
     assert strengths["unseen-3"] == strengths["paper-7"] > strengths["paper-1"]
 
 
+def test_the_nearest_is_found_over_detectors_and_arcs(tmp_path: Path) -> None:
+    first, second = _prepared(tmp_path).clients
+    short = replace(first, id="short", protocol=replace(first.protocol, arc_deg=200))
+    unseen = replace(first, protocol=replace(first.protocol, arc_deg=190, photons=9e4))
+    assert nearest(unseen, (first, second, short)).id == "short"
+
+
 def test_scores_are_rows_of_the_slices_table(tmp_path: Path) -> None:
     prepared = _prepared(tmp_path)
     table = classical_scores(prepared, {"soft": (-160.0, 240.0)}, names=("tv",))

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from physfed_ray.errors import PhysFedError
 from physfed_ray.results.groups import group_runs
 from physfed_ray.results.runs import read_results
 
@@ -27,6 +29,17 @@ def test_an_earlier_version_wrote_other_keys_of_the_same_experiment(make_run: Ma
     now = change(make_run("fedavg", 2, **SMALL), "training", objective={"name": "mse"})
     (group,) = group_runs([read_results(before), read_results(now)])
     assert group.seeds == [1, 2]
+
+
+def test_another_detector_is_other_data(make_run: MakeRun) -> None:
+    flat, curved = (make_run("fedavg", 1, tag=tag, **SMALL) for tag in ("flat", "curved"))
+    path = curved / "experiment.yaml"
+    content = yaml.safe_load(path.read_text())
+    for client in content["clients"]:
+        client["protocol"] |= {"detector": "arc"}
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(PhysFedError, match="arc"):
+        group_runs([read_results(flat), read_results(curved)])
 
 
 def test_another_objective_is_another_group(make_run: MakeRun) -> None:

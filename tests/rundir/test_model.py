@@ -33,13 +33,15 @@ GROUPS = st.dictionaries(NAMES, PLAIN, max_size=4)
 
 @st.composite
 def protocols(draw: st.DrawFn) -> Protocol:
-    """A preset with another number of views, photons and detector bins of any length above."""
+    """A preset with another number of views, photons and longer bins, on any detector and arc."""
     preset = draw(st.sampled_from(list(PRESETS.values())))
     return replace(
         preset,
         views=draw(st.integers(1, 4096)),
         photons=draw(st.floats(1.0, 1e8)),
-        bin_mm=draw(st.floats(preset.bin_mm, 3.0)),
+        bin_mm=draw(st.floats(preset.bin_mm, 2.0)),
+        detector=draw(st.sampled_from(["flat", "arc"])),
+        arc_deg=draw(st.floats(1.0, 360.0)),
     )
 
 
@@ -145,6 +147,19 @@ def test_an_impossible_protocol_is_refused(
     directory.write_json("model.json", content)
     with pytest.raises(PhysFedError, match="the fan of 12 bins"):
         read_card(directory)
+
+
+def test_further_fields_of_a_protocol_are_read_and_need_not_be_there(
+    written: tuple[RunDirectory, dict[str, Any]],
+) -> None:
+    directory, content = written
+    assert read_card(directory).further == ()
+    content["clients"][0]["protocol"] = PRESETS["paper-1"].values()  # as earlier versions wrote it
+    unseen = {"id": "u", "protocol": PRESETS["paper-2"].values() | {"arc_deg": 200}}
+    directory.write_json("model.json", content | {"unseen": [unseen]})
+    card = read_card(directory)
+    assert card.clients[0].protocol == PRESETS["paper-1"]
+    assert card.further == ("arc_deg",)
 
 
 def test_clients_are_found_by_name(written: tuple[RunDirectory, dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from physfed_ray.cost.estimate import Load, host_bytes
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
 from physfed_ray.cost.step_cost import PROBE, measure_step, network_sizes
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.methods.given import Task
 from physfed_ray.methods.registry import METHODS, get_method
@@ -66,6 +67,17 @@ def test_it_names_clients_patients_slices_and_sizes(tmp_path: Path):
     assert f"{encoder:,} shared, {decoder:,} private" in text
     assert f"{2 * 4 * encoder / 1000:.1f} kB down" in text
     assert "6 steps" in text
+
+
+def test_detectors_and_arcs_are_shown_where_one_is_unusual(tmp_path: Path):
+    assert "flat" not in described(load(tmp_path))
+    short = PRESETS["paper-2"].values() | {"detector": "arc", "arc_deg": 240}
+    experiment = load(tmp_path, f"clients.1.protocol={short}", "method={name: scan_physfed}")
+    rows = {line.split()[0]: line.split() for line in described(experiment).splitlines() if line}
+    assert rows["client"][-2:] == ["kind", "arc"]
+    assert rows["a"][-2:] == ["flat", "360"]
+    assert rows["b"][-2:] == ["arc", "240"]
+    assert rows["unseen-3"][-2:] == ["flat", "360"]
 
 
 def test_traffic_of_methods_with_their_own_bytes(tmp_path: Path):

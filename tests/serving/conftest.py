@@ -39,6 +39,7 @@ class Trained:
     def __init__(self, experiment: Experiment, folder: Path, **settings: Any) -> None:
         self.folder, self.root = folder, folder / "run"
         self.images: dict[str, ClientData] = {}
+        self.further = experiment.further
         clients = tuple(self._client(c.id, c.protocol, train=True) for c in experiment.clients)
         unseen = tuple(self._client(u.id, u.protocol, train=False) for u in experiment.unseen)
         constants = Statistics(0.5, 0.2, [0.1] * DIM, [0.9] * DIM, 1, DIM)
@@ -55,7 +56,7 @@ class Trained:
         files: dict[str, Path | None] = {"train": None, "validation": None, "test": None}
         for split, slices in (("train", STEPS), ("test", SLICES)) if train else (("test", SLICES),):
             data = random_client_data(derive_seed(name, split) % 1000, slices, SIZE, DIM)
-            data = replace(data, g=protocol.normalised())
+            data = replace(data, g=protocol.normalised(self.further))
             path = self.folder / "cache" / f"{name}-{split}.arrow"
             write_client_data(path, data)
             files[split] = path
@@ -71,7 +72,7 @@ class Trained:
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Trained]:
-    """Return ``train(method, backbone, rounds=1, settings={}, **federation)``."""
+    """Return ``train(method, backbone, rounds=1, settings={}, unseen={}, **federation)``."""
 
     def make(
         method: str,
@@ -80,6 +81,7 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
         rounds: int = 1,
         precision: str = "fp32",
         settings: Mapping[str, Any] | None = None,
+        unseen: Mapping[str, Any] | None = None,
         **federation: Any,
     ) -> Trained:
         experiment = Experiment.model_validate(
@@ -87,7 +89,10 @@ def train(tmp_path: Path) -> Callable[..., Trained]:
                 "name": "tiny",
                 "data": {"source": {"phantom": {"patients": 9}}, "image_size": SIZE},
                 "clients": [{"id": f"c-{p}", "protocol": p} for p in TRAINED],
-                "unseen": [{"id": p, "protocol": p} for p in UNSEEN],
+                "unseen": [
+                    {"id": name, "protocol": protocol}
+                    for name, protocol in (unseen or {name: name for name in UNSEEN}).items()
+                ],
                 "backbone": {"name": backbone, **SMALL[backbone]},
                 "method": {"name": method, **(settings or {})},
                 "training": {"rounds": rounds, "batch_size": 1, "lr": 3e-3, "evaluate_every": 9,

@@ -1,6 +1,7 @@
 """Policies for a scanner that nobody trained on: what is taken, what is refused, what is said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,25 @@ def test_policies_and_what_they_say(train: Train) -> None:
     assert str(run.denoiser("c-paper-1").choice) == "the model of client c-paper-1"
     with pytest.raises(PhysFedError, match=r"'shared' is not possible: SCAN-PhysFed keeps a part"):
         run.denoiser(protocol="unseen-2", policy="shared")
+
+
+@pytest.mark.parametrize("method", ["scan_physfed", "hyperfed", "fedavg"])
+def test_a_model_serves_detectors_and_arcs_that_its_g_holds_and_refuses_others(
+    train: Train, method: str
+) -> None:
+    short = replace(PRESETS["unseen-2"], arc_deg=220)
+    trained = train(method, unseen={"short": short})
+    run = load_run(trained.root)
+    choice = run.denoiser(protocol="short").choice
+    assert choice.g.shape == (8,)
+    assert run.denoiser("c-paper-1").choice.g[7] == 1
+    if method == "scan_physfed":
+        assert choice.cosine == trained.results.routes["short"].cosine
+    other = replace(short, arc_deg=200)
+    run.denoiser(protocol=other)
+    with pytest.raises(PhysFedError, match="detector=arc cannot be told to this model") as refusal:
+        run.denoiser(protocol=replace(other, detector="arc"))
+    assert "\n" not in str(refusal.value)
 
 
 def test_without_a_codebook_pvqs_is_refused_and_the_shared_network_serves(train: Train) -> None:
