@@ -62,8 +62,10 @@ def _filtered(sinogram: Tensor, response: Tensor) -> Tensor:
     rows, response = sinogram.flatten(0, -2), response.to(sinogram)
     bins, length = sinogram.shape[-1], 2 * (len(response) - 1)
     at_once = _ROWS_AT_ONCE if rows.device.type == "cpu" else len(rows)
-    spectra = (torch.fft.rfft(part, n=length) * response for part in rows.split(at_once))
-    parts = [torch.fft.irfft(spectrum, n=length)[:, :bins] for spectrum in spectra]
+    parts = []
+    for first in range(0, len(rows), at_once):
+        spectrum = torch.fft.rfft(rows[first : first + at_once], n=length) * response
+        parts.append(torch.fft.irfft(spectrum, n=length)[:, :bins])
     return torch.cat(parts).view_as(sinogram)
 
 
