@@ -40,11 +40,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What is known of N slices of one patient while they are scanned.
+    """What is known of N slices under one protocol while they are scanned.
 
     Attributes:
         protocol: How they are scanned.
-        full_hu: Full-dose images on the protocol's grid, (N, n, n) float32, HU.
+        full_hu: Full-dose images on the protocol's grid, (N, n, n) float32, HU; cut off at the
+            ends of the window where noise is drawn again in a round.
         low_hu: Their reconstructions, (N, n, n) float32, HU, not clipped.
         body: 1 inside the patient, (N, n, n) uint8.
         line_integrals: What the detector measured, (N, views, bins) float32, dimensionless.
@@ -139,6 +140,15 @@ EMBEDDING = Field(
     "embedding", np.float32, lambda sizes, protocol: (sizes.tokens, sizes.dim), "whole"
 )
 EMBEDDING_MASK = Field("embedding_mask", np.bool_, lambda sizes, protocol: (sizes.tokens,), "whole")
+EXPECTED = Field(
+    "expected",
+    np.float32,
+    lambda sizes, protocol: (protocol.views, protocol.bins),
+    "none",
+    reason="every ray crosses the whole image",
+    make=lambda scan: scan.expected,
+)
+"""What the detector would measure without noise; training files have it where noise is fresh."""
 
 
 def _noise_of_low(scan: Acquisition) -> np.ndarray:
@@ -167,7 +177,8 @@ BATCHED = (LOW, FULL, EMBEDDING, EMBEDDING_MASK)
 _OWN = {field.name: field for field in STANDARD}
 
 FIELDS: Registry[Field] = Registry(
-    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in (*_OWN, SIGMA.name)}
+    "field",
+    {name: f"physfed_ray.fields:{name.upper()}" for name in (*_OWN, EXPECTED.name, SIGMA.name)},
 )
 """What a method or a backbone may declare."""
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import ray
 from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
+from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.scan import expect
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.store import ClientData, write_client_data
 from physfed_ray.experiment import Training
@@ -20,6 +23,7 @@ from physfed_ray.methods.given import ClientInfo, Task
 from physfed_ray.methods.registry import get_method
 from physfed_ray.models.registry import make_backbone
 from physfed_ray.seeds import derive_seed, generator
+from physfed_ray.window import denormalise
 
 SPLITS = ("train", "validation", "test")
 
@@ -117,6 +121,20 @@ def random_client_data(seed: int, slices: int, size: int = 24, dim: int = 8) -> 
     )
 
 
+WINDOW_HU = (-1000.0, 2000.0)
+
+
+def quick(protocol: Protocol, views: int, bins: int = 48) -> Protocol:
+    """Return the protocol with few views, and few wide bins that cover the same fan."""
+    return replace(protocol, views=views, bins=bins, bin_mm=protocol.bin_mm * protocol.bins / bins)
+
+
+def with_expected(data: ClientData, protocol: Protocol) -> ClientData:
+    """Return the slices with what a detector without noise would measure of them."""
+    objects = denormalise(data.full, WINDOW_HU)
+    return replace(data, extra={"expected": expect(objects, protocol, Simulation(data.image_size))})
+
+
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Callable[..., Spec]:
     """Return a factory of small federations on random images: ``make_spec(method, clients=3)``."""
@@ -132,14 +150,19 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
         unseen: int = 1,
         run_root: Path | None = None,
         settings: Mapping[str, Any] | None = None,
+        noise: Literal["fixed", "fresh"] = "fixed",
         **training: Any,
     ) -> Spec:
         infos, files = [], []
         for i in range(clients + unseen):
+            protocol = scanner(generator(i, "g").uniform(0, 1, 7))
+            if noise == "fresh":
+                protocol = quick(protocol, views=24 + 2 * i)  # sinograms of another shape each
             for split in SPLITS:
                 data = random_client_data(derive_seed(i, split) % 1000, 3 + i % 2)
+                if noise == "fresh" and split == "train":
+                    data = with_expected(data, protocol)
                 write_client_data(tmp_path / "data" / f"{split}-{i}.arrow", data)
-            protocol = scanner(generator(i, "g").uniform(0, 1, 7))
             infos.append(ClientInfo(i, f"c{i + 1}", protocol, 3 + i % 2))
             files.append(ClientFiles(*(tmp_path / "data" / f"{s}-{i}.arrow" for s in SPLITS)))
         kind = get_method(method)
@@ -175,10 +198,11 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
                 )
                 for i in range(unseen)
             ),
-            window_hu=(-1000, 2000),
+            window_hu=WINDOW_HU,
             clinical_windows={"soft": (-160, 240)},
             run_root=None if run_root is None else str(run_root),
             simulation=Simulation(task.image_size),
+            noise=noise,
         )
 
     return make

@@ -99,11 +99,14 @@ def run_one_round(
     run_experiment(Experiment.model_validate(values), out, runtime="inline", tested=tested)
 
 
+@pytest.mark.parametrize("noise", ["fixed", "fresh"])
 def test_a_field_from_outside_is_cut_as_the_images_are(
-    seen: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seen: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
 ) -> None:
     monkeypatch.setattr("physfed_ray.runtime.run.write_page", lambda directory: None)
-    experiment = make_experiment(tmp_path, method={"name": "of_patches"}, backbone={"channels": 2})
+    experiment = make_experiment(
+        tmp_path, method={"name": "of_patches"}, backbone={"channels": 2}, data__noise=noise
+    )
     experiment = experiment.model_copy(update={"evaluation": Evaluation(metrics=("mtf",))})
     run_one_round(experiment, tmp_path / "run", tested=True, patch=32, patches_per_slice=2)
     batches = [batch for batch in seen if batch.low.shape == (2, 1, 32, 32)]
@@ -121,8 +124,13 @@ def test_a_field_from_outside_is_cut_as_the_images_are(
         assert set(batch.extra) == {"residue", "body"}
 
 
-def test_a_field_that_is_not_cut_goes_with_whole_images(seen: list[Batch], tmp_path: Path) -> None:
-    experiment = make_experiment(tmp_path, method={"name": "of_images"}, backbone={"channels": 2})
+@pytest.mark.parametrize("noise", ["fixed", "fresh"])
+def test_a_field_that_is_not_cut_goes_with_whole_images(
+    seen: list[Batch], tmp_path: Path, noise: str
+) -> None:
+    experiment = make_experiment(
+        tmp_path, method={"name": "of_images"}, backbone={"channels": 2}, data__noise=noise
+    )
     run_one_round(experiment, tmp_path / "run")
     batches = [batch for batch in seen if len(batch.low) == 2]
     assert len(batches) == 2 * 2

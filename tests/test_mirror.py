@@ -10,6 +10,7 @@ REASONS = {
     "cli/parser": "tests/cli/test_cli.py calls every command through it",
     "code_version": "tests/data/test_prepare.py: keys change with the code",
     "cost/estimate": "tests/screen/test_describe.py compares every printed number",
+    "cost/fresh_noise": "tests/screen/test_describe.py: by hand for two protocols",
     "cost/machines": "tests/screen/test_describe.py: what fits on which machine",
     "cost/published": "tests/screen/test_describe.py: traffic of methods that publish",
     "cost/step_cost": "tests/screen/test_describe.py: by hand for one network",

@@ -2,8 +2,9 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from physfed_ray.cost.fresh_noise import FIXED, FreshCost, fresh_cost
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
 from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import PreparePlan, plan
@@ -34,6 +35,7 @@ class Load:
         images: Images or patches of all of them in a round, on average.
         traffic: Bytes that all of them together send and receive in a round that follows another;
             no more than that where the method compresses.
+        fresh: Cost of new noise for the slices of all of them in a round, on average.
     """
 
     shared: int
@@ -45,6 +47,7 @@ class Load:
     steps: int
     images: int
     traffic: tuple[int, int] = 0, 0
+    fresh: FreshCost = FIXED
 
     @property
     def parameters(self) -> int:
@@ -58,6 +61,7 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
     sync = federation.schedule == "sync"
     drawn = at_work(federation, len(clients)) if sync else min(federation.buffer, len(clients))
     slices = [counts(todo, "train", client.id)[1] for client in clients]
+    fresh = fresh_cost(experiment, slices, pooled=method.pooled)
     if method.pooled:
         drawn, slices = 1, [sum(slices)]
     steps = sum(map(training.steps_per_round, slices))
@@ -72,6 +76,7 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
         steps=round(steps * drawn / len(slices)),
         images=round(images * drawn / len(slices)),
         traffic=expected_bytes(method, channel, sizes[0], sizes[2], drawn),
+        fresh=replace(fresh, seconds=fresh.seconds * drawn / len(slices)),
     )
 
 
@@ -123,6 +128,7 @@ def host_bytes(experiment: Experiment, load: Load, clients: float) -> float:
     """Return the memory of a host with so many clients, on a CPU."""
     cost = load.cost
     own = HOST_BYTES + 16 * load.parameters + cost.frozen_bytes + cost.activation_bytes
+    own += load.fresh.host_bytes
     return own + _private_bytes(experiment, load, clients)
 
 
@@ -155,7 +161,8 @@ def hosts_here(experiment: Experiment) -> int:
 
 def seconds_here(experiment: Experiment, load: Load) -> float:
     """Return how long a run trains on this machine."""
-    work = experiment.training.rounds * load.steps * load.cost.seconds
+    round_seconds = load.steps * load.cost.seconds + load.fresh.seconds
+    work = experiment.training.rounds * round_seconds
     return work / min(hosts_here(experiment), slots_here(experiment))
 
 
@@ -168,7 +175,7 @@ def need_of(experiment: Experiment, load: Load) -> Need:
         + 16 * load.parameters
         + load.cost.frozen_bytes
         + load.cost.activation_bytes,
-        host_bytes=HOST_BYTES + _private_bytes(experiment, load, clients),
+        host_bytes=HOST_BYTES + load.fresh.host_bytes + _private_bytes(experiment, load, clients),
         threads=training.threads,
         flops=training.rounds * load.images * load.cost.image_flops,
         bf16=training.precision != "fp32",

@@ -11,6 +11,8 @@ ELECTRONIC_NOISE_COUNTS = math.sqrt(10.0)
 FLOOR_COUNTS = 1.0
 """The fewest counts a reading is taken for, so that its logarithm exists."""
 
+_RAYS_AT_ONCE = 16384  # 128 kB in float64: what is computed in between stays in the cache
+
 
 def add_noise(
     line_integrals: NDArray[np.floating],
@@ -28,7 +30,12 @@ def add_noise(
         rng: The random stream of this slice; what it yields depends on nothing else.
         electronic_noise: Standard deviation in counts; 0 for none.
     """
-    counts = rng.poisson(photons * np.exp(-np.asarray(line_integrals, dtype=np.float64)))
-    readings = counts + electronic_noise * rng.standard_normal(counts.shape)
-    noisy: NDArray[np.float32] = -np.log(np.maximum(readings, FLOOR_COUNTS) / photons)
-    return noisy.astype(np.float32)
+    clean = np.asarray(line_integrals)
+    noisy = np.empty(clean.shape, np.float32)
+    rays, readings = clean.reshape(-1), noisy.reshape(-1)
+    for start in range(0, clean.size, _RAYS_AT_ONCE):
+        part = slice(start, start + _RAYS_AT_ONCE)
+        counts = rng.poisson(photons * np.exp(-rays[part].astype(np.float64)))
+        seen = counts + electronic_noise * rng.standard_normal(len(counts))
+        readings[part] = -np.log(np.maximum(seen, FLOOR_COUNTS) / photons)
+    return noisy

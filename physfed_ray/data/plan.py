@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -26,7 +26,7 @@ from physfed_ray.data.shards import (
 from physfed_ray.data.split import Split, deal
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Reports
-from physfed_ray.fields import field_of, made_fields
+from physfed_ray.fields import EXPECTED, field_of, made_fields
 from physfed_ray.methods.registry import get_method
 
 # Changes to these change the files that the same shards become.
@@ -47,6 +47,7 @@ class PreparePlan:
         settings: What all shards have in common.
         reports: What describes the slices.
         fields: Names of the fields that this experiment needs and not every client file has.
+        training_fields: Names of further ones that it needs of training slices alone.
         cache: Folder of all shards and prepared data sets.
         clients: Protocol of each training client, by id, in the experiment's order.
         unseen: Protocol of each unseen scanner, likewise.
@@ -60,6 +61,7 @@ class PreparePlan:
     settings: ShardSettings
     reports: Reports
     fields: tuple[str, ...]
+    training_fields: tuple[str, ...]
     cache: Path
     clients: Mapping[str, Protocol]
     unseen: Mapping[str, Protocol]
@@ -79,7 +81,9 @@ class PreparePlan:
         versions = [code_version(*_CODE), describer.reporter.version, describer.encoder.version]
         inputs: list[Any] = [versions]
         if self.fields:
-            inputs.append([[name, field_of(name).version] for name in self.fields])
+            inputs.append(_versions(self.fields))
+        if self.training_fields:
+            inputs.append({"train": _versions(self.training_fields)})
         if self.further:
             inputs.append(self.further)
         digest = blake2b(json.dumps(inputs).encode(), digest_size=16)
@@ -105,15 +109,19 @@ class PreparePlan:
 
     def shards_of(self, split: str, client: str) -> list[Shard]:
         """Return the shards of a file, in the order of its patients."""
-        named = self._shards_of(client)
-        return [named.shard(patient) for patient in self.files[split, client]]
+        named, fields = self._shards_of(client), self.fields_of(split)
+        return [named.shard(patient, fields) for patient in self.files[split, client]]
+
+    def fields_of(self, split: str) -> tuple[str, ...]:
+        """Return the names of the fields to make of the slices of a split."""
+        return self.fields + (self.training_fields if split == "train" else ())
 
     def missing(self) -> list[Shard]:
         """Return the shards that the cache does not hold, with all of their fields."""
         return [
             shard
             for shard in self.shards
-            if not all(f.is_file() for f in shard_files(self.cache, shard.key, self.fields))
+            if not all(f.is_file() for f in shard_files(self.cache, shard.key, shard.fields))
         ]
 
     def cached(self) -> int:
@@ -121,10 +129,10 @@ class PreparePlan:
         return sum(self._in_cache()) if (self.cache / "shards").is_dir() else 0
 
     def _in_cache(self) -> Iterator[bool]:
-        for (_, client), patients in self.files.items():
-            named = self._shards_of(client)
+        for (split, client), patients in self.files.items():
+            named, fields = self._shards_of(client), self.fields_of(split)
             for patient in patients:
-                files = shard_files(self.cache, named.key(patient), self.fields)
+                files = shard_files(self.cache, named.key(patient), fields)
                 yield all(file.is_file() for file in files)
 
     def _shards_of(self, client: str) -> ClientShards:
@@ -136,7 +144,7 @@ class PreparePlan:
         return shard_path(self.cache, shard.key)
 
     def field_path_of(self, shard: Shard, name: str) -> Path:
-        """Return where one of ``fields`` of a shard lies once it is made."""
+        """Return where one of the fields of a shard lies once it is made."""
         return field_path(self.cache, shard.key, name)
 
     def file(self, split: str, client: str) -> Path | None:
@@ -173,11 +181,14 @@ def plan(experiment: Experiment) -> PreparePlan:
         reuse=data.reuse_patients,
     )
     needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
+    fields = made_fields(needed)
+    fresh = data.noise == "fresh" and EXPECTED.name not in fields
     return PreparePlan(
         source=source,
         settings=settings,
         reports=experiment.reports,
-        fields=made_fields(needed),
+        fields=fields,
+        training_fields=(EXPECTED.name,) if fresh else (),
         cache=cache_folder(data.cache),
         clients={client.id: client.protocol for client in experiment.clients},
         unseen={client.id: client.protocol for client in experiment.unseen},
@@ -223,6 +234,10 @@ def make_source(experiment: Experiment) -> PatientSource:
     from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files
 
     return DicomSource(settings.dicom, settings.min_slices)
+
+
+def _versions(fields: Sequence[str]) -> list[list[str]]:
+    return [[name, field_of(name).version] for name in fields]
 
 
 def _slice_counts(source: PatientSource, limit: int | None) -> dict[str, int]:

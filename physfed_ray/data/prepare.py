@@ -53,7 +53,7 @@ RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
 def scan_inline(plan: PreparePlan, shards: Sequence[Shard]) -> Iterator[Outcome]:
     """Make the shards one after the other in this process."""
     for shard in shards:
-        yield do_shard(plan.source, plan.settings, shard, plan.cache, plan.fields)
+        yield do_shard(plan.source, plan.settings, shard, plan.cache)
 
 
 def prepare(
@@ -149,7 +149,10 @@ def _finish(
             usable[0].protocol.normalised(todo.further),
             descriptions,
             path,
-            {name: [todo.field_path_of(shard, name) for shard in usable] for name in todo.fields},
+            {
+                name: [todo.field_path_of(shard, name) for shard in usable]
+                for name in todo.fields_of(split)
+            },
         )
         counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):

@@ -45,16 +45,14 @@ def do_shard(
     settings: ShardSettings,
     shard: Shard,
     cache_folder: Path,
-    fields: Sequence[str] = (),
 ) -> Outcome:
     """Load, scan, and put what is not there yet into the cache, each file atomically.
 
     Args:
         source: Where the patient comes from.
         settings: What all shards have in common.
-        shard: What to make.
+        shard: What to make, with its fields.
         cache_folder: Where it is kept.
-        fields: Names of the fields to make beside it.
 
     Raises:
         PhysFedError: A step after loading fails, the patient's files have become unreachable, or
@@ -73,7 +71,7 @@ def do_shard(
             )
         )
         with _one_thread():
-            scans, made = _scanned(volume, settings, shard, fields)
+            scans, made = _scanned(volume, settings, shard)
         own = shard_path(cache_folder, shard.key)
         if not own.is_file():
             write_scans(own, scans)
@@ -130,12 +128,12 @@ def _placed(job: _GridJob) -> list[Placed]:
 
 
 def _scanned(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard, fields: Sequence[str]
+    volume: Sequence[Placed], settings: ShardSettings, shard: Shard
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
     count, window = len(volume), settings.window_hu
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("low", "full", "body", "hu")}
-    made: dict[str, list[np.ndarray]] = {name: [] for name in fields}
+    made: dict[str, list[np.ndarray]] = {name: [] for name in shard.fields}
     for start in range(0, count, SLICES_AT_ONCE):
         scan = _acquired(volume, settings, shard, range(count)[start : start + SLICES_AT_ONCE])
         parts["low"].append(normalise(scan.low_hu, window))

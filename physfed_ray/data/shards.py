@@ -88,12 +88,14 @@ class Shard:
         client: Client, or unseen protocol, whose scanner and random stream it is.
         protocol: How that scanner scans.
         patient: Who is scanned.
+        fields: Names of the fields to make beside it; the key does not depend on them.
     """
 
     key: str
     client: str
     protocol: Protocol
     patient: Patient
+    fields: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"preparing patient {self.patient.pseudonym} for {self.client} ({self.protocol})"
@@ -119,9 +121,9 @@ class ClientShards:
         digest.update(json.dumps([patient.id, patient.pseudonym, patient.fingerprint]).encode())
         return digest.hexdigest()
 
-    def shard(self, patient: Patient) -> Shard:
-        """Return a patient's shard."""
-        return Shard(self.key(patient), self._client, self._protocol, patient)
+    def shard(self, patient: Patient, fields: tuple[str, ...] = ()) -> Shard:
+        """Return a patient's shard, and which fields are to be made beside it."""
+        return Shard(self.key(patient), self._client, self._protocol, patient, fields)
 
 
 def shard_path(cache_folder: Path, key: str) -> Path:

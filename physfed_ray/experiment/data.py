@@ -110,6 +110,12 @@ class Data(Settings):
         description="width of the reconstruction kernel in pixels of the image, 0 for the plain "
         "ramp; null: 0.85, but never finer than 0.85 pixels of a 256 x 256 grid",
     )
+    noise: Literal["fixed", "fresh"] = Field(
+        "fixed",
+        description="fixed: every slice is scanned once, before training; fresh: training slices "
+        "are scanned again in every round, the same but for the noise; validation and test slices "
+        "never are",
+    )
     electronic_noise: float = Field(
         ELECTRONIC_NOISE_COUNTS,
         ge=0,

@@ -58,6 +58,8 @@ class Spec:
         device: Where hosts compute, ``cpu`` or ``cuda``; the parameter server is always on a CPU.
         private_memory_mb: Memory of a host for private states.
         simulation: How scans are simulated, for those that are made while a run goes on.
+        noise: Whether training slices keep the noise that they were prepared with, or get new
+            noise in each round.
         metrics: Optional metrics that the last evaluation measures.
         channel: What happens to updates on their way to the server.
     """
@@ -76,12 +78,18 @@ class Spec:
     device: str = "cpu"
     private_memory_mb: float = 2048.0
     metrics: tuple[str, ...] = ()
+    noise: Literal["fixed", "fresh"] = "fixed"
     channel: Channel = field(default_factory=lambda: Plain(NoSettings()))
 
     def trained_on(self, client: int) -> tuple[Path, ...]:
         """Return the files of a client's turn: its own, or everybody's where the method pools."""
-        files = self.files if self.method.pooled else self.files[client : client + 1]
-        return tuple(own.train for own in files if own.train is not None)
+        return tuple(path for _, path in self.training_files(client))
+
+    def training_files(self, client: int) -> list[tuple[int, Path]]:
+        """Return the files of a client's turn, each with the index of the client who owns it."""
+        owners = range(len(self.files)) if self.method.pooled else (client,)
+        files = ((owner, self.files[owner].train) for owner in owners)
+        return [(owner, path) for owner, path in files if path is not None]
 
     @property
     def optimizer_state(self) -> Literal["persist_private", "persist_all", "fresh"]:

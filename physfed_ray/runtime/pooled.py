@@ -7,8 +7,8 @@ client. The job lives as long as the run: ``TorchTrainer.fit`` of an empty funct
 round pays for it, so ``federation.deadline_s`` must be longer than that. The workers write no
 checkpoints of their own, and their job's folder is in memory.
 
-The data travel once, through the object store, where they take as much memory again as in the
-host; every node of workers holds one copy.
+The data travel through the object store, where they take as much memory again as in the host;
+every node of workers holds one copy. They travel once, or in each round where its noise is fresh.
 """
 
 import threading
@@ -110,6 +110,7 @@ class DataParallel:
     ) -> ClientResult:
         """See ``federation.training.train_client``."""
         if self._data is None or self._data[0] is not data:
+            self._data = None  # so that those of the last round make room
             self._data = data, ray.put(data)
         turn = WorkerTurn(
             given,

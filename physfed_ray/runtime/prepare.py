@@ -83,7 +83,7 @@ def run_shards(
         while True:
             limit = TASKS_PER_CPU * max(1, _cpus(nodes))
             while len(running) < limit and (shard := next(waiting, None)) is not None:
-                outcome, content = task.remote(source, settings, shard, plan.cache, plan.fields)
+                outcome, content = task.remote(source, settings, shard, plan.cache)
                 running[outcome] = content, shard
             if not running:
                 return
@@ -141,11 +141,7 @@ def _answer(handle: Any) -> str | None:
 
 
 def _make(
-    source: PatientSource,
-    settings: ShardSettings,
-    shard: Shard,
-    cache: Path,
-    fields: Sequence[str],
+    source: PatientSource, settings: ShardSettings, shard: Shard, cache: Path
 ) -> tuple[Outcome, list[np.ndarray]]:
     """Make a shard and the fields that go with it, in a task.
 
@@ -154,9 +150,9 @@ def _make(
         the driver fetches them, which it does only if it does not see a file itself.
     """
     folder = cache if can_write(cache) else cache_folder(None)
-    paths = shard_files(folder, shard.key, fields)
+    paths = shard_files(folder, shard.key, shard.fields)
     there = all(path.is_file() for path in paths)
-    outcome = Outcome(shard) if there else do_shard(source, settings, shard, folder, fields)
+    outcome = Outcome(shard) if there else do_shard(source, settings, shard, folder)
     return outcome, [np.fromfile(path, np.uint8) for path in paths if outcome.unusable is None]
 
 
@@ -164,7 +160,7 @@ def _outcome(handle: Any, content: Any, shard: Shard, plan: PreparePlan) -> Outc
     what = f"{shard} failed"
     try:
         outcome: Outcome = ray.get(handle)
-        paths = shard_files(plan.cache, shard.key, plan.fields)
+        paths = shard_files(plan.cache, shard.key, shard.fields)
         if outcome.unusable is None and not all(path.is_file() for path in paths):
             for path, written in zip(paths, ray.get(content), strict=True):
                 with atomic_file(path) as temporary:

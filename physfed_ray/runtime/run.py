@@ -200,6 +200,7 @@ def make_spec(
         private_memory_mb=experiment.federation.private_memory_mb,
         simulation=experiment.data.simulation,
         metrics=experiment.evaluation.metrics,
+        noise=experiment.data.noise,
         channel=experiment.federation.channel.make(),
     )
 

@@ -50,6 +50,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
         console.print("The lower part: unseen protocols, with the test patients. Lengths in mm.")
     for line in (
         *_data_lines(experiment, todo),
+        *_noise_lines(load),
         *_federation_lines(experiment),
         *_size_lines(experiment, todo, method, load),
         *_cost_lines(experiment, load),
@@ -89,6 +90,15 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
     yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
+
+
+def _noise_lines(load: Load) -> Iterable[str]:
+    fresh = load.fresh
+    if fresh.stored_bytes:
+        yield (
+            f"noise: new in each round, which takes {duration(fresh.seconds)} a round in one "
+            f"process and {byte_size(fresh.stored_bytes)} of line integrals, on the disk twice"
+        )
 
 
 def _object_words(simulation: Simulation) -> str:

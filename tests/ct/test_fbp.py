@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from physfed_ray.ct import fbp as module
 from physfed_ray.ct.attenuation import MU_WATER_PER_MM, inscribed_circle
 from physfed_ray.ct.fbp import fbp, ramp_filter
 from physfed_ray.ct.projection import project
@@ -111,6 +112,15 @@ def test_a_uniform_disk_keeps_its_value(exact) -> None:
     inside = np.hypot(x, y) < 0.9 * radius
     assert image[inside].mean() == pytest.approx(1, abs=2e-3)
     assert np.abs(image[inside] - 1).max() < 0.02
+
+
+def test_rows_filtered_part_by_part_are_those_of_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sinogram = np.random.default_rng(0).random((2, PAPER_1.views, PAPER_1.bins))
+    image = reconstruct(sinogram, PAPER_1, 32)
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 2 * PAPER_1.views)
+    np.testing.assert_array_equal(image, reconstruct(sinogram, PAPER_1, 32))
 
 
 @pytest.mark.parametrize(("name", "odl_db"), [("paper-1", 33.3), ("paper-2", 25.5)])

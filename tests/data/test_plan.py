@@ -28,3 +28,15 @@ def test_many_patients_are_counted_and_not_named(
     assert todo.unused_patients == 20_000 - 18_900 - 1001
     assert todo.files["test", "g001"] is todo.files["unseen", "u"]
     assert time.process_time() - began < 30  # of about one; it took minutes in quadratic time
+
+
+def test_fresh_noise_needs_a_field_of_training_slices_alone(tmp_path: Path) -> None:
+    fixed = plan(make_experiment(tmp_path))
+    fresh = plan(make_experiment(tmp_path, data__noise="fresh"))
+    assert fixed.fields == fixed.training_fields == fresh.fields == ()
+    splits = ("train", "validation", "test", "unseen")
+    assert [fresh.fields_of(split) for split in splits] == [("expected",), (), (), ()]
+    assert [shard.key for shard in fresh.shards] == [shard.key for shard in fixed.shards]
+    assert {s.fields for s in fresh.shards_of("test", "a")} == {()}
+    assert {s.fields for s in fresh.shards_of("train", "a")} == {("expected",)}
+    assert fresh.root != fixed.root

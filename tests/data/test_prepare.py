@@ -1,6 +1,7 @@
 """Preparation is complete, reproducible, resumable, and names nobody."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.scan import reconstruct
 from physfed_ray.data.description import DescribedSlices, Slice
 from physfed_ray.data.patient import PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
@@ -23,6 +25,7 @@ from physfed_ray.data.shards import Shard
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Reports
+from physfed_ray.window import normalise
 
 SPARSE = {
     "views": 24,
@@ -426,3 +429,32 @@ def test_real_ct(real_ct: Path, tmp_path: Path) -> None:
         assert (data.scale > 0.3).all()
         assert np.bincount(np.unique(data.patient, return_inverse=True)[1]).max() <= 2
         assert np.abs(data.low - data.full)[data.body == 1].mean() < 0.2
+
+
+def test_for_fresh_noise_training_slices_keep_what_a_quiet_detector_reads(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """The rest of the data set is what it is without, and shards that are there stay."""
+    shutil.copytree(prepared.root.parents[1], tmp_path, dirs_exist_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.arrow")}
+    experiment = make_experiment(tmp_path, data__noise="fresh")
+    todo = plan(experiment)
+    assert {shard.client for shard in todo.missing()} == {"a", "b"}
+    assert todo.cached() == todo.shard_count - len(todo.missing()) == todo.shard_count - 4
+    fresh = prepare(experiment, run_reports=no_reports)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.arrow")}
+    assert before.items() <= files.items()
+    assert len(files) == len(before) + 4
+    for name, content in contents(prepared).items():
+        if not name.startswith("train"):
+            assert (fresh.root / name).read_bytes() == content
+    client = fresh.clients[0]
+    assert client.train
+    own, first = (read_client_data(r / "train/a.arrow", extra) for r, extra in
+                  ((fresh.root, ["expected"]), (prepared.root, [])))  # fmt: skip
+    np.testing.assert_array_equal(own.low, first.low)
+    assert own.extra["expected"].shape == (4, SPARSE["views"], SPARSE["bins"])
+    quiet = reconstruct(own.extra["expected"].copy(), client.protocol, experiment.data.simulation)
+    error = normalise(quiet, experiment.data.window_hu) - own.low
+    assert 0 < np.abs(error).mean() < 0.01
+    assert abs(error.mean()) < 1e-3

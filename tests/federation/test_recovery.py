@@ -120,11 +120,11 @@ def calm(
 ) -> Callable[..., Run]:
     """Return a maker of undisturbed runs, each made once."""
 
-    def calm(method: str = "scan_physfed", **settings: Any) -> Run:
-        key = f"{method} {settings}"
+    def calm(method: str = "scan_physfed", noise: str = "fixed", **settings: Any) -> Run:
+        key = f"{method} {noise} {settings}"
         if key not in undisturbed:
             root = tmp_path_factory.mktemp("calm")
-            spec = of_speeds(make_spec(method, run_root=root, **END))
+            spec = of_speeds(make_spec(method, run_root=root, noise=noise, **END))
             undisturbed[key] = Run(spec, **settings).go()
         return undisturbed[key]
 
@@ -223,6 +223,20 @@ def test_what_clients_publish_before_the_first_round_is_there_again(
     run = scripted(make("run", "feddg"), lost).go()
     assert run.runtime.all_happened()
     assert_same(run, calm("feddg"))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_round_that_is_repeated_has_the_same_fresh_noise(
+    make: Callable[..., Spec], calm: Callable[..., Run], settings: str
+) -> None:
+    script = [
+        at("train", 2, dies(0, 1, 2)),
+        after("train", 4, dies(0)),
+        at("combine", 4, server_dies),
+    ]
+    run = scripted(make("run", noise="fresh"), *script, **SETTINGS[settings]).go()
+    assert run.runtime.all_happened()
+    assert_same(run, calm(noise="fresh", **SETTINGS[settings]))
 
 
 def final(run: Run) -> FinalResults:

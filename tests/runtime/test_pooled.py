@@ -54,8 +54,8 @@ class Deadly(Pooled):
 def test_a_resumed_run_on_one_worker_has_the_bits_of_the_inline_runtime(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:
-    """With the moments from the checkpoint, and short batches."""
-    make = {"method": "pooled", "batch_size": 3, "local_epochs": 2}
+    """With the moments from the checkpoint, short batches, and data that are new in each round."""
+    make = {"method": "pooled", "batch_size": 3, "local_epochs": 2, "noise": "fresh"}
     whole = make_spec(**make, rounds=4, run_root=tmp_path / "whole")
     expected = run(whole, InlineRuntime(whole))
     half = make_spec(**make, rounds=2, run_root=tmp_path / "half")

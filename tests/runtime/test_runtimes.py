@@ -108,7 +108,9 @@ def numbers(rounds: Rounds, results: FinalResults) -> dict[tuple[object, ...], f
 
 @pytest.mark.parametrize("method", ON_RAY)
 def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, method: str) -> None:
-    spec = make_spec(method, clients=5, unseen=2)
+    """One of them with fresh noise, which other processes reconstruct with their own threads."""
+    noise = "fresh" if method == "fedbn" else "fixed"
+    spec = make_spec(method, clients=5, unseen=2, noise=noise)
     alone = run(spec, InlineRuntime(spec))
     packed = run(spec, RayRuntime(spec, on_one_node(2)))
     assert np.array_equal(alone[2], packed[2])
@@ -148,6 +150,32 @@ def test_inline_hosts_do_not_change_the_bits(make_spec: MakeSpec) -> None:
     spec = make_spec("fedper", clients=7, local_epochs=2)
     vectors = [run(spec, InlineRuntime(spec, hosts))[2] for hosts in (1, 3, 7)]
     assert all(np.array_equal(vectors[0], v) for v in vectors[1:])
+
+
+@pytest.mark.parametrize("method", ["scan_physfed", "pooled"])
+def test_fresh_noise_has_the_same_bits_on_any_hosts_and_when_resumed(
+    make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    make = {"method": method, "clients": 5, "noise": "fresh"}
+    whole = make_spec(**make, rounds=4, run_root=tmp_path / "whole")
+    expected = run(whole, InlineRuntime(whole))
+    apart = make_spec(**make, rounds=4)
+    half = make_spec(**make, rounds=2, run_root=tmp_path / "half")
+    run(half, InlineRuntime(half, 2))
+    rest = make_spec(**make, rounds=4, run_root=tmp_path / "half")
+    for other in (run(apart, Messages(apart, 3)), run(rest, InlineRuntime(rest, 3))):
+        assert np.array_equal(expected[2], other[2])
+        assert numbers(*expected[:2]) == numbers(*other[:2])
+    first = replace(apart, noise="fixed")
+    fixed = run(first, InlineRuntime(first))
+    assert not np.array_equal(expected[2], fixed[2])
+    assert inputs(expected[1]) == inputs(fixed[1])  # what is tested keeps its noise
+
+
+def inputs(results: FinalResults) -> dict[tuple[object, ...], float]:
+    rows = {row[:4]: row[4] for row in results.rows if row[2].endswith("/input")}
+    assert {row[2].split("/")[0] for row in rows} == {"validation", "test", "unseen"}
+    return rows
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -8,17 +8,28 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from physfed_ray.cost.estimate import Load, host_bytes
+from physfed_ray.cost import fresh_noise
+from physfed_ray.cost.estimate import (
+    Load,
+    host_bytes,
+    hosts_here,
+    load_of,
+    method_of,
+    seconds_here,
+    slots_here,
+)
+from physfed_ray.cost.fresh_noise import fresh_cost
 from physfed_ray.cost.machines import GIB, Machine, Need, fit
 from physfed_ray.cost.step_cost import PROBE, measure_step, network_sizes
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.data.plan import plan
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.methods.given import Task
 from physfed_ray.methods.registry import METHODS, get_method
 from physfed_ray.objectives.base import ObjectiveSettings
 from physfed_ray.objectives.registry import make_objective
 from physfed_ray.screen.describe import print_description
-from physfed_ray.words import byte_size
+from physfed_ray.words import byte_size, duration
 from tests.objectives.test_base import Edges
 
 EXPERIMENT = """
@@ -90,6 +101,27 @@ def test_traffic_of_methods_with_their_own_bytes(tmp_path: Path):
     text = described(load(tmp_path, "method={name: fedkd}"))
     assert f"traffic: at most {byte_size(2 * student)} down and {byte_size(2 * student)} up" in text
     assert "traffic: none in rounds" in described(load(tmp_path, "method={name: pooled}"))
+
+
+def test_the_cost_of_fresh_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fixed, fresh = load(tmp_path), load(tmp_path, "data.noise=fresh")
+    assert "noise:" not in described(fixed)
+    assert fresh_cost(fresh, [6, 6], pooled=False).seconds > 0
+    monkeypatch.setattr(fresh_noise, "_time", lambda *of: (1.0, 2.0))  # a slice of paper-1
+    slower = 128 * 768 / (1024 * 512), 2 * 128 / 1024  # of paper-2
+    seconds, stored = 6 * (3 + sum(slower)), 4 * 6 * (1024 * 512 + 128 * 768)
+    words = f"takes {duration(seconds)} a round in one process and {byte_size(stored)} of line"
+    assert words in described(fresh)
+    bare, loaded = (load_of(e, plan(e), method_of(e)) for e in (fixed, fresh))
+    assert loaded.fresh.seconds == pytest.approx(seconds)
+    times = [seconds_here(fresh, replace(one, cost=bare.cost)) for one in (bare, loaded)]
+    at_once = min(hosts_here(fresh), slots_here(fresh))
+    assert times[1] - times[0] == pytest.approx(2 * seconds / at_once)  # of two rounds
+    memory = [host_bytes(fresh, replace(one, cost=bare.cost), 1) for one in (bare, loaded)]
+    assert memory[1] - memory[0] == pytest.approx(loaded.fresh.host_bytes)
+    assert loaded.fresh.host_bytes > 6 * 8 * 4 * 1024 * 512
+    half = load(tmp_path, "data.noise=fresh", "federation.participation=0.5")
+    assert load_of(half, plan(half), method_of(half)).fresh.seconds == pytest.approx(seconds / 2)
 
 
 def test_what_is_published_once_is_said(tmp_path: Path):

@@ -158,16 +158,21 @@ class Host:
     ) -> ClientResult:
         spec = self._spec
         info = spec.clients[client]
+        began = time.monotonic()
+        data = self.network.training_data(client, order.round)
+        reading = time.monotonic() - began
         self.network.module.train()
         result = self._train_client(
             spec,
             self.network.module,
             (self.network.shared, self.network.private),
             self.network.optimizer,
-            self.network.data(*spec.trained_on(client)),
+            data,
             RoundInput(order.round, info, vector, extras),
             deadline,
         )
+        if not result.missing:
+            result = replace(result, seconds=result.seconds + reading)
         if result.missing or not self.network.states.swap_out(client, order.round):
             return result
         self._unsaved[client] = order.round

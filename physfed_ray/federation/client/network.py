@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from torch.utils.dlpack import from_dlpack
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData, concatenate, read_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.client.fresh import rescan
 from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
 from physfed_ray.federation.client.private import PrivateStates, State
 from physfed_ray.federation.client.training import build_network, to_device
 from physfed_ray.federation.orders import ClientTurn
 from physfed_ray.federation.spec import Spec
+from physfed_ray.fields import EXPECTED
 from physfed_ray.rundir.run_directory import RunDirectory, client_file
 
 
@@ -90,6 +93,25 @@ class ClientNetwork:
         _, batch = next(iter(whole_batches(data, EVALUATION_BATCH)))
         with torch.inference_mode():
             return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
+
+    def training_data(self, client: int, number: int) -> ClientData:
+        """Return the slices of a client's turn in a round, with the noise of that round.
+
+        Pooled slices are scanned under the protocol of the client who owns them. Nothing of a
+        round's noise is kept, and the noise-free line integrals stay in their mapped files.
+        """
+        data, spec = self.data(*self.spec.trained_on(client)), self.spec
+        if spec.noise == "fixed":
+            return data
+        wanted = dict.fromkeys((*spec.method.extra_fields, EXPECTED.name))
+        parts = [
+            rescan(spec, owner, number, read_client_data(self._locate(path), wanted))
+            for owner, path in spec.training_files(client)
+        ]
+        new = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        low = new.pop("low")
+        extra = {name: new.get(name, old) for name, old in data.extra.items()}
+        return replace(data, low=low, extra=extra)
 
     def data(self, *paths: Path) -> ClientData:
         """Read prepared files, all as one.
