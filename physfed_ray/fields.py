@@ -131,6 +131,10 @@ def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
     return sizes.image_size, sizes.image_size
 
 
+def _sinogram(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
+    return protocol.views, protocol.bins
+
+
 LOW = Field("low", np.float32, _image, "image")
 FULL = Field("full", np.float32, _image, "image")
 BODY = Field("body", np.uint8, _image, "image")
@@ -139,6 +143,17 @@ EMBEDDING = Field(
     "embedding", np.float32, lambda sizes, protocol: (sizes.tokens, sizes.dim), "whole"
 )
 EMBEDDING_MASK = Field("embedding_mask", np.bool_, lambda sizes, protocol: (sizes.tokens,), "whole")
+
+SINOGRAM = Field(
+    "sinogram",
+    np.float32,
+    _sinogram,
+    "none",
+    reason="every ray crosses the whole image",
+    make=lambda scan: scan.line_integrals,
+)
+"""The line integrals that the detector measured, dimensionless: 0.4 to 2.1 MB a slice under the
+paper's protocols."""
 
 SCANNED = (LOW, FULL, BODY, HU)
 """What a scan stores of every slice."""
@@ -153,7 +168,7 @@ BATCHED = (LOW, FULL, EMBEDDING, EMBEDDING_MASK)
 _OWN = {field.name: field for field in STANDARD}
 
 FIELDS: Registry[Field] = Registry(
-    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in _OWN}
+    "field", {name: f"physfed_ray.fields:{name.upper()}" for name in (*_OWN, SINOGRAM.name)}
 )
 """What a method or a backbone may declare."""
 
