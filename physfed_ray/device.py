@@ -1,6 +1,8 @@
 """What this process computes on, in words, and what it is made for."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +26,17 @@ def resolve_precision(
         return wanted
     made_for_it = torch.device(device).type == "cuda" or "bf16" in _cpu_info()
     return "bf16" if made_for_it else "fp32"
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many torch threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cpu_info() -> str:

@@ -132,6 +132,10 @@ def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
     return sizes.image_size, sizes.image_size
 
 
+def _sinogram(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
+    return protocol.views, protocol.bins
+
+
 LOW = Field("low", np.float32, _image, "image")
 FULL = Field("full", np.float32, _image, "image")
 BODY = Field("body", np.uint8, _image, "image")
@@ -143,7 +147,7 @@ EMBEDDING_MASK = Field("embedding_mask", np.bool_, lambda sizes, protocol: (size
 EXPECTED = Field(
     "expected",
     np.float32,
-    lambda sizes, protocol: (protocol.views, protocol.bins),
+    _sinogram,
     "none",
     reason="every ray crosses the whole image",
     make=lambda scan: scan.expected,
@@ -164,6 +168,17 @@ SIGMA = Field("sigma", np.float32, _image, "image", make=_noise_of_low)
 """Standard deviation of the noise of ``low``, on the scale of the window: all of it is 1. It is
 computed of what a hospital has, the low-dose image and the protocol (``ct.noise_map``)."""
 
+SINOGRAM = Field(
+    "sinogram",
+    np.float32,
+    _sinogram,
+    "none",
+    reason="every ray crosses the whole image",
+    make=lambda scan: scan.line_integrals,
+)
+"""The line integrals that the detector measured, dimensionless: 0.4 to 2.1 MB a slice under the
+paper's protocols."""
+
 SCANNED = (LOW, FULL, BODY, HU)
 """What a scan stores of every slice."""
 
@@ -178,7 +193,10 @@ _OWN = {field.name: field for field in STANDARD}
 
 FIELDS: Registry[Field] = Registry(
     "field",
-    {name: f"physfed_ray.fields:{name.upper()}" for name in (*_OWN, EXPECTED.name, SIGMA.name)},
+    {
+        name: f"physfed_ray.fields:{name.upper()}"
+        for name in (*_OWN, EXPECTED.name, SIGMA.name, SINOGRAM.name)
+    },
 )
 """What a method or a backbone may declare."""
 

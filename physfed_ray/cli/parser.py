@@ -243,7 +243,8 @@ def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
     compare.add_argument(
         "--classical",
         action="store_true",
-        help="also score total variation and non-local means, tuned on validation patients",
+        help="also score FBP with another kernel, total variation and non-local means, each tuned "
+        "on validation patients",
     )
     compare.add_argument(
         "--paper",

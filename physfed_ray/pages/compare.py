@@ -15,7 +15,7 @@ from physfed_ray.pages.compare_sections import (
 from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
-from physfed_ray.results.classical import CLASSICAL_FILE, add_classical
+from physfed_ray.results.classical import add_classical, has_classical
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
 from physfed_ray.results.groups import classical_runs, flatten, group_runs
@@ -45,12 +45,13 @@ def compare(
     Args:
         run_dirs: Finished runs; those that differ in their seed alone are averaged.
         out: The Markdown page.
-        classical: Score the classical denoisers first, for each seed that lacks them.
+        classical: Score the classical denoisers first, for each seed that lacks one of them.
         force: Compare runs of different data all the same.
         paper: Put the numbers that Yang et al. 2025 print beside one's own.
 
     Raises:
-        PhysFedError: A directory holds no finished run, or the runs cannot be compared.
+        PhysFedError: A directory holds no finished run, the runs cannot be compared, or the
+            classical denoisers would be scored on other data than those of a run.
     """
     runs = [read_results(run_dir) for run_dir in run_dirs]
     groups = group_runs(runs, force=force)
@@ -68,7 +69,7 @@ def compare(
 
 
 def _score_classical(runs: Sequence[RunResults]) -> None:
-    done = {run.seed for run in runs if run.directory.exists(CLASSICAL_FILE)}
+    done = {run.seed for run in runs if has_classical(run.directory)}
     for run in runs:
         if run.seed not in done:
             add_classical(run.directory.root)

@@ -1,137 +1,108 @@
-"""Denoisers that learn nothing: total variation and non-local means, tuned on validation slices.
+"""Denoisers that learn nothing, scored like a method on a run's data.
 
-They answer whether a network was worth training. Each has one strength, chosen for every protocol
-on slices of its own (never on test patients); an unseen protocol takes the strength of the seen
-protocol with the nearest g. Sources: Chambolle 2004; Buades, Coll and Morel 2005; as implemented
-in scikit-image.
+Each has one strength, chosen for every protocol on slices of its own (never on test patients); an
+unseen protocol takes the strength of the seen protocol with the nearest g. The strength of the
+tuned FBP is its kernel's width in pixels of the image: what it trades, noise against resolution,
+lies on the image's grid, whereas a width in mm would be another one under another pixel length.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from physfed_ray.ct.protocol import further_of
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.prepared import Prepared, PreparedClient
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.errors import PhysFedError
+from physfed_ray.metrics.base import Context
+from physfed_ray.metrics.pixelwise import Psnr
 from physfed_ray.metrics.scoring import score_slices
-from physfed_ray.rundir.long_table import SLICE_COLUMNS, LongTable
+from physfed_ray.results.denoisers import DENOISERS, Denoiser, Slices
+from physfed_ray.rundir.long_table import SLICE_COLUMNS, SLICES_FILE, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.window import Window
 
 CLASSICAL_FILE = "classical.parquet"
-STRENGTHS = tuple(0.002 * 1.5**k for k in range(11))  # 6 to 346 HU of a window of 3000 HU
 TUNING_SLICES = 12
+INPUT_TOLERANCE_DB = 0.1
+"""Noise drawn anew, as on another device, moves the mean PSNR of a client by less."""
 _COLUMNS = ("method", *SLICE_COLUMNS)
 
-
-def _total_variation(image: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
-    chambolle: Callable[..., NDArray[np.float32]] = denoise_tv_chambolle
-    return np.asarray(chambolle(image, weight=strength), dtype=np.float32)
+ReadField = Callable[[str, str, str], Sequence[np.ndarray]]
+"""Name of a field, split and client -> its values, one array a slice of that file."""
 
 
-def _non_local_means(image: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
-    denoised = denoise_nl_means(image, patch_size=5, patch_distance=6, h=strength, fast_mode=True)
-    return np.asarray(denoised, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """A classical denoiser.
-
-    Attributes:
-        title: What tables call it.
-        apply: One image (n, n) float32 in [0, 1] and a strength -> the denoised image.
-    """
-
-    title: str
-    apply: Callable[[NDArray[np.float32], float], NDArray[np.float32]]
-
-
-DENOISERS: Mapping[str, Denoiser] = {
-    "tv": Denoiser("Total variation", _total_variation),
-    "nlm": Denoiser("Non-local means", _non_local_means),
-}
-
-
-def denoise(name: str, low: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
-    """Denoise slices.
-
-    Args:
-        name: A key of ``DENOISERS``.
-        low: (N, n, n) float32 in [0, 1] of the window.
-        strength: TV's weight, or the h of non-local means, in units of the window.
-
-    Returns:
-        (N, n, n) float32.
-    """
-    apply = DENOISERS[name].apply
-    return np.stack([apply(np.array(image), strength) for image in low])
-
-
-def tune_classical(
-    name: str, data: ClientData, strengths: Sequence[float] = STRENGTHS
-) -> tuple[float, float]:
+def tune(denoiser: Denoiser, slices: Slices) -> tuple[float, float]:
     """Choose the strength with the highest mean PSNR on the whole image.
 
     Args:
-        name: A key of ``DENOISERS``.
-        data: Slices that are not test slices; at most 12 of them, evenly spaced, are used.
-        strengths: The grid.
+        denoiser: Whose strength.
+        slices: Slices that are not test slices; at most 12 of them, evenly spaced, are used.
 
     Returns:
         The strength and its mean PSNR in dB.
     """
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(TUNING_SLICES, len(data))).astype(int))
-    low, full = np.asarray(data.low)[chosen], np.asarray(data.full)[chosen]
-    body = np.asarray(data.body)[chosen]
-    best = (strengths[0], -np.inf)
-    for strength in strengths:
-        scores = score_slices(denoise(name, low, strength), full, body, (0.0, 1.0), {})
-        mean = float(scores["psnr"].mean())
-        if mean > best[1]:
-            best = (strength, mean)
-    return best
+    chosen = np.linspace(0, len(slices) - 1, min(TUNING_SLICES, len(slices))).astype(int)
+    few = slices.take(np.unique(chosen).tolist())
+    grid = denoiser.strengths(few)
+    means = [float(_psnr(denoiser.apply(few, strength), few.full).mean()) for strength in grid]
+    best = int(np.argmax(means))
+    return grid[best], means[best]
 
 
 def classical_scores(
     prepared: Prepared,
+    simulation: Simulation,
     clinical_windows: Mapping[str, Window],
+    read_field: ReadField,
     names: Sequence[str] = tuple(DENOISERS),
 ) -> LongTable:
     """Tune every classical denoiser and score it on the test slices of every protocol.
 
     Args:
         prepared: The data set; clients without validation slices are tuned on training slices.
+        simulation: How its scans were simulated.
         clinical_windows: Further HU windows of the metrics.
+        read_field: Gives the fields that they read.
         names: Keys of ``DENOISERS``.
 
     Returns:
         The columns of ``slices.parquet`` and ``method``; split "test" for seen protocols,
         "unseen/classical" for unseen ones, and "strength" for the chosen strengths.
     """
+
+    def slices_of(client: PreparedClient, split: str, fields: Sequence[str]) -> Slices:
+        data = read_client_data(_file(client, split))
+        extra = {name: read_field(name, split, client.id) for name in fields}
+        return Slices(data.low, data.full, client.protocol, simulation, prepared.window_hu, extra)
+
     rows: list[tuple[Any, ...]] = []
-    for name in names:
-        title = DENOISERS[name].title
+    for denoiser in (DENOISERS[name] for name in names):
+        title, fields = denoiser.title, denoiser.fields
         strengths = {
-            client.id: tune_classical(name, _tuning_data(client))[0] for client in prepared.clients
+            client.id: tune(denoiser, slices_of(client, _tuning_split(client), fields))[0]
+            for client in prepared.clients
         }
-        for client, split in _tested(prepared):
+        for client, split in _protocols(prepared):
             source = client if client.id in strengths else nearest(client, prepared.clients)
             strength = strengths[source.id]
             rows.append((title, client.id, "strength", source.id, 0, "strength", strength))
-            data = read_client_data(client.test) if client.test else None
-            if data is not None:
-                denoised = denoise(name, data.low, strength)
+            if client.test is not None:
+                data = read_client_data(client.test)
                 scores = score_slices(
-                    denoised, data.full, data.body, prepared.window_hu, clinical_windows
+                    denoiser.apply(slices_of(client, split, fields), strength),
+                    data.full,
+                    data.body,
+                    prepared.window_hu,
+                    clinical_windows,
                 )
-                rows += _rows(title, client.id, split, data, scores)
+                rows += _rows(title, client.id, _SCORED_AS[split], data, scores)
     return LongTable(_COLUMNS, rows)
 
 
@@ -145,7 +116,8 @@ def nearest(client: PreparedClient, others: Sequence[PreparedClient]) -> Prepare
 def add_classical(run_dir: str | Path) -> Path:
     """Score the classical denoisers on a run's data and keep the result in its directory.
 
-    The data set comes from the cache that the run filled, and is made again where it is gone.
+    The data set comes from the cache that the run filled, and is made again where it is gone. The
+    sinograms are made once and stay in the cache: up to 2.1 MB a slice under the paper's protocols.
 
     Args:
         run_dir: A run directory on this machine.
@@ -154,33 +126,125 @@ def add_classical(run_dir: str | Path) -> Path:
         The file that ``compare`` picks up.
 
     Raises:
-        PhysFedError: The directory is not local or holds no run.
+        PhysFedError: The directory is not local or holds no run, or this version makes other data
+            than those of the run.
     """
-    from physfed_ray.data.prepare import prepare  # reads DICOM and text models: not for a report
+    from physfed_ray.data.on_demand import make_field, read_made
+    from physfed_ray.data.plan import plan  # reads DICOM and text models: not for a report
+    from physfed_ray.data.prepare import prepare
     from physfed_ray.experiment import load_experiment
 
     directory = RunDirectory(run_dir)
     local = directory.local_path
     if local is None:
         raise PhysFedError(f"{run_dir} is not on this machine; copy the run directory here first")
+    check_scanner(directory)
     experiment = load_experiment(local / "experiment.yaml")
-    scores = classical_scores(prepare(experiment), experiment.data.clinical_windows)
+    prepared = prepare(experiment)
+    check_input(directory, prepared)
+    todo = plan(experiment)
+    for name in dict.fromkeys(name for d in DENOISERS.values() for name in d.fields):
+        make_field(todo, name, _files(prepared))
+    scores = classical_scores(
+        prepared,
+        experiment.data.simulation,
+        experiment.data.clinical_windows,
+        partial(read_made, todo),
+    )
     directory.write(CLASSICAL_FILE, scores.to_parquet())
     return local / CLASSICAL_FILE
 
 
-def _tuning_data(client: PreparedClient) -> ClientData:
-    path = client.validation or client.train
-    if path is None:
-        raise PhysFedError(f"client {client.id} has neither validation nor training slices to tune")
-    return read_client_data(path)
+def has_classical(directory: RunDirectory) -> bool:
+    """Return whether a run directory holds the scores of every classical denoiser."""
+    if not directory.exists(CLASSICAL_FILE):
+        return False
+    scored = LongTable.from_parquet(directory.read(CLASSICAL_FILE)).distinct("method")
+    return {denoiser.title for denoiser in DENOISERS.values()} <= set(scored)
 
 
-def _tested(prepared: Prepared) -> Iterator[tuple[PreparedClient, str]]:
+def check_scanner(directory: RunDirectory) -> None:
+    """Refuse a run whose file does not say how fine the scanned object was.
+
+    Raises:
+        PhysFedError: The run is of a version that scanned otherwise.
+    """
+    data = yaml.safe_load(directory.read("experiment.yaml")).get("data", {})
+    if "object_scale" not in data:
+        raise PhysFedError(
+            f"{directory.root} was made by a version that scanned otherwise (its experiment.yaml "
+            "has no data.object_scale), so that the classical denoisers would be scored on other "
+            "data than its own; run the experiment again, or compare without them"
+        )
+
+
+def check_input(directory: RunDirectory, prepared: Prepared) -> None:
+    """Refuse data on which the undenoised input scores otherwise than the run has recorded.
+
+    Whatever makes other data is seen here: another version, folder, patient or seed.
+
+    Args:
+        directory: Of the run.
+        prepared: The data set as it is now.
+
+    Raises:
+        PhysFedError: The numbers of slices, or the mean PSNR of a client, differ.
+    """
+    recorded = directory.read_table(SLICES_FILE, SLICE_COLUMNS).where(metric="psnr")
+    for client, split in _protocols(prepared):
+        if client.test is None:
+            continue
+        data = read_client_data(client.test)
+        now = _psnr(data.low, data.full)
+        then = recorded.where(split=f"{split}/input", client=client.id).values
+        if len(now) != len(then) or abs(now.mean() - then.mean()) > INPUT_TOLERANCE_DB:
+            raise PhysFedError(
+                f"the data of {directory.root} cannot be made again: the input of {client.id} has "
+                f"a PSNR of {_said(now)} here and of {_said(then)} in the run; run the experiment "
+                "again with this version and these files, or compare without the classical "
+                "denoisers"
+            )
+
+
+def _said(values: NDArray[np.float64]) -> str:
+    mean = f"{values.mean():.2f} dB" if len(values) else "nothing"
+    return f"{mean} over {len(values)} slices"
+
+
+def _psnr(images: NDArray[np.float32], full: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the PSNR of slices in [0, 1] of the window, (N,) dB."""
+    pairs = zip(images, full, strict=True)
+    return np.concatenate([Psnr()(x[None], y[None], Context((0.0, 1.0))) for x, y in pairs])
+
+
+_SCORED_AS = {"test": "test", "unseen": "unseen/classical"}
+
+
+def _protocols(prepared: Prepared) -> Iterator[tuple[PreparedClient, str]]:
+    """Yield every client with the split of its test slices."""
     for client in prepared.clients:
         yield client, "test"
     for client in prepared.unseen:
-        yield client, "unseen/classical"
+        yield client, "unseen"
+
+
+def _tuning_split(client: PreparedClient) -> str:
+    for split in ("validation", "train"):
+        if getattr(client, split) is not None:
+            return split
+    raise PhysFedError(f"client {client.id} has neither validation nor training slices to tune")
+
+
+def _file(client: PreparedClient, split: str) -> Path:
+    path: Path = getattr(client, "test" if split == "unseen" else split)
+    return path
+
+
+def _files(prepared: Prepared) -> list[tuple[str, str]]:
+    """Return the splits and clients of all files that are read."""
+    tuned = [(_tuning_split(client), client.id) for client in prepared.clients]
+    tested = [(split, client.id) for client, split in _protocols(prepared) if client.test]
+    return tuned + tested
 
 
 def _rows(

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from physfed_ray.results.compare_tables import Comparison
+from physfed_ray.results.denoisers import DENOISERS
 from physfed_ray.results.groups import Group, backbone_title
 from physfed_ray.results.runs import RunResults, finite_mean
 from physfed_ray.results.tables import CLIENTS_SHOWN, table_line
@@ -155,7 +156,7 @@ def strengths(comparison: Comparison) -> str | None:
         ranges = []
         for title, by_seed in comparison.classical.items():
             found = [v for t in by_seed.values() for v in t.where(split="strength").values]
-            ranges.append([title, _range(found)])
+            ranges.append([_with_unit(title), _range(found)])
         return markdown(["Denoiser", "mean strength (range)"], ranges)
     rows = []
     for title, by_seed in comparison.classical.items():
@@ -164,8 +165,14 @@ def strengths(comparison: Comparison) -> str | None:
             chosen = [t.where(split="strength", client=entry.id).values for t in by_seed.values()]
             values = sorted({f"{v:.3g}" for found in chosen for v in found}, key=float)
             cells.append(", ".join(values) or "–")
-        rows.append([title, *cells])
+        rows.append([_with_unit(title), *cells])
     return markdown(["Denoiser", *(entry.id for entry in entries)], rows)
+
+
+def _with_unit(title: str) -> str:
+    """Return a denoiser's title with the unit of its strength."""
+    units = {denoiser.title: denoiser.unit for denoiser in DENOISERS.values()}
+    return f"{title} ({units[title]})" if title in units else title
 
 
 def _names(groups: Sequence[Group]) -> list[str]:

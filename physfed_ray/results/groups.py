@@ -173,11 +173,12 @@ def _check_same_data(runs: Sequence[RunResults]) -> None:
     first = _data_key(runs[0])
     for run in runs[1:]:
         other = _data_key(run)
-        for name, value in first.items():
-            if other.get(name) != value:
+        for name in first | other:
+            one, two = first.get(name), other.get(name)
+            if one != two:
                 raise PhysFedError(
                     f"{runs[0].directory.root} and {run.directory.root} differ in {name} "
-                    f"({_short(value)} and {_short(other.get(name))}); compare runs of the same "
+                    f"({_short(one)} and {_short(two)}); compare runs of the same "
                     "data, or pass force to compare them all the same"
                 )
 
@@ -186,7 +187,7 @@ def _short(value: object) -> str:
     return textwrap.shorten(str(value), 80, placeholder=" ...")
 
 
-def _data_key(run: RunResults) -> Mapping[str, Any]:
+def _data_key(run: RunResults) -> dict[str, Any]:
     """Return what must be equal: data without places on a disk, and the protocols."""
     key = {}
     for name, value in flatten(run.experiment.get("data", {}), "data"):

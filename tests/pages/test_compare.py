@@ -144,7 +144,8 @@ def test_classical_denoisers_are_rows_beside_the_input(runs: list[Path], tmp_pat
     for path in runs[:2]:
         seed = read_results(path).seed
         rows = [("TV", "c1", "test", "p", 0, "psnr", 40.0 + 2 * seed),
-                ("TV", "c1", "strength", "c1", 0, "strength", 0.01 * seed)]  # fmt: skip
+                ("TV", "c1", "strength", "c1", 0, "strength", 0.01 * seed),
+                ("FBP, tuned kernel", "c1", "strength", "c1", 0, "strength", 1.1)]  # fmt: skip
         (path / CLASSICAL_FILE).write_bytes(LongTable(COLUMNS, rows).to_parquet())
     out = tmp_path / "page.md"
     compare(runs, out)
@@ -154,6 +155,7 @@ def test_classical_denoisers_are_rows_beside_the_input(runs: list[Path], tmp_pat
     assert row[-2] == "43.00 ± 1.41"
     assert row[2] == "–"
     assert "| TV | 0.01, 0.02 | – |" in text
+    assert "| FBP, tuned kernel (width in pixels) | 1.1 | – |" in text
 
 
 def test_runs_of_different_data_are_refused_unless_forced(
@@ -167,6 +169,10 @@ def test_runs_of_different_data_are_refused_unless_forced(
         compare(paths, tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()
     compare(paths, tmp_path / "page.md", force=True)
+    newer = make_run("fedper", 1, tag="n", data={"object_scale": 4})
+    for pair_of_runs in ([paths[0], newer], [newer, paths[0]]):
+        with pytest.raises(PhysFedError, match=r"differ in data\.object_scale"):
+            compare(pair_of_runs, tmp_path / "page.md")
     moved = make_run("fedper", 1, tag="m", data={"cache": "/x", "source": {
         "dicom": "/elsewhere/ct", "min_slices": 1, "phantom": None}})  # fmt: skip
     assert len(group_runs([read_results(paths[0]), read_results(moved)])) == 2
