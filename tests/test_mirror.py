@@ -74,7 +74,6 @@ REASONS = {
     "results/compare_pairings": "tests/pages/test_compare.py",
     "results/compare_tables": "tests/pages/test_compare.py",
     "results/denoisers": "tests/results/test_classical.py sweeps them",
-    "results/grids": "tests/results/test_paper.py",
     "results/meaning": "tests/pages/test_reports_page.py",
     "results/neighbours": "tests/pages/test_reports_page.py",
     "results/pairing": "tests/pages/test_compare.py",

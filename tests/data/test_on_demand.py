@@ -9,6 +9,7 @@ from physfed_ray.ct.scan import reconstruct
 from physfed_ray.data.on_demand import make_field, read_made
 from physfed_ray.data.plan import plan
 from physfed_ray.data.prepare import prepare
+from physfed_ray.data.shards import Shard
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.window import normalise
@@ -40,13 +41,13 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     make_field(todo, "sinogram", [("test", "a")])
     first = read_made(todo, "sinogram", "test", "a")
     assert all(todo.path_of(shard).is_file() for shard in todo.shards_of("test", "a"))
-    made: list[str] = []
+    made: list[Shard] = []
     monkeypatch.setattr(
         "physfed_ray.data.on_demand.do_shard",
         lambda source, settings, shard, *_: made.append(shard),
     )
     make_field(todo, "sinogram", [("test", "a"), ("test", "b")])
-    assert made == todo.shards_of("test", "b")
+    assert [shard.key for shard in made] == [s.key for s in todo.shards_of("test", "b")]
     (shard,) = todo.shards_of("test", "a")
     todo.field_path_of(shard, "sinogram").write_bytes(b"broken")
     with pytest.raises(PhysFedError, match="cannot be read as prepared data"):

@@ -157,7 +157,7 @@ def test_the_python_page_does_what_it_says(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text(experiment.to_yaml())
     hu = np.random.default_rng(1).uniform(-1000, 1000, (2, 48, 48))
