@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rounding import rounded
 from torch.nn.functional import mse_loss
 
 from physfed_ray.ct.protocol import Protocol, select_presets
@@ -64,7 +65,7 @@ def main() -> None:
             for name, protocol in select_presets(options.protocols).items()
         }
         result["sizes"][size] = {"step_s": step, "protocols": rows}
-    print(json.dumps(rounded(result)))
+    print(json.dumps(rounded(result, 3)))
 
 
 def row(protocol: Protocol, size: int, step: float, repeats: int) -> dict[str, float]:
@@ -120,13 +121,6 @@ def least(repeats: int, **calls: Callable[[], object]) -> dict[str, float]:
             took = time.process_time() - began
             seconds[name] = min(seconds[name], took) if repeat else math.inf
     return seconds
-
-
-def rounded(value: Any) -> Any:
-    """Return the same structure with floats to three significant digits."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

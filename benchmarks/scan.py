@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from ellipses import SHEPP_LOGAN, image, line_integrals
 from numpy.typing import NDArray
+from rounding import rounded
 from torch import Tensor
 
 from physfed_ray.ct import projection
@@ -73,7 +74,7 @@ def main() -> None:
     rows = {}
     for name, protocol in protocols.items():
         rows[name] = beside_the_others(protocol, options.size, options.repeats)
-        print(name, json.dumps(_rounded(rows[name])), file=sys.stderr, flush=True)
+        print(name, json.dumps(rounded(rows[name])), file=sys.stderr, flush=True)
     for name, rate in slices_per_second(protocols, options.size, options.cores).items():
         rows[name]["scan_slices_per_s"] = rate
     libraries = {"torch": torch, "astra": astra, "odl": odl, "diffct": diffct}
@@ -90,7 +91,7 @@ def main() -> None:
         },
         "protocols": rows,
     }
-    print(json.dumps(_rounded(result)))
+    print(json.dumps(rounded(result)))
 
 
 def beside_the_others(protocol: Protocol, size: int, repeats: int) -> dict[str, float]:
@@ -261,13 +262,6 @@ def scan_batch(protocol: Protocol, size: int) -> None:
     water = (np.hypot(centre[:, None], centre) < 0.8) * np.float32(MU_WATER_PER_MM)
     hu = np.repeat(mu_to_hu(water)[None], batch, 0)
     scan(hu, protocol, [np.random.default_rng(i) for i in range(batch)])
-
-
-def _rounded(value: Any) -> Any:
-    """Return the same structure with floats to four significant digits."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from ellipses import Ellipse, image, line_integrals
 from numpy.typing import NDArray
+from rounding import rounded
 from xcist_scanner import BONE, PROTOCOL, SHAPES, Physics, Xcist, mu_per_mm
 
 from physfed_ray.ct.attenuation import MU_WATER_PER_MM, mu_to_hu
@@ -235,7 +236,7 @@ def main() -> None:
         repeats = options.repeats if physics.rows == 1 else options.repeats // 8
         rows[name], clean = compare(physics, kev, repeats, options.scans, options.seed, reference)
         reference = clean if name == "spectrum" else reference
-        print(name, json.dumps(_rounded(rows[name])), file=sys.stderr, flush=True)
+        print(name, json.dumps(rounded(rows[name])), file=sys.stderr, flush=True)
     result = {
         "benchmark": "xcist",
         "kev": kev,
@@ -245,14 +246,7 @@ def main() -> None:
         "seed": options.seed,
         "cases": rows,
     }
-    print(json.dumps(_rounded(result)))
-
-
-def _rounded(value: Any) -> Any:
-    """Return the same structure with floats to four significant digits."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    print(json.dumps(rounded(result)))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import measure, reconstruct
 from physfed_ray.ct.simulation import Simulation
+from physfed_ray.device import torch_threads
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.client.fresh import SLICES_AT_ONCE
 
@@ -72,15 +72,11 @@ def _time(protocol: Protocol, simulation: Simulation, threads: int) -> tuple[flo
     """Return the seconds of a slice: those of its noise, and those of its reconstruction."""
     expected = np.full((SLICES_AT_ONCE, protocol.views, protocol.bins), 2.0, np.float32)
     rngs = [np.random.default_rng(k) for k in range(SLICES_AT_ONCE)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         reconstruct(expected[:1], protocol, simulation)  # loads what the first call loads
         began = time.perf_counter()
         measured = measure(expected, protocol, rngs, simulation)
         drawn = time.perf_counter()
         reconstruct(measured, protocol, simulation)
         done = time.perf_counter()
-    finally:
-        torch.set_num_threads(before)
     return (drawn - began) / SLICES_AT_ONCE, (done - drawn) / SLICES_AT_ONCE

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from physfed_ray.cost.operations import Operations
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.device import torch_threads
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.fields import Batch, Field, Sizes, field_of
@@ -78,14 +79,10 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     method.objective.prepare(device)
     state = _begin(method, network, extras)
     batch = probe_batch(method, probe, device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(training.threads)
-    try:
+    with torch_threads(training.threads):
         with Operations() as operations:
             _step(method, network, batch, state)
         seconds, kept = _step(method, network, batch, state)
-    finally:
-        torch.set_num_threads(before)
     # Tensors without content import what torch.compile needs, which takes as long as torch itself.
     flops = operations.total if side == probe else _flops(method, side, extras)
     frozen = sum(p.nbytes for p in _frozen(method))

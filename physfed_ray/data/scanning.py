@@ -1,7 +1,6 @@
 """Scanning: one patient under one client's protocol becomes a shard in the cache."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from physfed_ray.ct.scan import expect, measure, reconstruct
 from physfed_ray.data.grid import Placed, place
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
 from physfed_ray.data.store import Scans, write_field, write_scans
+from physfed_ray.device import torch_threads
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Acquisition, field_of
 from physfed_ray.seeds import generator
@@ -70,7 +69,7 @@ def do_shard(
                 source,
             )
         )
-        with _one_thread():
+        with torch_threads(1):  # so that the bits do not depend on who prepares a shard
             scans, made = _scanned(volume, settings, shard)
         own = shard_path(cache_folder, shard.key)
         if not own.is_file():
@@ -178,14 +177,3 @@ def _acquired(
 def image_hash(hu: np.ndarray) -> str:
     """Return 32 hex digits that stand for a slice, (n, n) int16."""
     return blake2b(f"{hu.shape}".encode() + hu.tobytes(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one torch thread, so that the bits do not depend on who prepares a shard."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,11 +1,11 @@
-"""A slice becomes its report and the embedding f_t of the report."""
+"""A slice becomes its report and the embedding f_t of the report.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+On one torch thread, so that the bits do not depend on who describes.
+"""
 
 import numpy as np
-import torch
 
+from physfed_ray.device import torch_threads
 from physfed_ray.reports.base import Described, Reporter, TextEncoder
 
 
@@ -26,21 +26,10 @@ class Describer:
 
     def report(self, hu: np.ndarray) -> list[str]:
         """Return the reports of B slices, (B, n, n) float32 in HU."""
-        with _one_thread():
+        with torch_threads(1):
             return self.reporter.report(hu)
 
     def embed(self, texts: list[str]) -> Described:
         """Return the embeddings of B reports."""
-        with _one_thread():
+        with torch_threads(1):
             return Described(texts, *self.encoder.encode(texts))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one torch thread, so that the bits do not depend on who describes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,7 +1,6 @@
 """A network of a trained run as a function from noisy to denoised images in HU."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 from physfed_ray.data.dataset import whole_batches
 from physfed_ray.data.store import ClientData
+from physfed_ray.device import torch_threads
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
 from physfed_ray.fields import extra_fields, field_of
@@ -102,7 +102,7 @@ class Denoiser:
         """Do the same with normalised images, (N, n, n) float32 in [0, 1] of the window."""
         extra = self._extra(len(images), fields or {})
         data = self._as_data(images, *self._embedding(len(images), embedding, mask), extra)
-        with _threads(self.threads):
+        with torch_threads(self.threads):
             if self.choice.code is None:
                 return self._inference.denoise(data)
             code = torch.tensor(self.choice.code)
@@ -181,14 +181,3 @@ class Denoiser:
                 f"{wanted[:2]}, not {embedding.shape} and {mask.shape}"
             )
         return embedding, mask.astype(np.uint8)
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """Compute with so many torch threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
