@@ -20,7 +20,7 @@ from torch import Tensor
 from physfed_ray.ct.protocol import FULL_CIRCLE_DEG, Protocol
 
 TAPER_DEG = 10.0
-"""What c rises over at either end of the arc, degrees; at most a quarter of the arc."""
+"""Width of the taper at either end of the arc, degrees; at most a quarter of the arc."""
 
 
 @lru_cache(maxsize=16)
