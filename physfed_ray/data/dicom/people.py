@@ -18,7 +18,7 @@ from physfed_ray.data.dicom.headers import SliceHeader
 from physfed_ray.data.dicom.person import NOBODY, Person, is_placeholder
 from physfed_ray.data.dicom.subfolders import patient_folder
 
-OTHER_PERSON = "another person's id"
+TWO_PEOPLE = "two people under one id"
 
 LeftOutSlices = dict[str, list[SliceHeader]]
 
@@ -30,7 +30,8 @@ def tell_apart(
 
     Files of one PatientID are one patient's, unless their names, birth dates or sexes contradict
     each other. Files without an id (or with one that says nothing, such as ``ANONYMOUS``) are one
-    patient's if they lie in one folder below the root, or share a study or a frame of reference.
+    patient's if they lie in one folder below the root, or share a study or a frame of reference;
+    they are those of a patient with an id whose files of that study lie in the same folder.
 
     Args:
         headers: Slices as they were read, ``patient`` being the file's own id.
@@ -38,21 +39,31 @@ def tell_apart(
     """
     named: dict[str, list[SliceHeader]] = defaultdict(list)
     nameless: list[SliceHeader] = []
+    owners: dict[object, set[str]] = defaultdict(set)
     for header in headers:
         if is_placeholder(header.patient):
             nameless.append(header)
         else:
             named[header.patient].append(header)
+            owners[_study_here(header, root)].add(header.patient)
+    alone: list[SliceHeader] = []
+    for header in nameless:
+        theirs: set[str] = owners[_study_here(header, root)] if header.study else set()
+        (named[min(theirs)] if len(theirs) == 1 else alone).append(header)
     told: list[SliceHeader] = []
     left_out: list[SliceHeader] = []
     groups = [(patient, slices, True) for patient, slices in named.items()]
-    groups += [(patient, slices, False) for patient, slices in _by_folder(nameless, root).items()]
+    groups += [(patient, slices, False) for patient, slices in _by_folder(alone, root).items()]
     for patient, slices, has_id in groups:
         people, unclear = _people(patient, slices, has_id)
         left_out += unclear
         for id, theirs in people.items():
             told += [replace(header, patient=id, person=NOBODY) for header in theirs]
-    return told, {OTHER_PERSON: left_out} if left_out else {}
+    return told, {TWO_PEOPLE: left_out} if left_out else {}
+
+
+def _study_here(header: SliceHeader, root: Path) -> tuple[object, ...]:
+    return patient_folder(header.path, root), header.study
 
 
 @dataclass
@@ -86,7 +97,7 @@ def _people(
         return {patient: groups[0].slices}, unclear
     kept: list[_Group] = []
     for group in sorted(groups, key=_Group.size):
-        if any(_may_be_one(group, larger, has_id) for larger in groups if larger in kept):
+        if any(_may_be_one(group, larger, has_id) for larger in kept):
             unclear.extend(group.slices)
         else:
             kept.append(group)

@@ -9,7 +9,7 @@ from pathlib import Path
 from physfed_ray.data.dicom.duplicates import DUPLICATE, without_copies
 from physfed_ray.data.dicom.headers import NO_POSITION, SliceHeader
 from physfed_ray.data.dicom.people import tell_apart
-from physfed_ray.data.dicom.stacks import SAME_POSITION_MM, place, stacks
+from physfed_ray.data.dicom.stacks import SAME_POSITION_MM, place, stacks, taken
 
 OTHER_IMAGE = "another image under one UID"
 REPEATED = "repeated series"
@@ -68,7 +68,7 @@ def arrange(
 def _by_content(header: SliceHeader) -> tuple[object, ...]:
     position = header.position_mm if math.isfinite(header.position_mm) else math.inf
     where = (header.patient, header.study, header.series, position)
-    return *where, header.order, header.time, header.instance_uid, header.number
+    return *where, *taken(header), header.number
 
 
 def _when(slices: Sequence[SliceHeader]) -> tuple[str, str, int, str, float]:
@@ -107,8 +107,7 @@ def _one_per_part(
 
 
 def _first_taken(slices: Sequence[SliceHeader]) -> tuple[object, ...]:
-    first = min((header.order, header.time, header.instance_uid) for header in slices)
-    return *_when(slices)[:-1], first
+    return *_when(slices)[:-1], *min(map(taken, slices))
 
 
 def _inside(

@@ -94,8 +94,14 @@ def _vary(positions: Sequence[float]) -> bool:
     return len(positions) > 1 and max(positions) - min(positions) >= SAME_POSITION_MM
 
 
+def taken(header: SliceHeader) -> tuple[object, ...]:
+    """Return what sorts the slices and stacks of one series by when and how they were taken."""
+    settings = tuple((value is not None, value) for value in header.stack)
+    return header.order, header.time, settings, header.instance_uid
+
+
 def _largest_first(stack: Slices) -> tuple[object, ...]:
-    return -len(stack), min((header.order, header.time, header.instance_uid) for header in stack)
+    return -len(stack), *min(map(taken, stack))
 
 
 def _by_time(group: Slices) -> list[Slices]:
@@ -117,7 +123,7 @@ def _passes(group: Slices) -> list[Slices]:
     pairs: Sequence[tuple[object, SliceHeader]]
     for pairs in (timed, counted):
         if len({key for key, _ in pairs}) == len(group):
-            ordered = [h for _, h in sorted(pairs, key=lambda pair: pair[0])]  # type: ignore
+            ordered = [h for _, h in sorted(pairs, key=lambda pair: pair[0])]
             passes = _cut_at_turns(ordered)
             return passes if min(map(len, passes)) >= SHORTEST_PASS else [group]
     return [group]
