@@ -48,8 +48,8 @@ def tell_apart(
             owners[_study_here(header, root)].add(header.patient)
     alone: list[SliceHeader] = []
     for header in nameless:
-        theirs: set[str] = owners[_study_here(header, root)] if header.study else set()
-        (named[min(theirs)] if len(theirs) == 1 else alone).append(header)
+        ids = owners[_study_here(header, root)] if header.study else set()
+        (named[min(ids)] if len(ids) == 1 else alone).append(header)
     told: list[SliceHeader] = []
     left_out: list[SliceHeader] = []
     groups = [(patient, slices, True) for patient, slices in named.items()]

@@ -71,7 +71,7 @@ def test_the_reader_counts_them_so_and_keeps_low_dose(tmp_path, write_ct):
         SeriesDescription="Surview dose info",
         ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"],
     )
-    for index, kind in enumerate(["LOW DOSE", "ULTRA LOW-DOSE", "LOWDOSE"]):
+    for index, kind in enumerate(["LOW DOSE", "ULTRA LOW DOSE", "LOWDOSE"]):
         write_ct(tmp_path / f"low{index}", z_mm=index, ImageType=[*AXIAL, kind])
     source = DicomSource(tmp_path)
     assert source.summary()["left_out"] == {"localizer": 4}

@@ -3,13 +3,15 @@
 import pytest
 from pydicom.dataset import Dataset
 
+from physfed_ray.data.dicom.files import quiet_pydicom
 from physfed_ray.data.dicom.person import NOBODY, Person, is_placeholder, person_of
 
 
 def person(name: str = "", birth: str = "", sex: str = "", patient: str = "17") -> Person:
     dataset = Dataset()
-    dataset.PatientName, dataset.PatientBirthDate, dataset.PatientSex = name, birth, sex
-    return person_of(dataset, patient)
+    with quiet_pydicom():
+        dataset.PatientName, dataset.PatientBirthDate, dataset.PatientSex = name, birth, sex
+        return person_of(dataset, patient)
 
 
 @pytest.mark.parametrize(
