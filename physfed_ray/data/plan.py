@@ -11,6 +11,7 @@ from typing import Any
 
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol, further_of
+from physfed_ray.data.left_out import left_out_sentence
 from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
 from physfed_ray.data.pseudonyms import identified
@@ -23,7 +24,7 @@ from physfed_ray.data.shards import (
     shard_files,
     shard_path,
 )
-from physfed_ray.data.split import Split, deal
+from physfed_ray.data.split import Split, TooFewPatientsError, deal
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Reports
 from physfed_ray.fields import EXPECTED, field_of, made_fields
@@ -172,14 +173,17 @@ def plan(experiment: Experiment) -> PreparePlan:
     slice_counts = _slice_counts(source, data.slices_per_patient)
     experiment = identified(experiment, slice_counts)
     data = experiment.data
-    split = deal(
-        slice_counts,
-        {client.id: client.patients for client in experiment.clients},
-        data.test_patients,
-        data.validation_patients,
-        experiment.seed,
-        reuse=data.reuse_patients,
-    )
+    try:
+        split = deal(
+            slice_counts,
+            {client.id: client.patients for client in experiment.clients},
+            data.test_patients,
+            data.validation_patients,
+            experiment.seed,
+            reuse=data.reuse_patients,
+        )
+    except TooFewPatientsError as error:
+        raise TooFewPatientsError(f"{error}{left_out_sentence(source.summary())}") from None
     needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
     fields = made_fields(needed)
     fresh = data.noise == "fresh" and EXPECTED.name not in fields

@@ -12,7 +12,6 @@ here, one after the other, or on Ray (``physfed_ray.runtime.prepare`` and
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
@@ -25,6 +24,7 @@ from physfed_ray.data.description import (
     tell_reports,
 )
 from physfed_ray.data.dicom.source import DicomSource
+from physfed_ray.data.left_out import left_out_sentence, source_line
 from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.scanning import Outcome, do_shard
@@ -99,13 +99,6 @@ def prepare(
     return _finish(todo, unusable, descriptions)
 
 
-def source_line(summary: Mapping[str, Any]) -> str:
-    """Return a source's summary as one line: what was found, and what was left out and why."""
-    found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
-    reasons = ", ".join(f"{n} {why}" for why, n in summary.get("left_out", {}).items())
-    return f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
-
-
 def left_out_files(experiment: Experiment) -> list[tuple[str, Path]]:
     """Return the files that are not used, each with the reason.
 
@@ -143,7 +136,8 @@ def _finish(
         usable = [shard for shard in shards if shard.patient.pseudonym not in unusable]
         path = todo.file(split, client)
         if not usable or path is None:
-            raise PhysFedError(_nobody_left(split, client, patients, unusable))
+            problem = _nobody_left(split, client, patients, unusable)
+            raise PhysFedError(problem + left_out_sentence(todo.source.summary()))
         slices = assemble(
             [todo.path_of(shard) for shard in usable],
             usable[0].protocol.normalised(todo.further),

@@ -1,4 +1,4 @@
-"""Files of DICOM: finding them, opening them, checking that they are whole, and their HU.
+"""Files of DICOM: opening them, checking that they are whole, and their HU.
 
 Everything that can be wrong with a single file ends in ``LeftOut`` with a reason, so that one bad
 file never stops the reading of a folder.
@@ -6,7 +6,6 @@ file never stops the reading of a folder.
 
 import logging
 import os
-import stat
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ LOWEST_HU = -1024.0
 """What lies below is padding (corners beyond the scanner's circle): nothing is thinner than air."""
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _PIXEL_DATA = 0x7FE00010
+_VRS_OF_PIXELS = (b"OW", b"OB", b"UN")
 _ITEM = 0xFFFEE000
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
@@ -45,30 +45,6 @@ _UNDEFINED = 0xFFFFFFFF
 
 class LeftOut(Exception):  # noqa: N818  (an outcome that is counted, not an error)
     """A file is no usable CT slice; the one argument is the reason, which names no patient."""
-
-
-def list_files(root: Path) -> list[Path]:
-    """Return every regular file under a folder, sorted; links are followed, loops are not."""
-    if root.is_file():
-        return [root]
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, children, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            children.clear()
-            continue
-        seen.add(real)
-        found.extend(Path(folder, name) for name in names)
-    return sorted(path for path in found if _is_regular(path))
-
-
-def _is_regular(path: Path) -> bool:
-    """Reading a pipe or a device would wait for ever; a broken link stays, to be counted."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
 
 
 @contextmanager
@@ -107,22 +83,6 @@ def read_hu(path: Path) -> np.ndarray:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise LeftOut(UNDECODABLE) from error
-
-
-def missing_from_index(index: Path) -> int:
-    """Return how many files a DICOMDIR lists that are not there (case is ignored, as on a CD).
-
-    The folder is read whole, so a broken index costs nothing but this count: it is then 0.
-    """
-    there = {os.path.relpath(path, index.parent).lower() for path in list_files(index.parent)}
-    # Broken values raise all kinds of errors.
-    try:
-        records = pydicom.dcmread(index).get("DirectoryRecordSequence") or []
-        listed = [record.get("ReferencedFileID") for record in records]
-    except Exception:
-        return 0
-    names = [[name] if isinstance(name, str) else list(name) for name in listed if name]
-    return sum(os.path.join(*name).lower() not in there for name in names)
 
 
 def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
@@ -170,10 +130,14 @@ def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
         return  # Inflated as a whole by the reader, which fails on a cut stream.
     if syntax.is_compressed and not _decodable(syntax):
         raise LeftOut(UNSUPPORTED)
-    implicit, little = dataset.original_encoding
+    _, little = dataset.original_encoding
     byte_order = "<" if little else ">"
-    head = file.read(8 if implicit else 12)
-    if len(head) < (8 if implicit else 12):
+    head = file.read(8)
+    # Headers lie about it, and pydicom reads what is there. No length has these letters: each is
+    # odd as a number.
+    if head[4:6] in _VRS_OF_PIXELS:
+        head += file.read(4)
+    if len(head) < (12 if head[4:6] in _VRS_OF_PIXELS else 8):
         raise LeftOut(TRUNCATED)
     group, element = struct.unpack(f"{byte_order}HH", head[:4])
     (length,) = struct.unpack(f"{byte_order}L", head[-4:])

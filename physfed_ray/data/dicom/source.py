@@ -1,8 +1,9 @@
 """Patients from any folder tree of CT DICOM files.
 
-Kept are original axial CT slices with a Hounsfield scale; ``dicom_headers`` says what is not.
-``dicom_series`` groups and orders them. A tilted gantry's slices are kept as they were taken, in
-their own plane. What is left out is counted by reason, and one bad file never stops the rest.
+Kept are original axial CT slices with a Hounsfield scale; ``headers`` says what is not, ``people``
+whose they are, and ``series`` groups and orders them. A tilted gantry's slices are kept as they
+were taken, in their own plane. What is left out is counted by reason, and one bad file never stops
+the rest.
 """
 
 import logging
@@ -17,17 +18,17 @@ from typing import Any
 from physfed_ray.data.dicom.files import (
     INDEX,
     LeftOut,
-    list_files,
-    missing_from_index,
     quiet_pydicom,
     read_hu,
 )
 from physfed_ray.data.dicom.headers import SliceHeader, read_header
+from physfed_ray.data.dicom.listing import folder_of, list_folder, missing_from_index
 from physfed_ray.data.dicom.series import arrange
+from physfed_ray.data.left_out import left_out_words
 from physfed_ray.data.patient import PatientVolume, evenly_spaced
 from physfed_ray.errors import PhysFedError
 
-VERSION = 1
+VERSION = 2
 """Part of every fingerprint: raise it when the same files give other volumes."""
 THREADS = 8
 """Headers are small: on network drives the time goes into waiting."""
@@ -40,9 +41,10 @@ logger = logging.getLogger(__name__)
 class DicomSource:
     """The usable CT patients of a folder tree (or of the folder in which a DICOMDIR lies).
 
-    A patient is known by its PatientID; where that is blank, each study counts as one patient.
-    Paths may carry names, so the summary gives left-out files as their number in the sorted listing
-    of the folder; ``left_out_paths`` gives the paths, to be shown to the user and not stored.
+    A patient is known by its PatientID, or by the folder where that is blank; ``people`` has the
+    rules. Paths may carry names, so the summary gives left-out files as their number in the sorted
+    listing of the folder; ``left_out_paths`` gives the paths, to be shown to the user and not
+    stored.
     """
 
     def __init__(self, root: Path | str, min_slices: int = 1) -> None:
@@ -60,21 +62,23 @@ class DicomSource:
             raise PhysFedError(
                 f"The DICOM folder {root} does not exist; correct data.source.dicom."
             )
-        if root.name.upper() == "DICOMDIR":
-            root = root.parent
-        self._files = tuple(list_files(root))
+        root = folder_of(root)
+        listing = list_folder(root)
+        self._files, self._skipped = listing.files, listing.skipped
         self._left_out: dict[str, set[int]] = defaultdict(set)
         self._missing = 0
         headers = self._read_headers()
-        self._patients, dropped = arrange(headers, min_slices)
+        with quiet_pydicom():
+            folder = root if root.is_dir() else root.parent
+            self._patients, dropped = arrange(headers, min_slices, folder)
         for reason, slices in dropped.items():
             self._left_out[reason].update(header.number for header in slices)
         if not self._patients:
             raise PhysFedError(
-                f"No usable CT slice is in {root}: {self._describe_left_out()}; "
+                f"No usable CT slice is in {root}: {self._counted()}; "
                 "point data.source.dicom at original axial CT images."
             )
-        logger.info("read DICOM headers: %s", self._describe_left_out())
+        logger.info("read DICOM headers: %s", self._counted())
 
     def ids(self) -> tuple[str, ...]:
         """Return the patients' ids, sorted."""
@@ -121,7 +125,7 @@ class DicomSource:
             "patients": len(self._patients),
             "series": len(series),
             "slices": sum(map(len, self._patients.values())),
-            "left_out": {reason: len(files) for reason, files in sorted(self._left_out.items())},
+            "left_out": self._left_out_counts(),
             "left_out_file_numbers": {
                 reason: sorted(files)[:NUMBERS_NAMED]
                 for reason, files in sorted(self._left_out.items())
@@ -131,10 +135,11 @@ class DicomSource:
 
     def left_out_paths(self) -> Mapping[str, tuple[Path, ...]]:
         """Return the left-out files by reason, for the user's eyes: paths may name patients."""
-        return {
+        files = {
             reason: tuple(self._files[number - 1] for number in sorted(numbers))
-            for reason, numbers in sorted(self._left_out.items())
+            for reason, numbers in self._left_out.items()
         }
+        return dict(sorted({**files, **self._skipped}.items()))
 
     def fingerprint(self, patient_id: str) -> str:
         """Return a hash of the bytes of the patient's files, in their order."""
@@ -161,7 +166,7 @@ class DicomSource:
                     continue
                 self._left_out[str(result)].add(number)
                 if str(result) == INDEX:
-                    self._missing += missing_from_index(self._files[number - 1])
+                    self._missing += missing_from_index(self._files[number - 1], self._files)
         return headers
 
     def _slices(self, patient_id: str) -> tuple[SliceHeader, ...]:
@@ -171,7 +176,11 @@ class DicomSource:
             raise PhysFedError(f"There is no patient {patient_id!r} in the DICOM folder: {hint}")
         return self._patients[patient_id]
 
-    def _describe_left_out(self) -> str:
-        counts = {reason: len(files) for reason, files in sorted(self._left_out.items())}
-        listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-        return f"{len(self._files)} files, left out: {listed or 'none'}"
+    def _left_out_counts(self) -> dict[str, int]:
+        counts = {reason: len(files) for reason, files in self._left_out.items()}
+        counts |= {reason: len(paths) for reason, paths in self._skipped.items()}
+        return dict(sorted(counts.items()))
+
+    def _counted(self) -> str:
+        counts = {"left_out": self._left_out_counts(), "missing_from_dicomdir": self._missing}
+        return f"{len(self._files)} files, left out: {left_out_words(counts) or 'none'}"
