@@ -158,13 +158,15 @@ def bend(rng: random.Random, content: Any, said: list[str]) -> Any:
     node, key = rng.choice(found)
     old = node[key]
     how = rng.choice(
-        ["replace"] * 6 + ["scale", "delete", "rename", "add", "wrap", "swap", "text", "deep"]
+        ["replace"] * 4
+        + ["nudge"] * 6
+        + ["delete", "rename", "add", "wrap", "swap", "text", "deep"]
     )
     said.append(f"{how} {key!r:.40}")
     if how == "replace":
         node[key] = odd_value(rng)
-    elif how == "scale" and isinstance(old, int | float) and not isinstance(old, bool):
-        node[key] = old * rng.choice([-1, 0, 0.5, 3, 1000, 1e12])
+    elif how == "nudge":
+        node[key] = _nudged(rng, old)
     elif how == "delete":
         del node[key]
     elif how == "rename" and isinstance(node, dict):
@@ -184,6 +186,22 @@ def bend(rng: random.Random, content: Any, said: list[str]) -> Any:
     elif how == "deep":
         node[key] = _nested(rng.choice([5, 50, 150]), old)
     return content
+
+
+def _nudged(rng: random.Random, old: Any) -> Any:
+    """Return a value of the same type, not far from the old one."""
+    if isinstance(old, bool):
+        return not old
+    if isinstance(old, int):
+        return old + rng.choice([-1, 1, 1, 2, 10, old, -old, 2 * old, 1000 * old])
+    if isinstance(old, float):
+        return old * rng.choice([-1, 0, 0.5, 0.99, 1.01, 2, 3, 1000, 1e12])
+    if isinstance(old, str) and old:
+        at = rng.randrange(len(old))
+        return old[:at] + rng.choice(["", "x", "2", "-", ".", old[at] * 2]) + old[at + 1 :]
+    if isinstance(old, list):
+        return rng.choice([old[:-1], old[::-1], old + old[-1:], old * 2])
+    return old
 
 
 def _inside(outer: Any, inner: Any) -> bool:

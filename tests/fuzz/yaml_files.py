@@ -63,8 +63,9 @@ LINES = (
 KEYS = (
     "seed", "name", "training.lr", "training.rounds", "data.image_size", "data.window_hu",
     "clients", "clients.0.id", "clients.0.protocol", "clients.1.protocol.photons", "method",
-    "method.name", "backbone.channels", "federation.quorum", "data.source", "evaluation.metrics", "nothing",
-    "training.lr.deeper", "clients.7", "clients.-1", "", ".", "data..x", "provenance", "suite",
+    "method.name", "backbone.channels", "federation.quorum", "data.source", "evaluation.metrics",
+    "nothing", "training.lr.deeper", "clients.7", "clients.-1", "", ".", "data..x", "provenance",
+    "suite",
 )  # fmt: skip
 REWRITTEN = {"provenance", "cache", "dicom"}
 """Keys whose values a loaded file may show otherwise: paths become absolute."""
