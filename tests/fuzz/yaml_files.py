@@ -35,7 +35,7 @@ data:
   electronic_noise: 3.5
 clients:
   - {id: c1, protocol: paper-2, patients: 2}
-  - {id: c2, protocol: {views: 200, bins: 128, pixel_mm: 0.7, bin_mm: 2, source_mm: 300,
+  - {id: c2, protocol: {views: 200, bins: 256, pixel_mm: 0.7, bin_mm: 2, source_mm: 300,
                         detector_mm: 300, photons: 1e5}}
 unseen: [{id: u1, protocol: unseen-2}]
 backbone: {name: red_cnn, channels: 4}
@@ -84,6 +84,10 @@ class Yaml(Kind):
         self._experiments = [
             name for name, c in self._contents.items() if not {"suite", "sweep"} & c.keys()
         ]
+        folder.mkdir(exist_ok=True)
+        for name in self._experiments:
+            (folder / name).write_text(self._texts[name])
+            load_experiment(folder / name)
 
     def attempt(self, attempt: Attempt) -> str:
         """Damage a file and load it; at times its overrides, or through the command line."""
@@ -95,6 +99,7 @@ class Yaml(Kind):
             for other, text in self._texts.items():  # a suite names its base
                 (attempt.folder / other).write_text(text)
         path = attempt.folder / name
+        path.write_text(self._texts[name])
         content = None
         overrides: list[str] = []
         how = rng.random()
