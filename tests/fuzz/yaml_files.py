@@ -42,7 +42,7 @@ backbone: {name: red_cnn, channels: 4}
 method: {name: scan_physfed, tau: 0.1}
 training: {rounds: 3, batch_size: 2, lr: 1e-3, patch: 32, optimizer: adam}
 federation: {quorum: 0.5, checkpoint_every: 2, clients_per_host: auto, deadline_s: null}
-evaluation: {metrics: [psnr, ssim]}
+evaluation: {metrics: [fsim]}
 tracking: []
 """
 DEEP = 5000
