@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,20 @@ from pydicom.dataset import Dataset
 from physfed_ray.data.dicom.files import (
     TRUNCATED,
     UNREADABLE,
-    LeftOut,
     open_dicom,
     refuse_incomplete_pixels,
 )
+from physfed_ray.data.dicom.pixel_format import FORMAT_TAGS, read_format
+from physfed_ray.data.dicom.reasons import NO_HU, LeftOut
+from physfed_ray.data.dicom.truth import TRUTH_TAGS, image_type, refuse_untrue
 
 LOCALIZER = "localizer"
 DOSE_SCREEN = "dose screen"
 SECONDARY_CAPTURE = "secondary capture"
-DERIVED = "derived image"
 MULTI_FRAME = "multi-frame image"
 NOT_AXIAL = "not axial"
 NO_SPACING = "no pixel spacing"
 NO_POSITION = "no position"
-NO_HU = "no Hounsfield scale"
 
 SMALLEST_AXIAL_COSINE = 0.8
 """Slices tilted by up to 37 degrees count as axial: gantries tilt by at most 30."""
@@ -37,11 +37,11 @@ _DOSE_DESCRIPTION = re.compile(
     r"dose.?(report|info|record|summary|sheet|page)|(patient|exam).?(protocol|summary)", re.I
 )
 _HEADER_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
-    "StudyDate", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "StudyDate",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
     "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "SliceLocation", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
-    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "SliceLocation", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+    "RescaleType", *FORMAT_TAGS, *TRUTH_TAGS,
 ]  # fmt: skip
 
 
@@ -56,6 +56,7 @@ class SliceHeader:
         position_mm: Along the normal of the slice, which points towards the head.
         spacing_mm: Row and column spacing.
         order: What breaks ties between slices at one position (acquisition, instance number).
+        notes: What is to be said of a slice that stays: why it is let in.
     """
 
     path: Path
@@ -70,10 +71,19 @@ class SliceHeader:
     position_mm: float
     spacing_mm: tuple[float, float]
     order: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
 
-def read_header(path: Path, number: int) -> SliceHeader:
+def read_header(
+    path: Path, number: int, *, lossy: bool = False, derived: bool = False
+) -> SliceHeader:
     """Read what sorting needs of a file, without its pixels.
+
+    Args:
+        path: The file.
+        number: Its place in the listing.
+        lossy: As in ``refuse_untrue``.
+        derived: As in ``refuse_untrue``.
 
     Raises:
         LeftOut: The file is no original axial CT image, or is not complete.
@@ -82,8 +92,9 @@ def read_header(path: Path, number: int) -> SliceHeader:
         with path.open("rb") as file:
             dataset = open_dicom(file, _HEADER_TAGS)
             _refuse_other_kinds(dataset)
+            notes = refuse_untrue(file, dataset, lossy=lossy, derived=derived)
             refuse_incomplete_pixels(file, dataset)
-            return _parse(dataset, path, number)
+            return replace(_parse(dataset, path, number), notes=notes)
     except LeftOut:
         raise
     except (zlib.error, EOFError) as error:
@@ -97,7 +108,7 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
     """Leave out what is no original axial CT image: screens, captures, other modalities."""
     sop_class = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "").strip()
-    kind = [str(value).upper() for value in _values(dataset, "ImageType")]
+    kind = image_type(dataset)
     description = str(dataset.get("SeriesDescription") or "")
     is_screen = any(map(_DOSE_TYPE.search, kind)) or _DOSE_DESCRIPTION.search(description)
     captured = sop_class.startswith(_SECONDARY_CAPTURE_CLASS)
@@ -115,8 +126,6 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
         raise LeftOut(DOSE_SCREEN)
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise LeftOut(SECONDARY_CAPTURE)
-    if "DERIVED" in kind[:1] or "SECONDARY" in kind[1:2]:
-        raise LeftOut(DERIVED)
     if int(dataset.get("NumberOfFrames") or 1) != 1 or sop_class.startswith(f"{_CT_CLASS}."):
         raise LeftOut(MULTI_FRAME)
 
@@ -125,10 +134,10 @@ def _parse(dataset: Dataset, path: Path, number: int) -> SliceHeader:
     spacing = [float(value) for value in _values(dataset, "PixelSpacing")]
     if len(spacing) != 2 or not all(0 < value < np.inf for value in spacing):
         raise LeftOut(NO_SPACING)
-    scale = [dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")]
     # "US" is "unspecified", which older scanners write beside Hounsfield units.
-    if None in scale or str(dataset.get("RescaleType") or "HU") not in ("HU", "US"):
+    if str(dataset.get("RescaleType") or "HU") not in ("HU", "US"):
         raise LeftOut(NO_HU)
+    read_format(dataset)
     position = _position_mm(dataset)
     study = str(dataset.get("StudyInstanceUID") or "")
     return SliceHeader(
@@ -161,7 +170,7 @@ def _position_mm(dataset: Dataset) -> float:
     if cosines.size == 6:
         normal = np.cross(cosines[:3], cosines[3:])
         normal /= max(float(np.linalg.norm(normal)), np.finfo(float).tiny)
-    elif _values(dataset, "ImageType")[2:3] not in ([], ["AXIAL"]):
+    elif image_type(dataset)[2:3] not in ([], ["AXIAL"]):
         raise LeftOut(NOT_AXIAL)
     if abs(normal[2]) < SMALLEST_AXIAL_COSINE:
         raise LeftOut(NOT_AXIAL)
