@@ -1,7 +1,7 @@
 """Scanning: one patient under one client's protocol becomes a shard in the cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -72,8 +72,7 @@ def do_shard(
             )
         )
         with torch_threads(1):  # so that the bits do not depend on who prepares a shard
-            scans, made = _scanned(volume.slices, settings, shard)
-        scans = replace(scans, findings=volume.findings)
+            scans, made = _scanned(volume, settings, shard)
         own = shard_path(cache_folder, shard.key)
         if not own.is_file():
             write_scans(own, scans)
@@ -148,10 +147,11 @@ def _loaded(job: _GridJob) -> PatientVolume:
 
 
 def _scanned(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard
+    patient: _Volume, settings: ShardSettings, shard: Shard
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
-    count, window = len(volume), settings.window_hu
+    volume, window = patient.slices, settings.window_hu
+    count = len(volume)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("low", "full", "body", "hu")}
     made: dict[str, list[np.ndarray]] = {name: [] for name in shard.fields}
     for start in range(0, count, SLICES_AT_ONCE):
@@ -169,6 +169,7 @@ def _scanned(
         slice=np.arange(count, dtype=np.int32),
         scale=np.array([placed.scale for placed in volume], np.float32),
         image=[image_hash(image) for image in images["hu"]],
+        findings=patient.findings,
     )
     return scans, {name: np.concatenate(values) for name, values in made.items()}
 

@@ -81,7 +81,12 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_hu(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_hu(path: Path) -> np.ndarray:
+    """Return one slice as (h, w) float32 HU; raises as ``read_slice`` does."""
+    return read_slice(path)[0]
+
+
+def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return one slice as (h, w) float32 HU, and notes on what was done to it, as ``to_hu`` does.
 
     Raises:

@@ -128,9 +128,8 @@ def _range_end(end: int, pixels: PixelFormat) -> int:
 def _outside(mask: np.ndarray, hu: np.ndarray) -> np.ndarray:
     """Mark the part of a value's pixels, which tissue could have, that lies as padding lies."""
     edge = _at_the_edge(mask)
-    if edge.any() and hu[edge].min() > SATURATED_HU:
-        return edge
-    return edge if _leaves_the_middle(edge) else np.zeros_like(edge)
+    dense = bool(edge.any() and hu[edge].min() > SATURATED_HU)
+    return edge if dense or _leaves_the_middle(edge) else np.zeros_like(edge)
 
 
 def _untagged(
@@ -141,7 +140,7 @@ def _untagged(
     Raises:
         LeftOut: Values that no CT has, or that the header cannot explain, are no padding.
     """
-    found = (odd | (hu > HIGHEST_HU)) & ~padded
+    found: np.ndarray = (odd | (hu > HIGHEST_HU)) & ~padded
     if found.any():
         # A padding value and what a resampling or a compression made of it, at most.
         flat = len(np.unique(word[found])) <= 2 and found.mean() <= _PADDED_AT_MOST
@@ -220,9 +219,10 @@ def _refuse_no_ct(
 
 def _is_windowed(values: np.ndarray, slope: float) -> bool:
     """Return whether grey levels from black to white are stored as if they were CT values."""
-    if values.min() < 0 or values.min() > 32 or values.max() > _EIGHT_BITS:
-        return False
-    return slope * _EIGHT_BITS < 1100 and float(np.percentile(values, 99)) >= 192
+    # From air to water it is 1000 HU; the noise of a slice that shows air alone is below 20.
+    narrow = values.min() >= 0 and values.max() <= _EIGHT_BITS and slope * _EIGHT_BITS < 1000
+    reaches = values.min() <= _EIGHT_BITS / 8 or values.max() >= _EIGHT_BITS * 3 / 4
+    return bool(narrow and reaches and slope * values.std() >= 20)
 
 
 def _air_is_at_zero(seen: np.ndarray, frame: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from physfed_ray.data.dicom.files import (
     list_files,
     missing_from_index,
     quiet_pydicom,
-    read_hu,
+    read_slice,
 )
 from physfed_ray.data.dicom.headers import SliceHeader, read_header
 from physfed_ray.data.dicom.reasons import LeftOut
@@ -110,7 +110,7 @@ class DicomSource:
             for index in evenly_spaced(len(headers), limit):
                 header = headers[index]
                 try:
-                    hu, notes = read_hu(header.path)
+                    hu, notes = read_slice(header.path)
                 except LeftOut as left_out:
                     self._left_out[str(left_out)].add(header.number)
                     findings.append(Findings(left_out={str(left_out): 1}))
