@@ -206,6 +206,9 @@ def _refuse_no_ct(
     below = hu[kept & (hu < 1.5 * LOWEST_HU)]
     if below.size >= 0.1 * hu.size and len(np.unique(below)) > 16:
         raise LeftOut(AIR_ELSEWHERE)  # An offset that was applied twice.
+    corner = _at_the_edge(hu == hu[0, 0])
+    if _leaves_the_middle(corner):
+        shown = shown & ~corner  # Flat around a circle: padding, whatever the scale.
     seen = hu[shown]
     if seen.size == 0 or seen.min() == seen.max():
         return
@@ -229,7 +232,8 @@ def _air_is_at_zero(seen: np.ndarray, frame: np.ndarray) -> bool:
     """Return whether an offset of about 1000 HU got lost: air at 0, tissue at 1000.
 
     A crop that the body fills has no air either. But fat and marrow go below 0, most of it is no
-    bone, and where there is bone, there is also what is between bone and soft tissue.
+    bone, and where there is bone, there is half as much again and more of what is between bone and
+    soft tissue (in real slices; here no quarter of it).
     """
     if (seen < HIGHEST_AIR_HU).mean() > 0.001:
         return False
@@ -239,7 +243,7 @@ def _air_is_at_zero(seen: np.ndarray, frame: np.ndarray) -> bool:
     between = float(((seen > 300) & (seen < 700)).mean())
     around = float((np.abs(frame) < 200).mean())
     without_fat = float((seen < -60).mean()) <= 0.005
-    return at_1000 >= 0.02 and between <= at_1000 / 4 and around >= 0.8 and without_fat
+    return at_1000 >= 0.02 and between <= at_1000 / 4 and around >= 0.5 and without_fat
 
 
 def _frame(hu: np.ndarray) -> np.ndarray:

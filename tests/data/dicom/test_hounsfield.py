@@ -223,6 +223,12 @@ def test_a_lost_offset_with_tagged_zeros_around_is_told() -> None:
     assert reason_of(stored(body, SIGNED), padded_with(SIGNED, 0)) == AIR_ELSEWHERE
 
 
+def test_padding_that_would_be_air_does_not_hide_a_lost_offset() -> None:
+    body = np.maximum(thorax(1024), 0)
+    body[corners()] = -1024
+    assert reason_of(stored(body, SIGNED), SIGNED) == AIR_ELSEWHERE
+
+
 def test_an_offset_taken_twice_is_told() -> None:
     assert reason_of(stored(thorax(-1024), SIGNED), SIGNED) == AIR_ELSEWHERE
 
