@@ -26,6 +26,8 @@ REASONS = {
     "data/assemble": "tests/data/test_prepare.py: the files that shards become",
     "data/dicom/files": "tests/data/dicom/test_source.py: broken and compressed files",
     "data/dicom/headers": "tests/data/dicom/test_source.py: what is left out and why",
+    "data/dicom/reasons": "words; tests/data/dicom/test_source.py and test_values.py: each in use",
+    "data/dicom/truth": "tests/data/dicom/test_values.py: lossy and derived images",
     "data/grid_body": "tests/data/test_grid.py: masks and circles",
     "data/prepared": "tests/data/test_prepare.py: statistics and the manifest",
     "data/scanning": "tests/data/test_prepare.py, tests/data/test_shards.py",
