@@ -1,6 +1,6 @@
 """Labelled low-dose slices for the region classifier of the measured reporter.
 
-Real slices carry the labels of ``report_regions.csv``: what a person saw on them, slices counted
+Real slices carry the labels of ``report_regions.csv``: what is seen on them, slices counted
 from the feet as ``DicomSource`` sorts them, with a second region where the slice lies between two.
 Phantoms carry those of their height, necks and shoulders of ``region_phantoms.py`` included.
 ``vary`` does to a slice what hospitals do: arms beside the trunk, a table, a frame that cuts the
