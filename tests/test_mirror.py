@@ -65,6 +65,7 @@ REASONS = {
     "pages/run_words": "tests/pages/test_run_page.py",
     "pages/sheet": "tests/pages/test_pictures.py, tests/pages/test_zoomed.py",
     "reports/base": "tests/reports/test_registry.py",
+    "reports/bodies": "tests/reports/test_measured.py, tests/reports/test_regions.py",
     "reports/cache": "tests/data/test_description.py",
     "reports/measurements": "tests/reports/test_measured.py",
     "reports/mllm_encoder": "tests/reports/test_mllm.py",
