@@ -5,10 +5,10 @@ from typing import Any
 
 
 def source_line(summary: Mapping[str, Any]) -> str:
-    """Return a source's summary as one line: what was found, and what was left out and why."""
+    """Return a source's summary as one line: what was found, left out and noted, and why."""
     found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
-    reasons = left_out_words(summary)
-    return f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
+    parts = (("files left out", left_out_words(summary)), ("noted", counted(summary.get("notes"))))
+    return "; ".join([f"data: {found}", *(f"{what}: {words}" for what, words in parts if words)])
 
 
 def left_out_sentence(summary: Mapping[str, Any]) -> str:
@@ -19,8 +19,13 @@ def left_out_sentence(summary: Mapping[str, Any]) -> str:
 
 def left_out_words(summary: Mapping[str, Any]) -> str:
     """Return counts by reason, the largest first, and what a DICOMDIR lists in vain."""
-    counts: Mapping[str, int] = summary.get("left_out", {})
-    words = [f"{n} {why}" for why, n in sorted(counts.items(), key=lambda item: -item[1])]
+    words = counted(summary.get("left_out"))
     if missing := summary.get("missing_from_dicomdir", 0):
-        words.append(f"{missing} listed in a DICOMDIR but not there")
-    return ", ".join(words)
+        words = ", ".join(filter(None, [words, f"{missing} listed in a DICOMDIR but not there"]))
+    return words
+
+
+def counted(counts: Mapping[str, int] | None) -> str:
+    """Return "3 truncated, 1 localizer": numbers by reason, the largest first."""
+    ordered = sorted((counts or {}).items(), key=lambda item: -item[1])
+    return ", ".join(f"{number} {why}" for why, number in ordered)

@@ -237,7 +237,9 @@ def make_source(experiment: Experiment) -> PatientSource:
         raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
     from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files
 
-    return DicomSource(settings.dicom, settings.min_slices)
+    return DicomSource(
+        settings.dicom, settings.min_slices, lossy=settings.lossy, derived=settings.derived
+    )
 
 
 def _versions(fields: Sequence[str]) -> list[list[str]]:

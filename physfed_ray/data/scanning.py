@@ -11,7 +11,7 @@ import numpy as np
 
 from physfed_ray.ct.scan import expect, measure, reconstruct
 from physfed_ray.data.grid import Placed, place
-from physfed_ray.data.patient import PatientSource
+from physfed_ray.data.patient import Findings, NoSliceError, PatientSource, PatientVolume
 from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
 from physfed_ray.data.store import Scans, write_field, write_scans
 from physfed_ray.device import torch_threads
@@ -25,6 +25,8 @@ SLICES_AT_ONCE = 16
 
 # What 12 bits hold, as scanners do.
 HU_RANGE = (-1024, 3071)
+
+NOT_FINITE = "pixels that are not finite numbers"
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,37 @@ class _GridJob:
     source: PatientSource = field(compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class _Volume:
+    """A patient's slices on the grid, and what was found when they were read."""
+
+    slices: Sequence[Placed]
+    findings: Findings
+
+
 @lru_cache(maxsize=1)
-def _placed(job: _GridJob) -> list[Placed]:
+def _placed(job: _GridJob) -> _Volume:
     """Load a patient; kept, because the next shard is often the same patient's next protocol."""
+    volume = _loaded(job)
+    if not volume.slices:
+        raise UnusablePatientError("no slices")
+    finite = [bool(np.isfinite(hu).all()) for hu in volume.slices]
+    if not any(finite):
+        raise UnusablePatientError(NOT_FINITE)
+    lost = Findings(left_out={NOT_FINITE: finite.count(False)} if not all(finite) else {})
+    placed = [
+        place(hu, spacing_mm, job.image_size, job.centre)
+        for hu, spacing_mm, good in zip(volume.slices, volume.spacings_mm, finite, strict=True)
+        if good
+    ]
+    return _Volume(placed, Findings.sum([volume.findings, lost]))
+
+
+def _loaded(job: _GridJob) -> PatientVolume:
     try:
-        volume = job.source.load(job.patient, job.limit)
+        return job.source.load(job.patient, job.limit)
+    except NoSliceError as error:
+        raise UnusablePatientError(error.reason) from error
     except OSError as error:
         # An errno means the disk or the network, not the image: leaving the patient out would
         # hide it. Decoders raise OSError without one.
@@ -116,21 +144,14 @@ def _placed(job: _GridJob) -> list[Placed]:
         raise
     except Exception as error:
         raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
-    if not volume.slices:
-        raise UnusablePatientError("no slices")
-    if not all(np.isfinite(hu).all() for hu in volume.slices):
-        raise UnusablePatientError("pixels that are not finite numbers")
-    return [
-        place(hu, spacing_mm, job.image_size, job.centre)
-        for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
-    ]
 
 
 def _scanned(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard
+    patient: _Volume, settings: ShardSettings, shard: Shard
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
-    count, window = len(volume), settings.window_hu
+    volume, window = patient.slices, settings.window_hu
+    count = len(volume)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("low", "full", "body", "hu")}
     made: dict[str, list[np.ndarray]] = {name: [] for name in shard.fields}
     for start in range(0, count, SLICES_AT_ONCE):
@@ -148,6 +169,7 @@ def _scanned(
         slice=np.arange(count, dtype=np.int32),
         scale=np.array([placed.scale for placed in volume], np.float32),
         image=[image_hash(image) for image in images["hu"]],
+        findings=patient.findings,
     )
     return scans, {name: np.concatenate(values) for name, values in made.items()}
 

@@ -1,8 +1,9 @@
 """The measured reporter: sentences in a radiologist's manner about what was measured on a slice.
 
-The region is a guess from measurements alone. The words, not only the numbers, follow the
-findings, because embeddings of sentences that differ in numbers alone are almost equal. The pixel
-size is unknown, so sizes are told as parts of the field of view or of the body's cross-section.
+The region is named where ``regions`` is sure of it, and left open elsewhere. The words, not only
+the numbers, follow the findings, because embeddings of sentences that differ in numbers alone are
+almost equal. The pixel size is unknown, so sizes are told as parts of the field of view or of the
+body's cross-section.
 """
 
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ import numpy as np
 
 from physfed_ray.code_version import code_version
 from physfed_ray.reports.base import Reporter
+from physfed_ray.reports.regions import name_region
 from physfed_ray.reports.wording import balance, count, grade, hounsfield, percent, place
 
 if TYPE_CHECKING:
     from physfed_ray.reports.measurements import Measurements
 
-SHAFT_HU = 750.0
-"""On the smoothed slice only the shafts of long bones are denser than this."""
+OPEN = "Axial CT slice, region not determined."
+"""How a report begins that names no region."""
 NOTHING = "Axial CT slice without any body in the field of view: air only."
 
 
@@ -29,7 +31,8 @@ class MeasuredReporter(Reporter):
     @property
     def version(self) -> str:
         """See ``Reporter``."""
-        return code_version("reports/measured.py", "reports/measurements.py", "reports/wording.py")
+        parts = ("measured.py", "measurements.py", "bodies.py", "layout.py", "wording.py")
+        return code_version(*(f"reports/{part}" for part in (*parts, "regions.py", "regions.npz")))
 
     def report(self, hu: np.ndarray) -> list[str]:
         """See ``Reporter``; slices with air outside the inscribed circle."""
@@ -43,9 +46,9 @@ def describe(m: "Measurements | None") -> str:
     """Return the report of one slice's measurements."""
     if m is None:
         return NOTHING
-    region = guess_region(m)
+    region = name_region(m)
     sentences = [
-        *_OPENINGS[region](m),
+        *(_OPENINGS[region](m) if region else _tissues(m)),
         _size(m),
         *_fat(m),
         *_bone(m, region),
@@ -56,35 +59,27 @@ def describe(m: "Measurements | None") -> str:
     return " ".join(sentences)
 
 
-def guess_region(m: "Measurements") -> str:
-    """Return the key of ``_OPENINGS`` that fits best.
+def _tissues(m: "Measurements") -> list[str]:
+    """Say what the slice is made of, where no region can be named."""
+    lung = f"{percent(m.lung.share)} aerated lung" if m.lung.share else "no aerated lung within"
+    parts = f"{percent(m.soft.share)} soft tissue ({hounsfield(m.soft_hu)}) and {lung}"
+    bodies = "Two separate sections" if m.bodies > 1 else "One section"
+    return [f"{OPEN} {bodies} with {parts}, {_laid_out(m.solid.right)}."]
 
-    Skull encloses its contents; lungs make a chest; of the rest, trunks are wide with the loose
-    bone of the spine behind the middle, pelves are wide with bone at the sides or in front, and
-    limbs are round with a dense shaft.
-    """
-    aspect = m.width / m.depth
-    if m.bodies > 1:
-        return "limb"
-    if m.enclosed > 0.45:
-        return "head"
-    if m.lung.share > 0.05:
-        return "chest"
-    if aspect > 1.9 and m.bone.share > 0.04:
-        return "shoulders"
-    if m.lung.share > 0:
-        return "lung bases"
-    backbone = m.spine > 0.5 and m.bone.front < 0.4 and m.bone.peak_hu < SHAFT_HU
-    ribs = m.bone.pieces > 3 and m.bone.largest < 0.025
-    if aspect > 1.3:
-        return "abdomen" if backbone or ribs else "pelvis"
-    if backbone and aspect > 1.05 and (m.bone.pieces > 1 or m.gas.share > 0.004):
-        return "abdomen"
-    return "pelvis" if m.bone.largest > 0.07 and m.field_share > 0.6 else "limb"
+
+def _laid_out(right: float) -> str:
+    return balance(
+        right,
+        "the bulk of it on the right",
+        "more of it on the right",
+        "on both sides alike",
+        "more of it on the left",
+        "the bulk of it on the left",
+    )
 
 
 def _head(m: "Measurements") -> list[str]:
-    inside = "with pneumatised sinuses" if m.gas.share > 0.01 else "at the level of the brain"
+    inside = "with air in sinuses" if m.gas.share > 0.01 else "without air in sinuses"
     return [
         f"Axial CT of the head {inside}.",
         f"The skull encloses {percent(m.enclosed)} of the section; intracranial tissue "
@@ -93,15 +88,15 @@ def _head(m: "Measurements") -> list[str]:
 
 
 def _chest(m: "Measurements") -> list[str]:
-    heart = m.solid.share > 0.03 and m.solid.front > 0.55 and m.solid.right < 0.45
+    left = m.solid.share > 0.03 and m.solid.front > 0.55 and m.solid.right < 0.45
     if m.lung.front < 0.3:
-        level = "through the lung bases, with the liver dome and diaphragm in front of the lungs"
-    elif heart:
-        level = "at the level of the heart"
+        level = "with soft tissue in front of the lungs"
+    elif left:
+        level = "with a mass of soft tissue in front on the left, as the heart is"
     elif m.lung.front > 0.6 and m.width / m.depth > 1.45:
-        level = "through the upper chest and shoulder girdle"
+        level = "of broad shape, with the lungs in front"
     else:
-        level = "at the level of the great vessels and hila"
+        level = "without a large mass of soft tissue on the left"
     return [f"Axial CT of the chest {level}.", _lungs(m), _mediastinum(m)]
 
 
@@ -126,7 +121,7 @@ def _mediastinum(m: "Measurements") -> str:
             "The mediastinum is narrow",
             "The mediastinum has its usual width",
             "The mediastinum is broad",
-            "Consolidation, effusion or organs displace much of the lung",
+            "Much between the lungs' borders is not aerated",
         ),
     )
     return f"{word}, {percent(m.mediastinum)} of the thoracic space."
@@ -134,59 +129,61 @@ def _mediastinum(m: "Measurements") -> str:
 
 def _lung_bases(m: "Measurements") -> list[str]:
     return [
-        "Axial CT of the upper abdomen just below the diaphragm: liver, stomach and bowel.",
-        f"Only the posterior lung bases are seen, {percent(m.lung.share)} of the section.",
+        "Axial CT at the diaphragm: the upper abdomen with the bases of the lungs.",
+        f"Aerated lung takes {percent(m.lung.share)} of the section.",
         *_organs(m),
     ]
 
 
 def _shoulders(m: "Measurements") -> list[str]:
     return [
-        "Axial CT of the lower neck and shoulders, with clavicles, scapulae and humeral heads.",
+        "Axial CT of the lower neck and shoulders.",
         "No aerated lung parenchyma." if not m.lung.share else "The lung apices are just seen.",
     ]
 
 
+def _neck(m: "Measurements") -> list[str]:
+    airway = "with the airway open" if m.gas.share else "without air in the airway"
+    return [f"Axial CT of the neck, {airway}.", f"Soft tissue averages {hounsfield(m.soft_hu)}."]
+
+
 def _abdomen(m: "Measurements") -> list[str]:
-    return ["Axial CT of the abdomen below the lungs: liver, kidneys and bowel.", *_organs(m)]
+    return ["Axial CT of the abdomen below the lungs.", *_organs(m)]
 
 
 def _organs(m: "Measurements") -> list[str]:
     if m.solid.largest < 0.06:
-        return ["Bowel loops and mesentery without a large solid organ."]
+        return ["Loops and strands of soft tissue without a large solid organ."]
     side = balance(
         m.solid.right,
         "mainly on the right, as the liver is",
-        "larger on the right: liver, with spleen or stomach opposite",
-        "on both sides: liver and kidneys, spleen or psoas muscles",
-        "larger on the left: spleen, stomach or bowel",
-        "mainly on the left, as the spleen and stomach are",
+        "more on the right",
+        "on both sides alike",
+        "more on the left",
+        "mainly on the left",
     )
-    return [f"Solid abdominal organs take {percent(m.solid.share)}, {side}."]
+    return [f"Solid organs and muscle take {percent(m.solid.share)}, {side}."]
 
 
 def _pelvis(m: "Measurements") -> list[str]:
     bone = balance(
         m.bone.right,
-        "iliac bone and hip on the right side only",
-        "hip bones on both sides, more on the right",
-        "symmetric iliac bones, acetabula or femoral heads",
-        "hip bones on both sides, more on the left",
-        "iliac bone and hip on the left side only",
+        "bone on the right side only",
+        "bones on both sides, more on the right",
+        "bones on both sides alike",
+        "bones on both sides, more on the left",
+        "bone on the left side only",
     )
-    return [
-        f"Axial CT of the pelvis with {bone}.",
-        "Gluteal and pelvic floor muscles surround the bones.",
-    ]
+    return [f"Axial CT of the pelvis or hip, {bone}."]
 
 
 def _limb(m: "Measurements") -> list[str]:
     if m.bodies > 1:
-        first = "Axial CT of both thighs or lower legs, two separate limbs side by side."
+        first = "Axial CT of two separate limbs side by side."
     elif m.bone.share > 0.1:
-        first = "Axial CT of a limb through a joint with wide spongy bone ends, such as the knee."
+        first = "Axial CT of a limb with wide bone, as at a joint."
     elif m.bone.share > 0:
-        first = "Axial CT of a single limb, a thigh or an arm, around the shaft of a long bone."
+        first = "Axial CT of a single limb around a long bone."
     else:
         first = "Axial CT of soft tissue of a limb without bone."
     bulk = grade(
@@ -207,6 +204,7 @@ _OPENINGS = {
     "chest": _chest,
     "lung bases": _lung_bases,
     "shoulders": _shoulders,
+    "neck": _neck,
     "abdomen": _abdomen,
     "pelvis": _pelvis,
     "limb": _limb,
@@ -235,27 +233,30 @@ def _fat(m: "Measurements") -> list[str]:
     return [f"There is {amount} ({percent(m.fat.share)}) with {rim} subcutaneous layer."]
 
 
-def _bone(m: "Measurements", region: str) -> list[str]:
+def _bone(m: "Measurements", region: str | None) -> list[str]:
     if m.bone.share == 0:
-        return ["No bone is seen."] if region != "shoulders" else []
+        return ["No bone is seen."]
     amount = percent(m.bone.share)
     if region == "limb":
         canal = "with a marrow canal" if m.marrow > 0.08 else "dense throughout"
         return [f"Cortical bone {canal}, {amount}, {place(m.bone)}."]
     if region in ("chest", "abdomen", "lung bases"):
-        spine = "the vertebra behind" if m.spine > 0.5 else "ribs and spine all around"
-        return [f"Bone {amount}: {spine}."]
-    return [f"Bone {amount} in {count(m.bone.pieces)}."]
+        spine = "most of it in the middle behind" if m.spine > 0.5 else "spread round the section"
+        return [f"Bone {amount}, {spine}."]
+    where = "" if region else f", {place(m.bone)}"
+    return [f"Bone {amount} in {count(m.bone.pieces)}{where}."]
 
 
-def _gas(m: "Measurements", region: str) -> list[str]:
+def _gas(m: "Measurements", region: str | None) -> list[str]:
     if m.gas.share < 0.002:
         return []
     where = {
         "chest": "Airways or air pockets",
-        "shoulders": "The trachea",
+        "shoulders": "Gas in the airway",
+        "neck": "Gas in the airway",
         "head": "Air cells",
-        "limb": "Gas in the soft tissue",
+        "limb": "Gas in or beside the soft tissue",
+        None: "Gas",
     }.get(region, "Bowel gas")
     return [f"{where}, {percent(m.gas.share)}, {place(m.gas)}."]
 

@@ -1,23 +1,25 @@
 """What can be measured on one CT slice without knowing the pixel size: shares, places, counts.
 
-Everything is measured on a small smoothed copy of the slice, so that the noise of a low-dose scan
-hardly changes it. Lengths are fractions of the field of view's diameter, areas are fractions of
-the body, sides are the patient's (the patient's right is on the left of the image, the front on
-top).
+Everything is measured on a smoothed copy of the slice on a grid of one size, so that neither the
+noise of a low-dose scan nor the number of its pixels changes it much. Lengths are fractions of the
+field of view's diameter, areas are fractions of the body, sides are the patient's (the patient's
+right is on the left of the image, the front on top).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
+from physfed_ray.reports.bodies import LUNG_ABOVE_HU, SPECK_PIXELS, find_bodies
+from physfed_ray.reports.layout import layout
+
 WORKING_SIZE = 128
-"""Slices are block-averaged to about this many pixels before anything is measured."""
+"""Slices are resampled to this many pixels along each side before anything is measured."""
 SMOOTHING_PIXELS = 0.8
 
-BODY_ABOVE_HU = -350.0
 GAS_BELOW_HU = -400.0
-LUNG_ABOVE_HU = -940.0
 FAT_HU = (-160.0, -25.0)
 SOFT_HU = (-25.0, 150.0)
 BONE_PEAK_HU = 280.0
@@ -25,12 +27,8 @@ UNIFORM_RATIO = 0.72
 CONTRAST_MAX_HU = 650.0
 METAL_ABOVE_HU = 1900.0
 
-TWIN_SHARE = 0.4
-"""A second body of at least this share of the largest is another limb, a smaller one is an arm."""
-SMALL_BODY_SHARE = 0.02
 LUNG_SHARE = 0.012
 """Aerated regions smaller than this share of the body count as gas, not as lung."""
-SPECK_PIXELS = 3
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ class Measurements:
         spine: Share of the bone that lies in the middle third of the width, behind.
         mediastinum: Share of the space between the outer borders of the lungs that is not lung.
         symmetry: Agreement of the slice with its mirror image, 0 to 1.
+        layout: Where tissues lie, as ``layout.layout`` names it.
     """
 
     field_share: float
@@ -101,27 +100,37 @@ class Measurements:
     spine: float
     mediastinum: float
     symmetry: float
+    layout: dict[str, float]
 
 
 def smooth(hu: np.ndarray) -> np.ndarray:
-    """Return (B, m, m) float32, m about 128: the slices (B, n, n) averaged over blocks and blurred.
+    """Return (B, 128, 128) float32: the slices (B, n, n) on the working grid, blurred.
 
     Air in noise lies on both sides of -1000 HU; values are kept so that averages stay unbiased.
     """
-    block = max(1, round(hu.shape[-1] / WORKING_SIZE))
-    m = hu.shape[-1] // block
-    cut = np.asarray(hu, np.float32)[:, : m * block, : m * block]
-    small = cut.reshape(len(cut), m, block, m, block).mean(axis=(2, 4))
-    sigma = SMOOTHING_PIXELS * m / WORKING_SIZE
+    weights = _resampling(hu.shape[-1])
+    small = weights @ np.asarray(hu, np.float32) @ weights.T
+    sigma = SMOOTHING_PIXELS
     blurred: np.ndarray = ndimage.gaussian_filter(
         small, (0, sigma, sigma), mode="nearest", truncate=3
     )
     return blurred
 
 
+@lru_cache(maxsize=8)
+def _resampling(n: int) -> np.ndarray:
+    """Return the (128, n) matrix that resamples one axis: averages to fewer, a line to more."""
+    step = n / WORKING_SIZE
+    wanted = (np.arange(WORKING_SIZE) + 0.5) * step - 0.5
+    apart = np.abs(wanted.clip(0, n - 1)[:, None] - np.arange(n))
+    weights = np.clip((max(step, 1.0) + 1) / 2 - apart, 0, 1)
+    normed: np.ndarray = weights / weights.sum(1, keepdims=True)
+    return normed.astype(np.float32)
+
+
 def measure(image: np.ndarray) -> Measurements | None:
     """Measure one smoothed slice (m, m) in HU; ``None`` where there is no body."""
-    found = _bodies(image)
+    found = find_bodies(image)
     if found is None:
         return None
     body, bodies, small_bodies = found
@@ -149,6 +158,7 @@ def measure(image: np.ndarray) -> Measurements | None:
         spine=frame.spine(bone),
         mediastinum=_mediastinum(lung, body),
         symmetry=_symmetry(image, frame),
+        layout=layout(image, body, depth_map, {"lung": lung, "gas": gas, "fat": fat, "bone": bone}),
         lung=frame.part(lung, image),
         gas=frame.part(gas, image),
         fat=frame.part(fat, image),
@@ -202,23 +212,6 @@ class _Frame:
         third = self.width // 3
         middle = bone[self.top + self.depth // 2 :, self.left + third : self.left + 2 * third]
         return float(middle.sum()) / max(float(bone.sum()), 1.0)
-
-
-def _bodies(image: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-    """Return the mask of the bodies, how many are alike in size, and how many are small."""
-    labels, count = ndimage.label(ndimage.binary_opening(image > BODY_ABOVE_HU))
-    if count == 0:
-        return None
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    kept = np.flatnonzero(sizes >= max(SMALL_BODY_SHARE * sizes.max(), 20))
-    if not kept.size:
-        return None
-    twins = int((sizes[kept] >= TWIN_SHARE * sizes.max()).sum())
-    # The small ones are counted but not measured: an arm would shift every place of the trunk.
-    large = kept[sizes[kept] >= TWIN_SHARE * sizes.max()]
-    body = ndimage.binary_fill_holes(np.isin(labels, large))
-    return body, twins, len(kept) - twins
 
 
 def _air(image: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from physfed_ray.data.dicom.files import LeftOut, read_hu
+from physfed_ray.data.dicom.files import read_hu
 from physfed_ray.data.dicom.headers import SliceHeader
+from physfed_ray.data.dicom.reasons import LeftOut
 
 DUPLICATE = "duplicate slice"
 OTHER_PATIENTS_IMAGE = "image of another patient too"

@@ -24,7 +24,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from physfed_ray.data.grid import AIR_HU
+from physfed_ray.data.dicom.hounsfield import to_hu
+from physfed_ray.data.dicom.pixel_format import read_format
+from physfed_ray.data.dicom.reasons import LeftOut
 
 NOT_DICOM = "not DICOM"
 INDEX = "DICOMDIR index"
@@ -33,18 +35,12 @@ TRUNCATED = "truncated"
 UNSUPPORTED = "unsupported compression"
 UNDECODABLE = "undecodable pixel data"
 
-LOWEST_HU = -1024.0
-"""What lies below is padding (corners beyond the scanner's circle): nothing is thinner than air."""
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _PIXEL_DATA = 0x7FE00010
 _VRS_OF_PIXELS = (b"OW", b"OB", b"UN")
 _ITEM = 0xFFFEE000
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-
-
-class LeftOut(Exception):  # noqa: N818  (an outcome that is counted, not an error)
-    """A file is no usable CT slice; the one argument is the reason, which names no patient."""
 
 
 @contextmanager
@@ -62,20 +58,28 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def read_hu(path: Path) -> np.ndarray:
-    """Return one slice as (h, w) float32 HU; padding and what lies below -1024 HU is air.
+    """Return one slice as (h, w) float32 HU; raises as ``read_slice`` does."""
+    return read_slice(path)[0]
+
+
+def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return one slice as (h, w) float32 HU, and notes on what was done to it, as ``to_hu`` does.
 
     Raises:
-        LeftOut: The pixels cannot be decoded.
+        LeftOut: The pixels cannot be decoded, or their values are no Hounsfield units.
         OSError: The file cannot be read at all, so that a failing disk is not taken for bad images.
     """
     try:
         with path.open("rb") as file:
             dataset = open_dicom(file, header_tags=None)
-            stored = dataset.pixel_array
-            slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-            hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-            hu[_is_padding(stored, dataset) | (hu < LOWEST_HU)] = AIR_HU
-            return np.ascontiguousarray(hu)
+            pixels = read_format(dataset)
+            dataset.setdefault("PhotometricInterpretation", "MONOCHROME2")
+            dataset.setdefault("SamplesPerPixel", 1)
+            # All bits of each pixel: whether those that are not stored mean anything is our choice.
+            dataset.pixel_array_options(raw=True, correct_unused_bits=False)
+            return to_hu(dataset.pixel_array, pixels)
+    except LeftOut:
+        raise
     except MemoryError:
         raise
     # The decoders are many, and each fails in its own way; only the system's errors have a number.
@@ -171,22 +175,3 @@ def _fragments_are_complete(file: BinaryIO, left: int) -> bool:
             return False
         file.seek(length, os.SEEK_CUR)
     return False
-
-
-def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Mark the stored values that the header calls padding (PS3.3 C.7.5.1.1.2)."""
-    first = dataset.get("PixelPaddingValue")
-    if first is None:
-        return np.zeros(stored.shape, bool)
-    last = dataset.get("PixelPaddingRangeLimit")
-    limits = [_as_stored(int(value), dataset) for value in (first, first if last is None else last)]
-    padded: np.ndarray = (stored >= min(limits)) & (stored <= max(limits))
-    return padded
-
-
-def _as_stored(value: int, dataset: Dataset) -> int:
-    """Wrap a header's value as the pixels are: writers often mix up signed and unsigned."""
-    span = 1 << int(dataset.BitsStored)
-    wrapped = value % span
-    signed = int(dataset.PixelRepresentation) == 1
-    return wrapped - span if signed and wrapped >= span // 2 else wrapped

@@ -3,7 +3,7 @@
 import math
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +12,26 @@ from pydicom.dataset import Dataset
 from physfed_ray.data.dicom.files import (
     TRUNCATED,
     UNREADABLE,
-    LeftOut,
     open_dicom,
     refuse_incomplete_pixels,
 )
 from physfed_ray.data.dicom.names import is_dose_sheet, is_hounsfield, is_localizer
 from physfed_ray.data.dicom.person import NOBODY, Person, person_of
+from physfed_ray.data.dicom.pixel_format import FORMAT_TAGS, read_format
+from physfed_ray.data.dicom.reasons import NO_HU, LeftOut
 from physfed_ray.data.dicom.tags import number as number_of
 from physfed_ray.data.dicom.tags import numbers, text, values, whole_number
+from physfed_ray.data.dicom.truth import TRUTH_TAGS, image_type, refuse_untrue
 
 LOCALIZER = "localizer"
 DOSE_SCREEN = "dose screen"
 SECONDARY_CAPTURE = "secondary capture"
-DERIVED = "derived image"
 MULTI_FRAME = "multi-frame image"
 NOT_AXIAL = "not axial"
 NO_SPACING = "no pixel spacing"
 ODD_SPACING = "impossible pixel spacing"
 ODD_SIZE = "impossible image size"
 NO_POSITION = "no position"
-NO_HU = "no Hounsfield scale"
 
 SMALLEST_AXIAL_COSINE = 0.8
 """Slices tilted by up to 37 degrees count as axial: gantries tilt by at most 30."""
@@ -48,14 +48,13 @@ IMAGE_PIXELS = (16, 4096)
 _CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 _HEADER_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
-    "StudyDate", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "StudyDate",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
     "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "SliceLocation", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
-    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType", "PatientName",
-    "PatientBirthDate", "PatientSex", "AcquisitionDate", "AcquisitionTime", "SliceThickness",
-    "SpacingBetweenSlices", "TemporalPositionIdentifier", "ConvolutionKernel", "KVP",
-    "NominalPercentageOfCardiacPhase",
+    "SliceLocation", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+    "RescaleType", "PatientName", "PatientBirthDate", "PatientSex", "AcquisitionDate",
+    "AcquisitionTime", "SliceThickness", "SpacingBetweenSlices", "TemporalPositionIdentifier",
+    "ConvolutionKernel", "KVP", "NominalPercentageOfCardiacPhase", *FORMAT_TAGS, *TRUTH_TAGS,
 ]  # fmt: skip
 
 
@@ -78,6 +77,7 @@ class SliceHeader:
         location_mm: SliceLocation, whose origin and direction are the vendor's.
         instance: InstanceNumber.
         distance_mm: Distance to the next slice, as the header says; 1 where it says nothing.
+        notes: What is to be said of a slice that stays: why it is let in.
     """
 
     path: Path
@@ -98,10 +98,19 @@ class SliceHeader:
     location_mm: float | None = None
     instance: int | None = None
     distance_mm: float = 1.0
+    notes: tuple[str, ...] = ()
 
 
-def read_header(path: Path, number: int) -> SliceHeader:
+def read_header(
+    path: Path, number: int, *, lossy: bool = False, derived: bool = False
+) -> SliceHeader:
     """Read what sorting needs of a file, without its pixels.
+
+    Args:
+        path: The file.
+        number: Its place in the listing.
+        lossy: As in ``refuse_untrue``.
+        derived: As in ``refuse_untrue``.
 
     Raises:
         LeftOut: The file is no original axial CT image, or is not complete.
@@ -110,8 +119,9 @@ def read_header(path: Path, number: int) -> SliceHeader:
         with path.open("rb") as file:
             dataset = open_dicom(file, _HEADER_TAGS)
             _refuse_other_kinds(dataset)
+            notes = refuse_untrue(file, dataset, lossy=lossy, derived=derived)
             refuse_incomplete_pixels(file, dataset)
-            return _parse(dataset, path, number)
+            return replace(_parse(dataset, path, number), notes=notes)
     except LeftOut:
         raise
     except (zlib.error, EOFError) as error:
@@ -125,7 +135,7 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
     """Leave out what is no original axial CT image: screens, captures, other modalities."""
     sop_class = str(dataset.get("SOPClassUID") or "")
     modality = str(dataset.get("Modality") or "").strip()
-    kind = [str(value).upper() for value in values(dataset, "ImageType")]
+    kind = image_type(dataset)
     description = text(dataset, "SeriesDescription")
     planning, is_screen = is_localizer(kind, description), is_dose_sheet(kind, description)
     captured = sop_class.startswith(_SECONDARY_CAPTURE_CLASS)
@@ -144,17 +154,15 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
         raise LeftOut(DOSE_SCREEN)
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise LeftOut(SECONDARY_CAPTURE)
-    if "DERIVED" in kind[:1] or "SECONDARY" in kind[1:2]:
-        raise LeftOut(DERIVED)
     if int(dataset.get("NumberOfFrames") or 1) != 1 or sop_class.startswith(f"{_CT_CLASS}."):
         raise LeftOut(MULTI_FRAME)
 
 
 def _parse(dataset: Dataset, path: Path, number: int) -> SliceHeader:
     spacing = _spacing_mm(dataset)
-    scale = [dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")]
-    if None in scale or not is_hounsfield(text(dataset, "RescaleType")):
+    if not is_hounsfield(text(dataset, "RescaleType")):
         raise LeftOut(NO_HU)
+    read_format(dataset)
     position, cosines = _position_mm(dataset)
     location, instance = (
         number_of(dataset, "SliceLocation"),
@@ -242,7 +250,7 @@ def _position_mm(dataset: Dataset) -> tuple[float | None, np.ndarray]:
     if cosines.size == 6:
         normal = np.cross(cosines[:3], cosines[3:])
         normal /= max(float(np.linalg.norm(normal)), np.finfo(float).tiny)
-    elif values(dataset, "ImageType")[2:3] not in ([], ["AXIAL"]):
+    elif image_type(dataset)[2:3] not in ([], ["AXIAL"]):
         raise LeftOut(NOT_AXIAL)
     if abs(normal[2]) < SMALLEST_AXIAL_COSINE:
         raise LeftOut(NOT_AXIAL)

@@ -8,24 +8,25 @@ the rest.
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from physfed_ray.data.dicom.files import (
     INDEX,
-    LeftOut,
     quiet_pydicom,
-    read_hu,
+    read_slice,
 )
 from physfed_ray.data.dicom.headers import SliceHeader, read_header
 from physfed_ray.data.dicom.listing import folder_of, list_folder, missing_from_index
+from physfed_ray.data.dicom.reasons import LeftOut
 from physfed_ray.data.dicom.series import arrange
 from physfed_ray.data.left_out import left_out_words
-from physfed_ray.data.patient import PatientVolume, evenly_spaced
+from physfed_ray.data.patient import Findings, NoSliceError, PatientVolume, evenly_spaced
 from physfed_ray.errors import PhysFedError
 
 VERSION = 2
@@ -47,12 +48,21 @@ class DicomSource:
     stored.
     """
 
-    def __init__(self, root: Path | str, min_slices: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        min_slices: int = 1,
+        *,
+        lossy: bool = False,
+        derived: bool = False,
+    ) -> None:
         """Read every file's header.
 
         Args:
             root: A folder, or a DICOMDIR in it.
             min_slices: Patients with fewer usable slices are left out.
+            lossy: Let in what a compression has changed.
+            derived: Let in what was computed from other images.
 
         Raises:
             PhysFedError: The folder is missing, or holds nothing usable.
@@ -65,7 +75,9 @@ class DicomSource:
         root = folder_of(root)
         listing = list_folder(root)
         self._files, self._skipped = listing.files, listing.skipped
+        self._let_in = {"lossy": lossy, "derived": derived}
         self._left_out: dict[str, set[int]] = defaultdict(set)
+        self._notes: dict[str, set[int]] = defaultdict(set)
         self._missing = 0
         headers = self._read_headers()
         with quiet_pydicom():
@@ -73,6 +85,8 @@ class DicomSource:
             self._patients, dropped = arrange(headers, min_slices, folder)
         for reason, slices in dropped.items():
             self._left_out[reason].update(header.number for header in slices)
+        for header in chain.from_iterable(self._patients.values()):
+            self._note(header)
         if not self._patients:
             raise PhysFedError(
                 f"No usable CT slice is in {root}: {self._counted()}; "
@@ -89,31 +103,41 @@ class DicomSource:
         return len(self._slices(patient_id))
 
     def load(self, patient_id: str, limit: int | None) -> PatientVolume:
-        """Read at most ``limit`` slices, evenly spaced; those that do not decode are left out.
+        """Read at most ``limit`` slices, evenly spaced; those that cannot be used are left out.
 
         Raises:
-            PhysFedError: None of them decodes.
+            NoSliceError: None of them can be used.
         """
         headers = self._slices(patient_id)
-        images, kept = [], []
+        images, kept, findings = [], [], []
         with quiet_pydicom():
             for index in evenly_spaced(len(headers), limit):
+                header = headers[index]
                 try:
-                    images.append(read_hu(headers[index].path))
-                    kept.append(headers[index])
+                    hu, notes = read_slice(header.path)
                 except LeftOut as left_out:
-                    self._left_out[str(left_out)].add(headers[index].number)
-                    logger.warning("file %d: %s", headers[index].number, left_out)
+                    self._left_out[str(left_out)].add(header.number)
+                    findings.append(Findings(left_out={str(left_out): 1}))
+                    logger.warning("file %d: %s", header.number, left_out)
+                else:
+                    images.append(hu)
+                    kept.append(header)
+                    self._note(header, notes)
+                    findings.append(Findings(notes=dict.fromkeys(notes, 1)))
+        found = Findings.sum(findings)
         if not images:
-            raise PhysFedError(
-                f"No slice of a patient decodes (file {headers[0].number} of {len(self._files)} "
-                "and its neighbours in the sorted listing); export them again or remove them."
+            raise NoSliceError(
+                f"No slice of a patient decodes to Hounsfield units (file {headers[0].number} of "
+                f"{len(self._files)} in the sorted listing and its neighbours, {found}); export "
+                "them again or remove them.",
+                str(found),
             )
         return PatientVolume(
             patient_id,
             tuple(images),
             tuple(header.spacing_mm for header in kept),
             tuple(header.position_mm for header in kept),
+            found,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -126,6 +150,7 @@ class DicomSource:
             "series": len(series),
             "slices": sum(map(len, self._patients.values())),
             "left_out": self._left_out_counts(),
+            "notes": {note: len(files) for note, files in sorted(self._notes.items())},
             "left_out_file_numbers": {
                 reason: sorted(files)[:NUMBERS_NAMED]
                 for reason, files in sorted(self._left_out.items())
@@ -153,7 +178,7 @@ class DicomSource:
     def _read_headers(self) -> list[SliceHeader]:
         def read(number: int, path: Path) -> SliceHeader | LeftOut:
             try:
-                return read_header(path, number)
+                return read_header(path, number, **self._let_in)
             except LeftOut as left_out:
                 return left_out
 
@@ -168,6 +193,10 @@ class DicomSource:
                 if str(result) == INDEX:
                     self._missing += missing_from_index(self._files[number - 1], self._files)
         return headers
+
+    def _note(self, header: SliceHeader, notes: Iterable[str] = ()) -> None:
+        for note in (*header.notes, *notes):
+            self._notes[note].add(header.number)
 
     def _slices(self, patient_id: str) -> tuple[SliceHeader, ...]:
         if patient_id not in self._patients:
