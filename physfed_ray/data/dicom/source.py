@@ -99,7 +99,7 @@ class DicomSource:
                     kept.append(headers[index])
                 except LeftOut as left_out:
                     self._left_out[str(left_out)].add(headers[index].number)
-                    logger.warning("file %d: %s", headers[index].number, left_out)
+                    logger.info("file %d: %s", headers[index].number, left_out)
         if not images:
             raise PhysFedError(
                 f"No slice of a patient decodes (file {headers[0].number} of {len(self._files)} "
