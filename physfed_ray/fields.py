@@ -12,15 +12,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as default
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from torch import Tensor
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -236,16 +238,16 @@ class Batch:
         extra: The other fields that the method and the backbone declare, by name, (B, ...).
     """
 
-    low: Tensor
-    full: Tensor
-    g: Tensor
-    embedding: Tensor
-    embedding_mask: Tensor
-    origin: Tensor
+    low: "Tensor"
+    full: "Tensor"
+    g: "Tensor"
+    embedding: "Tensor"
+    embedding_mask: "Tensor"
+    origin: "Tensor"
     image_size: int
-    extra: Mapping[str, Tensor] = default(default_factory=dict)
+    extra: "Mapping[str, Tensor]" = default(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> "Tensor":
         """Return a field by its name."""
         if name in self.extra:
             return self.extra[name]
@@ -254,7 +256,7 @@ class Batch:
             return tensor
         raise KeyError(f"the batch has no field '{name}': a method names it in its 'fields'")
 
-    def each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+    def each(self, change: "Callable[[str, Tensor], Tensor]") -> Self:
         """Return a batch with every field changed by a function of its name and tensor."""
         own: dict[str, Any] = {f.name: change(f.name, getattr(self, f.name)) for f in BATCHED}
         extra = {name: change(name, tensor) for name, tensor in self.extra.items()}

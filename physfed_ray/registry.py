@@ -43,6 +43,10 @@ class Registry(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is such a name, without importing what it stands for."""
+        return name in self._own or name in self._entries
+
     def find(self, name: str) -> T:
         """Return what a name stands for.
 

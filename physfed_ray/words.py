@@ -11,6 +11,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def count(number: float) -> str:
+    """Return a count as people say it: ``732``, ``48,300``, ``1.85 million``."""
+    return f"{number / 1e6:,.2f} million" if abs(number) >= 1e6 else f"{number:,.0f}"
+
+
 def byte_size(count: float) -> str:
     """Return bytes with a decimal unit, for example ``7.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

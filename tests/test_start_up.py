@@ -81,6 +81,50 @@ def test_a_list_needs_no_network_library(command: list[str]) -> None:
     assert sorted(found & (HEAVY | {"ray"})) == []
 
 
+TORCH_FREE = {"astra", "matplotlib", "pandas", "pyarrow", "ray", "scipy", "sklearn", "torch",
+              "transformers"}  # fmt: skip
+"""What an answer to a mistake does not wait for: torch and Ray alone take over a second."""
+FAILING = """
+import sys
+from physfed_ray.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:
+    status = end.code
+assert status == 2, status
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nosuch"],
+        ["run"],
+        ["run", "small.yaml", "--nosuch"],
+        ["run", "nosuch.yaml"],
+        ["run", "small.yaml", "--set", "training.roundss=3"],
+        ["run", "small.yaml", "--set", "method.name=nosuch"],
+        ["run", "small.yaml", "--set", "training=["],
+        ["run", "small.yaml", "--set", "clients.0.protocol=nosuch"],
+        ["run", "small.yaml", "--set", "reports.encoder=nosuch"],
+        ["describe", "small.yaml", "--set", "training.lr=.nan"],
+        ["describe", "nosuch.yaml"],
+        ["prepare", "small.yaml", "--set", "data.image_size=3"],
+        ["submit", "small.yaml", "--set", "name=a b"],
+        ["sweep", "nosuch.yaml"],
+        ["reports", "nosuch.yaml"],
+        ["report", "nosuch"],
+        ["compare", "nosuch"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_without_torch(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    given = [str(tmp_path / a) if a.endswith(".yaml") else a for a in arguments]
+    assert sorted(modules_of(FAILING, *given) & TORCH_FREE) == []
+
+
 def test_help_needs_the_standard_library_alone() -> None:
     script = "import sys\ntry:\n from physfed_ray.cli import main; main(['--help'])\n" + (
         "except SystemExit:\n print(*sys.modules)"

@@ -1,13 +1,18 @@
-"""The ``physfed`` command: parses, calls, prints."""
+"""The ``physfed`` command: parses, calls, prints.
+
+A command reads its file before it imports what does the work: a mistake is told in less than a
+second, and torch and Ray alone take longer than that.
+"""
 
 import argparse
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from physfed_ray.cli.parser import make_parser
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import PhysFedError, sentence
 
 if TYPE_CHECKING:
     from physfed_ray.data.prepared import Prepared
@@ -22,8 +27,8 @@ USER_ERROR = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    0, 1 (runs of a suite failed), 2 (user error), 130 (Ctrl-C), or that of the job which was
-    followed.
+    0, 1 (runs of a suite failed, or the program did), 2 (user error), 130 (Ctrl-C), or that of the
+    job which was followed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = make_parser().parse_args(arguments)
@@ -31,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return CALLS[options.action](options) or 0
     except PhysFedError as error:
-        print(f"physfed: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"physfed: error: {sentence(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"\nphysfed: stopped; to go on: {_again(options)}", file=sys.stderr)
@@ -39,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except Exception as error:  # a fault of the program, or of a package that it was given
+        traceback.print_exc()
+        print(f"physfed: error: {sentence(error)}", file=sys.stderr)
+        return FAILED_RUNS
 
 
 def _again(options: argparse.Namespace) -> str:
@@ -48,9 +57,6 @@ def _again(options: argparse.Namespace) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     from physfed_ray.experiment import load_experiment
-    from physfed_ray.runtime.run import run_experiment
-    from physfed_ray.runtime.submission import default_run_directory
-    from physfed_ray.screen.run import progress
     from physfed_ray.suites.suite import is_suite
 
     if is_suite(options.experiment):
@@ -58,6 +64,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.jobs:
         raise PhysFedError(f"--jobs is for suites, and {options.experiment} is one experiment")
     experiment = load_experiment(options.experiment, options.set)
+
+    from physfed_ray.runtime.run import run_experiment
+    from physfed_ray.runtime.submission import default_run_directory
+    from physfed_ray.screen.run import progress
+
     with progress() as show:
         run_experiment(
             experiment,
@@ -72,12 +83,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_suite(options: argparse.Namespace) -> int:
-    from physfed_ray.runtime.submission import default_folder
-    from physfed_ray.screen.suite import SuiteDisplay, print_result
-    from physfed_ray.suites.run import run_suite, write_page
     from physfed_ray.suites.suite import load_suite
 
     suite = load_suite(options.experiment, options.set)
+
+    from physfed_ray.runtime.submission import default_folder
+    from physfed_ray.screen.suite import SuiteDisplay, print_result
+    from physfed_ray.suites.run import run_suite, write_page
+
     out = (options.out or default_folder(suite.folder)).rstrip("/")
     with SuiteDisplay() as show:
         result = run_suite(
@@ -94,16 +107,22 @@ def _run_suite(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from physfed_ray.experiment.file import read_yaml
+
+    read_yaml(options.sweep)
+
+    from physfed_ray.sweep.space import load_sweep
+
+    trials = [] if options.trials is None else [f"trials={options.trials}"]
+    sweep = load_sweep(options.sweep, [*options.set, *trials])
+
     from physfed_ray.runtime.submission import default_folder
     from physfed_ray.screen.sweep import SweepDisplay, print_plan, print_result
     from physfed_ray.sweep.driver import run_sweep
     from physfed_ray.sweep.folder import Folder
     from physfed_ray.sweep.page import write_results
     from physfed_ray.sweep.pool import Setup
-    from physfed_ray.sweep.space import load_sweep
 
-    trials = [] if options.trials is None else [f"trials={options.trials}"]
-    sweep = load_sweep(options.sweep, [*options.set, *trials])
     out = options.out or default_folder(sweep.file.sweep)
     if options.dry_run:
         from physfed_ray.cost.estimate import run_seconds
@@ -129,7 +148,6 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from physfed_ray.runtime.jobs import Jobs
     from physfed_ray.runtime.submission import make_job
 
     job = make_job(
@@ -139,6 +157,9 @@ def _submit(options: argparse.Namespace) -> int:
         resume=options.resume,
         command=options.command,
     )
+
+    from physfed_ray.runtime.jobs import Jobs
+
     jobs = Jobs(options.address)
     jobs.submit(job)
     print(f"job: {job.id}")
@@ -205,13 +226,15 @@ def _wants_stop() -> bool:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from physfed_ray.data.prepare import left_out_files
     from physfed_ray.experiment import load_experiment
 
     experiment = load_experiment(options.experiment, options.set)
+
+    from physfed_ray.data.prepare import left_out_files
+    from physfed_ray.screen.left_out import print_left_out
+
     prepared = _prepared(experiment, options)
-    for why, path in left_out_files(experiment):
-        print(f"left out ({why}): {path}")
+    print_left_out(left_out_files(experiment))
     print(prepared.root)
 
 
@@ -231,6 +254,11 @@ def _prepared(experiment: "Experiment", options: argparse.Namespace) -> "Prepare
 
 
 def _reports(options: argparse.Namespace) -> None:
+    from physfed_ray.experiment import load_experiment
+
+    if not options.target.is_dir():
+        load_experiment(options.target, options.set)
+
     from physfed_ray.data.prepared import Prepared
     from physfed_ray.pages.reports_page import find, write_reports_page
 
@@ -244,12 +272,21 @@ def _reports(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from physfed_ray.rundir.place import require_run
+
+    require_run(options.run_dir)
+
     from physfed_ray.pages.run_page import write_run_page
 
     print(write_run_page(options.run_dir))
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from physfed_ray.rundir.place import require_run
+
+    for run_dir in options.run_dirs:
+        require_run(run_dir)
+
     from physfed_ray.pages.compare import compare
 
     page = compare(
@@ -282,7 +319,6 @@ def _metrics(_: argparse.Namespace) -> None:
 
 def _describe(options: argparse.Namespace) -> None:
     from physfed_ray.experiment import load_experiment
-    from physfed_ray.screen.describe import print_description
     from physfed_ray.suites.suite import is_suite
 
     if is_suite(options.experiment):
@@ -290,16 +326,22 @@ def _describe(options: argparse.Namespace) -> None:
         return
     if options.out:
         raise PhysFedError(f"--out is for suites, and {options.experiment} is one experiment")
-    print_description(load_experiment(options.experiment, options.set))
+    experiment = load_experiment(options.experiment, options.set)
+
+    from physfed_ray.screen.describe import print_description
+
+    print_description(experiment)
 
 
 def _describe_suite(options: argparse.Namespace) -> None:
-    from physfed_ray.runtime.submission import default_folder
-    from physfed_ray.screen.suite import print_suite
-    from physfed_ray.suites.state import standing
     from physfed_ray.suites.suite import load_suite
 
     suite = load_suite(options.experiment, options.set)
+
+    from physfed_ray.runtime.submission import default_folder
+    from physfed_ray.screen.suite import print_suite
+    from physfed_ray.suites.state import standing
+
     out = (options.out or default_folder(suite.folder)).rstrip("/")
     print_suite(suite, standing(suite, out), out)
 

@@ -340,7 +340,8 @@ def _runtime_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="Ray cluster to join, for example auto (default: start Ray on this machine)",
+        help="Ray cluster to join, for example auto (default: $RAY_ADDRESS, or else Ray is started "
+        "on this machine, whatever runs there)",
     )
 
 

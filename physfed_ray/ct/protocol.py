@@ -17,6 +17,7 @@ import difflib
 import fnmatch
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
@@ -34,6 +35,22 @@ FULL_CIRCLE_DEG = 360.0
 
 FURTHER: Mapping[str, Any] = MappingProxyType({"detector": "flat", "arc_deg": FULL_CIRCLE_DEG})
 """The fields beyond the seven numbers with their usual values, in the order that g has them in."""
+
+LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "views": (1, 100_000),
+        "bins": (2, 100_000),
+        "pixel_mm": (0.001, 100.0),
+        "bin_mm": (0.001, 100.0),
+        "source_mm": (1.0, 100_000.0),
+        "detector_mm": (1.0, 100_000.0),
+        "photons": (1.0, 1e16),
+        "arc_deg": (1e-3, FULL_CIRCLE_DEG),
+    }
+)
+"""Lowest and highest value of each number: far beyond any scanner, but still to be computed."""
+MOST_READINGS = 50_000_000
+"""Of a scan, views times bins: 200 MB of float32 a slice."""
 
 # Entry by entry of g: the values that map to 0 and to 1 (views and photons on a log scale).
 _NORM_LOW = np.array([5.0, 0.0, 0.4, 0.25, 150.0, 150.0, 4.6])
@@ -59,9 +76,9 @@ class Protocol:
             angle for a short scan, less for a limited angle.
 
     Raises:
-        PhysFedError: A number is not positive and finite, there is one bin, the detector or the arc
-            is none that there is, the source or the detector lies inside the image circle, or the
-            fan does not cover that circle.
+        PhysFedError: A number is not positive and finite, or lies outside ``LIMITS``; there is one
+            bin, the detector or the arc is none that there is, the source or the detector lies
+            inside the image circle, or the fan does not cover that circle.
     """
 
     views: int
@@ -89,6 +106,7 @@ class Protocol:
             raise PhysFedError(
                 f"protocol: arc_deg={self.arc_deg:g} is more than a full circle; give at most 360"
             )
+        self._check_limits()
         self._check_distances()
         self._check_coverage()
 
@@ -168,6 +186,19 @@ class Protocol:
         normalised = [*((g - _NORM_LOW) / _NORM_SPAN), *(known[name] for name in further)]
         return np.array(normalised).astype(np.float32)
 
+    def _check_limits(self) -> None:
+        for name, (lowest, highest) in LIMITS.items():
+            value = getattr(self, name)
+            if not lowest <= value <= highest:
+                raise PhysFedError(
+                    f"protocol: {name}={value:g} is no scanner's; give {lowest:g} to {highest:g}"
+                )
+        if self.views * self.bins > MOST_READINGS:
+            raise PhysFedError(
+                f"protocol: views={self.views} times bins={self.bins} makes "
+                f"{self.views * self.bins:g} readings a slice; give at most {MOST_READINGS:g}"
+            )
+
     def _check_distances(self) -> None:
         radius = self.field_radius_mm
         for name in ("source_mm", "detector_mm"):
@@ -220,11 +251,13 @@ def _set_positive(protocol: Protocol, name: str, kind: Callable[[Any], float]) -
     value = getattr(protocol, name)
     try:
         number = math.nan if isinstance(value, bool | str) else kind(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number < 1e100:
         wanted = "integer" if kind is operator.index else "finite number"
-        raise PhysFedError(f"protocol: {name}={value!r} is not possible; give a positive {wanted}")
+        huge = isinstance(value, int) and value.bit_length() > 64
+        written = f"(a number of {value.bit_length()} bits)" if huge else reprlib.repr(value)
+        raise PhysFedError(f"protocol: {name}={written} is not possible; give a positive {wanted}")
     object.__setattr__(protocol, name, number)
 
 

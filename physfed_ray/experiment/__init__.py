@@ -3,7 +3,7 @@
 One module for each group of keys, in the order of the file.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,11 +16,19 @@ from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.clients import Clients, ClientSpec
 from physfed_ray.experiment.data import Data
 from physfed_ray.experiment.evaluation import Evaluation
+from physfed_ray.experiment.explain import explain
 from physfed_ray.experiment.federation import Federation
-from physfed_ray.experiment.file import apply_overrides, explain, read_yaml
+from physfed_ray.experiment.file import apply_overrides, read_yaml
 from physfed_ray.experiment.method import MethodSpec
+from physfed_ray.experiment.named import names_only, only_names
 from physfed_ray.experiment.reports import Reports
-from physfed_ray.experiment.settings import Settings, operational
+from physfed_ray.experiment.settings import (
+    LARGEST_SEED,
+    LONGEST_NAME,
+    NAME,
+    Settings,
+    operational,
+)
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import Sizes, field_of
 from physfed_ray.methods.registry import get_method
@@ -39,9 +47,9 @@ class Experiment(Settings):
     """One experiment, resolved: patterns expanded, paths absolute, defaults filled in."""
 
     name: str = operational(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
+        pattern=NAME, max_length=LONGEST_NAME, description="names the run directory"
     )
-    seed: int = Field(1, ge=0, description="every random stream derives from it")
+    seed: int = Field(1, ge=0, le=LARGEST_SEED, description="every random stream derives from it")
     data: Data = Field(description="the images")
     clients: Clients = Field(
         min_length=1,
@@ -50,14 +58,14 @@ class Experiment(Settings):
     unseen: Clients = Field(
         (), description="protocols that no client trains on, only tested; as `clients`"
     )
-    reports: Reports = Field(Reports(), description="reports and their embeddings")
+    reports: Reports = Field(default_factory=Reports, description="reports and their embeddings")
     backbone: BackboneSpec = Field(
         default_factory=lambda: BackboneSpec.model_validate("red_cnn"),
         description="the imaging network and its settings",
     )
     method: MethodSpec = Field(description="the federated method and its settings")
     training: Training = Field(default_factory=Training, description="local training")
-    federation: Federation = Field(Federation(), description="the federation")
+    federation: Federation = Field(default_factory=Federation, description="the federation")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured in the end")
     tracking: tuple[Literal["mlflow", "wandb"], ...] = operational(
         (), description="trackers beside TensorBoard, configured by their own variables"
@@ -70,18 +78,23 @@ class Experiment(Settings):
     def _fits_together(self) -> Self:
         _unique_ids([client.id for client in (*self.clients, *self.unseen)])
         self._disjoint_patients()
-        self._size_counts_once()
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
+        if not only_names():
+            self._parts_fit()
+        return self
+
+    def _parts_fit(self) -> None:
+        """Refuse parts that do not go together, which their files say; these import torch."""
         method = get_method(self.method.name)
         if (reason := method.refuses(self.backbone.make())) is not None:
             raise ValueError(reason)
         if (reason := self.federation.refuses(method, len(self.clients))) is not None:
             raise ValueError(reason)
+        self._size_counts_once()
         self._fields_fit()
         self._large_enough_for_the_objective()
-        return self
 
     def _fields_fit(self) -> None:
         """Refuse patches, or pooling, where a field that is needed does not allow them."""
@@ -222,8 +235,30 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
                            "here, such as the sweep's base")  # fmt: skip
     apply_overrides(content, overrides)
     try:
-        return Experiment.model_validate(content, context={"base": path.parent.resolve()})
-    except ValidationError as error:
-        raise PhysFedError(f"{path}: {explain(error, Experiment)}") from None
+        return checked(content, path.parent.resolve())
     except PhysFedError as error:
         raise PhysFedError(f"{path}: {error}") from None
+
+
+def checked(content: Mapping[str, Any], base: Path) -> Experiment:
+    """Return the experiment that keys make.
+
+    What needs no torch is looked at first, so that most mistakes are told in less than a second.
+
+    Args:
+        content: The keys of a file.
+        base: Folder that relative paths are relative to.
+
+    Raises:
+        PhysFedError: They do not fit the schema.
+    """
+    context = {"base": base}
+    try:
+        with names_only():
+            sketch = Experiment.model_validate(content, context=context)
+        read = {key: getattr(sketch, key) for key in ("data", "clients", "unseen")}
+        return Experiment.model_validate(
+            {key: read.get(key, value) for key, value in content.items()}, context=context
+        )
+    except ValidationError as error:
+        raise PhysFedError(explain(error, Experiment)) from None

@@ -1,8 +1,12 @@
 """Keys under ``backbone``: an imaging network's name and its settings."""
 
+from typing import TYPE_CHECKING
+
 from physfed_ray.experiment.named import Named
-from physfed_ray.models.base import Backbone
 from physfed_ray.models.registry import BACKBONES
+
+if TYPE_CHECKING:
+    from physfed_ray.models.base import Backbone
 
 
 class BackboneSpec(Named):
@@ -13,6 +17,6 @@ class BackboneSpec(Named):
     example = "{name: red_cnn, channels: 32}"
     usual = "red_cnn"
 
-    def make(self) -> Backbone:
+    def make(self) -> "Backbone":
         """Return the backbone."""
         return BACKBONES[self.name](self.settings)

@@ -7,9 +7,10 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, V
 
 from physfed_ray.ct.protocol import FURTHER, PRESETS, SEVEN, Protocol, select_presets
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.file import did_you_mean, explain
+from physfed_ray.experiment.explain import did_you_mean, explain
 from physfed_ray.experiment.generate import Generate, draw_protocols, draw_speeds
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.patients import patients
+from physfed_ray.experiment.settings import LONGEST_NAME, NAME, Settings
 
 PROTOCOL_KEYS = (*SEVEN, *FURTHER)
 ID_PREFIX = {"clients": "g", "unseen": "u"}
@@ -36,21 +37,14 @@ def _protocol(value: Any) -> Any:
 
 
 def _patients(value: Any) -> Any:
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is None or (whole and value >= 1):
-        return value
-    raise ValueError(
-        f"must be a list of patient ids (text, in quotes) or a number from 1, not {value!r}"
-    )
+    return None if value is None else patients(value, fewest=1)
 
 
 class ClientSpec(Settings):
     """A client, or an unseen protocol that is only tested."""
 
     id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name in logs, tables and files"
+        pattern=NAME, max_length=LONGEST_NAME, description="name in logs, tables and files"
     )
     protocol: Annotated[Protocol, BeforeValidator(_protocol), PlainSerializer(Protocol.values)] = (
         Field(
@@ -65,7 +59,8 @@ class ClientSpec(Settings):
     )
     speed: float = Field(
         1.0,
-        gt=0,
+        ge=1e-6,
+        le=1e6,
         description="simulated local steps in the time in which a client of speed 1 makes one",
     )
 
@@ -81,23 +76,34 @@ class ClientSpec(Settings):
 
 
 def _expand(value: Any, info: ValidationInfo) -> Any:
-    """Return a list of clients for a pattern over protocol names, or for ``generate``."""
+    """Return a list of clients for names of protocols, patterns over them, or ``generate``."""
+    key = str(info.field_name)
     if isinstance(value, str):
-        try:
-            presets = select_presets(value)
-        except PhysFedError as error:
-            raise ValueError(str(error)) from None
-        return [{"id": name, "protocol": name} for name in presets]
+        return _named(value, key)
     if isinstance(value, dict):
-        return list(_generated(value, str(info.field_name)))
-    return value
+        return list(_generated(value, key))
+    if not isinstance(value, list | tuple):
+        return value
+    clients: list[Any] = []
+    for place, entry in enumerate(value):
+        clients += _named(entry, f"{key}.{place}") if isinstance(entry, str) else [entry]
+    return clients
+
+
+def _named(pattern: str, key: str) -> list[dict[str, str]]:
+    """Return the clients called like the protocols that a name or a pattern stands for."""
+    try:
+        return [{"id": name, "protocol": name} for name in select_presets(pattern)]
+    except PhysFedError as error:
+        raise PhysFedError(f"{key}: {error}") from None
 
 
 def _generated(value: dict[Any, Any], key: str) -> Iterator[ClientSpec]:
     """Yield the clients that ``{generate: ...}`` describes."""
     if set(value) != {"generate"} or not isinstance(value["generate"], dict):
         raise ValueError(
-            "must be a list of clients, a pattern such as 'paper-*', or {generate: {clients: 512}}"
+            "must be a list of clients ({id: ..., protocol: ...}, or names of protocols), a "
+            "pattern such as 'paper-*', or {generate: {clients: 512}}"
         )
     try:
         chosen = Generate.model_validate(value["generate"])

@@ -6,21 +6,21 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.simulation import Simulation, default_object_scale
-from physfed_ray.experiment.settings import RelativePath, Settings, operational
+from physfed_ray.experiment.explain import shown
+from physfed_ray.experiment.patients import patients
+from physfed_ray.experiment.settings import LONGEST_NAME, MOST, RelativePath, Settings, operational
 from physfed_ray.window import Window
 
+WIDEST_HU = 1e5
+LARGEST_OBJECT = 8192
+"""Side of a scanned object in pixels: 256 MB of float32."""
+LARGEST_IMAGE = 2048
 SMALLEST_IMAGE = 32
 """Side in pixels; RED-CNN's five unpadded 5 x 5 layers take 20 of them at the bottleneck."""
 
 
 def _patients(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        if len(set(value)) != len(value):
-            raise ValueError("the list names a patient twice")
-        return tuple(value)
-    raise ValueError(f"must be a number of patients or a list of patient ids, not {value!r}")
+    return patients(value, fewest=0)
 
 
 Patients = Annotated[int | tuple[str, ...], BeforeValidator(_patients)]
@@ -28,9 +28,9 @@ Patients = Annotated[int | tuple[str, ...], BeforeValidator(_patients)]
 
 def _phantoms(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if value == "auto" or (whole and value >= 1):
+    if value == "auto" or (whole and 1 <= value <= MOST):
         return value
-    raise ValueError(f"must be 'auto' or a number of patients from 1, not {value!r}")
+    raise ValueError(f"must be 'auto' or a number of patients from 1 to {MOST}, not {shown(value)}")
 
 
 class Phantom(Settings):
@@ -40,7 +40,7 @@ class Phantom(Settings):
         description="number of patients, dealt over the clients and the test set; auto: as many "
         "as clients, validation and test need"
     )
-    slices: int = Field(12, ge=1, description="slices of each patient")
+    slices: int = Field(12, ge=1, le=10_000, description="slices of each patient")
 
 
 class Source(Settings):
@@ -50,7 +50,7 @@ class Source(Settings):
         None, description="folder tree with CT DICOM files, relative to this file"
     )
     min_slices: int = Field(
-        1, ge=1, description="DICOM patients with fewer usable slices are left out"
+        1, ge=1, le=MOST, description="DICOM patients with fewer usable slices are left out"
     )
     lossy: bool = Field(
         False, description="DICOM that a lossy compression has changed counts as ground truth too"
@@ -77,10 +77,16 @@ class Data(Settings):
 
     source: Source = Field(description="where the full-dose images come from")
     image_size: int = Field(
-        256, ge=SMALLEST_IMAGE, le=2048, description="side of the square image grid in pixels"
+        256,
+        ge=SMALLEST_IMAGE,
+        le=LARGEST_IMAGE,
+        description="side of the square image grid in pixels",
     )
     slices_per_patient: int | None = Field(
-        None, ge=1, description="at most so many slices a patient, evenly spaced; null: all"
+        None,
+        ge=1,
+        le=MOST,
+        description="at most so many slices a patient, evenly spaced; null: all",
     )
     window_hu: Window = Field(
         (-1000.0, 2000.0),
@@ -128,6 +134,7 @@ class Data(Settings):
     electronic_noise: float = Field(
         ELECTRONIC_NOISE_COUNTS,
         ge=0,
+        le=1e6,
         description="electronic noise of the detector: standard deviation in counts",
     )
     cache: RelativePath | None = operational(
@@ -147,12 +154,25 @@ class Data(Settings):
     @field_validator("window_hu", "clinical_windows")
     @classmethod
     def _low_before_high(cls, value: Any) -> Any:
-        for low, high in value.values() if isinstance(value, dict) else [value]:
-            if not low < high:
+        for name, (low, high) in (value if isinstance(value, dict) else {"": value}).items():
+            if len(name) > LONGEST_NAME:
+                raise ValueError(f"a window's name has at most {LONGEST_NAME} characters")
+            if not low + 1 <= high or max(-low, high) > WIDEST_HU:
                 raise ValueError(
-                    f"a window is [low, high] in HU with low < high, not {low}, {high}"
+                    "a window is [low, high] in HU with low < high, at least 1 HU apart and within "
+                    f"{WIDEST_HU:g} of 0, not [{low:g}, {high:g}]"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _object_fits(self) -> Self:
+        side = self.simulation.object_size
+        if side > LARGEST_OBJECT:
+            raise ValueError(
+                f"'object_scale' {self.object_scale} at 'image_size' {self.image_size} makes an "
+                f"object of {side} pixels a side, more than {LARGEST_OBJECT}; lower either"
+            )
+        return self
 
     @field_validator("test_patients")
     @classmethod

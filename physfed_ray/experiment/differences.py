@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.file import nested_model
+from physfed_ray.experiment.explain import nested_model
 from physfed_ray.experiment.named import Named
 from physfed_ray.experiment.settings import is_operational
 

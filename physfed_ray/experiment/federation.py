@@ -1,26 +1,36 @@
 """Keys under ``federation``: who takes part when, where the clients live, when a round fails."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from physfed_ray.experiment.channel import ChannelSpec
-from physfed_ray.experiment.settings import RelativePath, Settings, operational
-from physfed_ray.federation.channel.base import Cargo
-from physfed_ray.methods.base import Method
+from physfed_ray.experiment.explain import shown
+from physfed_ray.experiment.settings import LONGEST_S, MOST, RelativePath, Settings, operational
+
+if TYPE_CHECKING:
+    from physfed_ray.methods.base import Method
+
+
+MOST_GPUS = 64
 
 
 def _hosts(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
+    ):
         return value
-    raise ValueError(f"must be 'auto' or a whole number from 1, not {value!r}")
+    raise ValueError(f"must be 'auto' or a whole number from 1 to {MOST}, not {shown(value)}")
 
 
 def _gpus(value: Any) -> Any:
     number = not isinstance(value, bool) and isinstance(value, int | float)
-    if value == "auto" or (number and value >= 0 and (value <= 1 or value == int(value))):
+    if value == "auto" or (number and (0 <= value <= 1 or value in range(2, MOST_GPUS + 1))):
         return value
-    raise ValueError(f"must be 'auto', a share of a GPU up to 1, or a whole number, not {value!r}")
+    raise ValueError(
+        f"must be 'auto', a share of a GPU up to 1, or a whole number up to {MOST_GPUS}, not "
+        f"{shown(value)}"
+    )
 
 
 class Availability(Settings):
@@ -32,10 +42,13 @@ class Availability(Settings):
         "named there can be reached; clients without a line always can",
     )
     on_rounds: float | None = Field(
-        None, ge=1, description="mean length of the periods in which a client can be reached"
+        None,
+        ge=1,
+        le=MOST,
+        description="mean length of the periods in which a client can be reached",
     )
     off_rounds: float | None = Field(
-        None, ge=1, description="mean length of the periods in which it cannot"
+        None, ge=1, le=MOST, description="mean length of the periods in which it cannot"
     )
 
     @model_validator(mode="after")
@@ -68,10 +81,11 @@ class Federation(Settings):
         description="sync: rounds; async: clients train without waiting for each other, and "
         "'buffer' updates make a round (FedBuff, Nguyen et al. 2022)",
     )
-    buffer: int = Field(10, ge=1, description="async: updates that make a round")
+    buffer: int = Field(10, ge=1, le=MOST, description="async: updates that make a round")
     deadline_steps: float | None = Field(
         None,
         gt=0,
+        le=1e9,
         description="sync: simulated time, in local steps of a client of speed 1, after which a "
         "client is late; null: none is",
     )
@@ -83,11 +97,12 @@ class Federation(Settings):
     staleness_exponent: float = Field(
         0.5,
         ge=0,
+        le=100,
         description="a: an update trained on a shared vector that is s rounds old weighs "
         "(1 + s)^-a (async, and late: merge)",
     )
     max_staleness: int = Field(
-        20, ge=0, description="updates older than so many rounds are left out"
+        20, ge=0, le=MOST, description="updates older than so many rounds are left out"
     )
     channel: ChannelSpec = Field(
         default_factory=lambda: ChannelSpec.model_validate("plain"),
@@ -103,32 +118,38 @@ class Federation(Settings):
         "divided evenly. Name it where the GPU machines are yet to be started by the autoscaler",
     )
     wait_s: float = operational(
-        1800.0, gt=0, description="seconds to wait for machines that the hosts need"
+        1800.0, gt=0, le=LONGEST_S, description="seconds to wait for machines that the hosts need"
     )
     replace_s: float = operational(
         120.0,
         ge=0,
+        le=LONGEST_S,
         description="seconds to wait for a machine in the place of a lost one, before its clients "
         "move to the other hosts",
     )
     private_memory_mb: float = operational(
         2048.0,
         ge=0,
+        le=1e9,
         description="memory of a host for private states of its clients, MB; those used least "
         "recently lie in files on its disk",
     )
     deadline_s: float | None = operational(
         None,
         gt=0,
+        le=LONGEST_S,
         description="real seconds after which a round goes on without hosts that hang; null: none",
     )
     quorum: float = operational(
         1.0, gt=0, le=1, description="share of the drawn clients without which the run stops"
     )
     checkpoint_every: int = operational(
-        1, ge=1, description="rounds between two checkpoints; a crash repeats the rounds since"
+        1,
+        ge=1,
+        le=MOST,
+        description="rounds between two checkpoints; a crash repeats the rounds since",
     )
-    keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept")
+    keep_checkpoints: int = operational(2, ge=1, le=MOST, description="checkpoints that are kept")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -138,13 +159,16 @@ class Federation(Settings):
             raise ValueError("'late: merge' needs 'deadline_steps', after which a client is late")
         return self
 
-    def refuses(self, method: type[Method], clients: int) -> str | None:
+    def refuses(self, method: "type[Method]", clients: int) -> str | None:
         """Return why the channel cannot carry what a method sends, None when it can.
 
         Args:
             method: The method.
             clients: How many clients there are.
         """
+        from physfed_ray.federation.channel.base import Cargo
+        from physfed_ray.methods.base import Method
+
         return self.channel.make().refuses(
             Cargo(
                 method=method.name,

@@ -1,28 +1,102 @@
-"""Reading an experiment's YAML: strict text, overrides, and errors that name the key."""
+"""Reading an experiment's YAML: strict text, limits on it, and overrides."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.explain import shown
+
+MOST_BYTES = 64 * 2**20
+DEEPEST = 40
+"""Groups and lists in each other; the schema needs seven."""
+MOST_VALUES = 5_000_000
+"""Values of a file with its aliases written out."""
+LONGEST_NUMBER = 100
+"""Characters of a number; what is longer stays text, which the schema then refuses by key."""
+_OCTAL = re.compile(r"[-+]?0[0-9_]*[1-9][0-9_]*")
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-3 as a number and refuses a key that is written twice."""
+    """YAML that reads 1e-3 as a number, and refuses what would be taken for something else."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing duplicate keys (PyYAML silently keeps the last)."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
-                raise PhysFedError(f"line {line}: the key '{key}' is written twice; keep one")
-        return dict(super().construct_mapping(node, deep=deep))
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, refusing what is nested too deeply, contains itself or explodes."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if self._depth > DEEPEST:
+            raise PhysFedError(
+                f"line {line}: groups and lists lie in each other more than {DEEPEST} deep; write "
+                "it flatter"
+            )
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None or id(node) in self._sizes:
+            return node
+        if isinstance(node, yaml.CollectionNode) and node.end_mark is None:
+            raise PhysFedError(f"line {line}: the alias '*' stands inside what it stands for")
+        size = 1 + sum(self._sizes.get(id(part), 1) for part in _parts(node))
+        if size > MOST_VALUES:
+            raise PhysFedError(
+                f"line {line}: with its aliases written out, this holds more than {MOST_VALUES:,} "
+                "values; write less"
+            )
+        self._sizes[id(node)] = size
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, refusing a key that is written twice (PyYAML keeps the last)."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name = key.value if key.tag == _MERGE else self.construct_object(key, deep=True)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise PhysFedError(f"line {line}: the key '{name}' is written twice; keep one")
+            seen.add(name)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct a value; what its tag or form cannot mean is refused with its line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+            raise PhysFedError(
+                f"line {line}: {shown(node.value)} cannot be read as a {kind}; put text in quotes"
+            ) from None
+
+    def whole_number(self, node: yaml.ScalarNode) -> int | str:
+        """Construct a whole number, but no octal one by accident, and none of endless digits."""
+        if len(node.value) > LONGEST_NUMBER:
+            return str(node.value)
+        number: int = self.construct_yaml_int(node)
+        how = "octal" if _OCTAL.fullmatch(node.value) else "base-60" * (":" in node.value)
+        if how:
+            raise PhysFedError(
+                f"line {node.start_mark.line + 1}: YAML reads {node.value} as the {how} number "
+                f'{number}: put it in quotes ("{node.value}") if it is an id, or write the number '
+                "in plain digits, without zeros before it"
+            )
+        return number
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 # YAML 1.1, which PyYAML speaks, takes 1e-3 (no dot) for a string.
@@ -31,25 +105,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
     list("-+0123456789"),
 )
-
-MOST_FINDINGS = 4
-WORDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text (put it in quotes)",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', beginning with one of the first "
-    "two",
-    "tuple_type": "a list",
-    "dict_type": "a group of keys",
-    "model_type": "a group of keys",
-    "too_short": "a list of at least {min_length}",
-    "path_type": "a path",
-}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -60,7 +116,7 @@ def parse_yaml(text: str, where: str) -> Any:
         where: What the text is, for error messages.
 
     Raises:
-        PhysFedError: The text is not YAML, or writes a key twice.
+        PhysFedError: The text is not YAML, writes a key twice, or is nested beyond reason.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -80,15 +136,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
         PhysFedError: The file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise PhysFedError(f"there is no experiment file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PhysFedError(f"the experiment file {path} cannot be read: {error}") from None
-    content = parse_yaml(text, str(path))
-    if not isinstance(content, dict):
+    except UnicodeDecodeError as error:
+        raise PhysFedError(
+            f"the experiment file {path} is not text: byte {error.start} is not UTF-8"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PhysFedError(f"the experiment file {path} cannot be read: {reason}") from None
+    except ValueError as error:
+        raise PhysFedError(f"the experiment file {shown(str(path))} has no name: {error}") from None
+    if len(content) > MOST_BYTES:
+        raise PhysFedError(f"{path} is larger than {MOST_BYTES // 2**20} MiB; an experiment file "
+                           "holds a few keys")  # fmt: skip
+    found = parse_yaml(text, str(path))
+    if not isinstance(found, dict):
         raise PhysFedError(f"{path} must hold keys such as 'name:', 'data:' and 'clients:'")
-    return content
+    return found
 
 
 def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -121,79 +189,14 @@ def set_key(content: dict[str, Any], path: Sequence[str], value: Any, where: str
         here = ".".join(path[:depth])
         index: Any = part
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise PhysFedError(f"{where}: '{here}' is a list of {len(node)}; use 0 to "
-                                   f"{len(node) - 1}")  # fmt: skip
-            index = int(part)
+            index = int(part) if part.isdecimal() and len(part) < LONGEST_NUMBER else len(node)
+            if index >= len(node):
+                numbers = f"use 0 to {len(node) - 1}" if node else "it has no entry to set"
+                raise PhysFedError(f"{where}: '{here}' is a list of {len(node)}; {numbers}")
         elif not isinstance(node, dict):
-            raise PhysFedError(f"{where}: '{here}' is {node!r}, which has no key '{part}'")
+            raise PhysFedError(f"{where}: '{here}' is {shown(node)}, which has no key '{part}'")
         if depth == len(path) - 1:
             node[index] = value
         elif isinstance(node, dict) and node.get(index) is None:
             node[index] = {}
         node = node[index]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence part that names the closest known name and all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + ", ".join(names)
-
-
-def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Return pydantic's findings as one sentence with the path of each key.
-
-    Args:
-        error: What pydantic found.
-        model: The model that was validated.
-        prefix: Path of that model in the file, for example ``"method."``.
-    """
-    entries: list[dict[str, Any]] = [dict(entry) for entry in error.errors()]
-    places = [entry["loc"] for entry in entries]
-    findings = [
-        _finding(entry, model, prefix)
-        for entry in entries
-        if not any(_contains(entry["loc"], place) for place in places)
-    ]
-    more = f"; and {len(findings) - MOST_FINDINGS} more" if len(findings) > MOST_FINDINGS else ""
-    return "; ".join(findings[:MOST_FINDINGS]) + more
-
-
-def _contains(outer: Sequence[int | str], inner: Sequence[int | str]) -> bool:
-    """Say whether ``inner`` lies below ``outer``, whose finding then only repeats it."""
-    return len(inner) > len(outer) > 0 and tuple(inner[: len(outer)]) == tuple(outer)
-
-
-def _finding(entry: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
-    path = (prefix + ".".join(str(part) for part in entry["loc"])).rstrip(".")
-    kind, context = entry["type"], entry.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = _keys_at(model, entry["loc"][:-1])
-        return f"{path}: unknown key; {did_you_mean(str(entry['loc'][-1]), known)}"
-    if kind == "missing":
-        what = "key" if isinstance(entry["loc"][-1], str) else "entry of the list"
-        return f"{path}: this {what} is required"
-    if kind == "value_error":
-        return f"{path}: {context['error']}" if path else str(context["error"])
-    expected = WORDS.get(kind) or entry["msg"].removeprefix("Input should be ")
-    return f"{path}: must be {expected.format(**context)}, not {_shown(entry['input'])}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as YAML writes it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
-
-
-def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            model = nested_model(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
-
-
-def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the first group of keys that a field's type names, None where it names none."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := nested_model(arg))), None)

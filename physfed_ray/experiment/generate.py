@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from physfed_ray.ct.protocol import REFERENCE_SIZE, Protocol, select_presets
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import LARGEST_SEED, MOST, Settings
 from physfed_ray.seeds import generator
 
 LATIN_HYPERCUBE = "latin_hypercube"
@@ -34,14 +34,18 @@ class Generate(Settings):
         description="latin_hypercube: possible scanners spread evenly over the ranges of g; or a "
         "pattern over protocol names such as 'paper-*', dealt in turn",
     )
-    patients_per_client: int = Field(1, ge=1, description="patients that each client is dealt")
+    patients_per_client: int = Field(
+        1, ge=1, le=MOST, description="patients that each client is dealt"
+    )
     speed_spread: float = Field(
         0.0,
         ge=0,
         le=3,
         description="sigma of the log-normal distribution of the clients' speeds, median 1",
     )
-    seed: int = Field(1, ge=0, description="decides the protocols and speeds, beside `seed`")
+    seed: int = Field(
+        1, ge=0, le=LARGEST_SEED, description="decides the protocols and speeds, beside `seed`"
+    )
 
 
 def draw_protocols(chosen: Generate, purpose: str) -> Iterator[Protocol]:

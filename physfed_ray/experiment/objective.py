@@ -1,8 +1,12 @@
 """Keys under ``training.objective``: what training minimises, and its settings."""
 
+from typing import TYPE_CHECKING
+
 from physfed_ray.experiment.named import Named
-from physfed_ray.objectives.base import Objective
 from physfed_ray.objectives.registry import OBJECTIVES
+
+if TYPE_CHECKING:
+    from physfed_ray.objectives.base import Objective
 
 
 class ObjectiveSpec(Named):
@@ -13,6 +17,6 @@ class ObjectiveSpec(Named):
     example = "{name: mse}"
     usual = "mse"
 
-    def make(self) -> Objective:
+    def make(self) -> "Objective":
         """Return the objective."""
         return OBJECTIVES[self.name](self.settings)

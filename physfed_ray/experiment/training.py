@@ -4,17 +4,19 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from physfed_ray.experiment.data import SMALLEST_IMAGE
+from physfed_ray.experiment.data import LARGEST_IMAGE, SMALLEST_IMAGE
 from physfed_ray.experiment.objective import ObjectiveSpec
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import MOST, Settings
 
 
 class Training(Settings):
     """Local training, the same for every method."""
 
-    rounds: int = Field(200, ge=1, description="federated rounds")
-    local_epochs: int = Field(1, ge=1, description="passes over a client's slices in a round")
-    batch_size: int = Field(20, ge=1, description="slices or patches in a step")
+    rounds: int = Field(200, ge=1, le=MOST, description="federated rounds")
+    local_epochs: int = Field(
+        1, ge=1, le=MOST, description="passes over a client's slices in a round"
+    )
+    batch_size: int = Field(20, ge=1, le=MOST, description="slices or patches in a step")
     objective: ObjectiveSpec = Field(
         default_factory=lambda: ObjectiveSpec.model_validate("mse"),
         description="what training minimises: a name, or {name: ..., its settings}",
@@ -35,11 +37,14 @@ class Training(Settings):
     patch: int | None = Field(
         None,
         ge=SMALLEST_IMAGE,
+        le=LARGEST_IMAGE,
         description="side of the training patches in pixels; null: whole images",
     )
-    patches_per_slice: int = Field(1, ge=1, description="patches of each slice in an epoch")
+    patches_per_slice: int = Field(
+        1, ge=1, le=MOST, description="patches of each slice in an epoch"
+    )
     warmup_rounds: int = Field(
-        0, ge=0, description="rounds over which the learning rate rises linearly"
+        0, ge=0, le=MOST, description="rounds over which the learning rate rises linearly"
     )
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate after the warm-up; cosine falls to 0"
@@ -51,7 +56,7 @@ class Training(Settings):
         1, ge=1, le=256, description="CPU threads of a client; part of the result's bits"
     )
     evaluate_every: int = Field(
-        10, ge=1, description="rounds between two evaluations on validation patients"
+        10, ge=1, le=MOST, description="rounds between two evaluations on validation patients"
     )
 
     def steps_per_round(self, slices: int) -> int:

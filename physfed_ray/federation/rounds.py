@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from physfed_ray.errors import DivergedError, PhysFedError
+from physfed_ray.errors import DivergedError, PhysFedError, at_work
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.channel.base import Channel
@@ -201,7 +201,9 @@ class Rounds:
             )
             for turn in self.turns(clients)
         ]
-        evaluations = dict(zip(clients, self.runtime.fetch(self.runtime.start(calls)), strict=True))
+        with at_work(f"after round {number}"):
+            answers = self.runtime.fetch(self.runtime.start(calls))
+        evaluations = dict(zip(clients, answers, strict=True))
         rows: list[MetricRow] = []
         for client, evaluation in evaluations.items():
             rows += score_rows(number, self.spec.clients[client].id, split, evaluation.scores)

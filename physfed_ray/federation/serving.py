@@ -8,9 +8,10 @@ Policies for an unseen protocol:
 * ``ensemble``: the mean of all local models' images.
 * ``pvqs``: eq. 7 of Yang et al. 2025: the codebook's nearest entry, decoded by its owner. The
   features that travel to the owner include the backbone's skips, with RED-CNN the image itself.
-* ``oracle``: the local model that turns out best, an upper bound nobody can have.
+* ``oracle``: the local model with the best PSNR there, which nobody can know beforehand.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -241,7 +242,8 @@ def _choose(
     info = rounds.spec.unseen[unseen]
     nearest, _ = nearest_client(info.g, [client.g for client in rounds.spec.clients])
     results.nearest[info.id] = nearest
-    best = max(scores, key=lambda client: float(np.mean(scores[client]["psnr"])))
+    means = {client: float(np.mean(found["psnr"])) for client, found in scores.items()}
+    best = max(means, key=lambda client: (not math.isnan(means[client]), means[client]))
     mean = {
         name: np.mean([s[name] for _, s in sorted(scores.items())], axis=0) for name in scores[best]
     }

@@ -48,8 +48,10 @@ HIDDEN_STD = 1e-3
 class HyperFedSettings(MethodSettings):
     """Keys under ``method:`` for HyperFed; defaults are those of the authors' code."""
 
-    hidden_dim: int = Field(256, ge=1, description="width of the hypernetwork's first layer")
-    second_hidden_dim: int = Field(512, ge=1, description="width of its second layer")
+    hidden_dim: int = Field(
+        256, ge=1, le=65_536, description="width of the hypernetwork's first layer"
+    )
+    second_hidden_dim: int = Field(512, ge=1, le=65_536, description="width of its second layer")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind both")
     hyper_lr_scale: float = Field(
         0.1, gt=0, description="factor on the learning rate of the hypernetwork"

@@ -24,11 +24,15 @@ from pydantic import BeforeValidator, Field
 
 from physfed_ray.methods.base import Method, NoSettings
 
+MOST_WORKERS = 4096
+
 
 def _workers(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_WORKERS
+    ):
         return value
-    raise ValueError(f"must be 'auto' or a whole number from 1, not {value!r}")
+    raise ValueError(f"must be 'auto' or a whole number from 1 to {MOST_WORKERS}, not {value!r}")
 
 
 class PooledSettings(NoSettings):

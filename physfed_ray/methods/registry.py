@@ -1,9 +1,16 @@
-"""Methods by name: the project's own, and those that other packages register."""
+"""Methods by name: the project's own, and those that other packages register.
 
-from physfed_ray.methods.base import Method
+Nothing here imports torch: a method's file is read when its name is first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
 from physfed_ray.registry import Registry
 
-METHODS: Registry[type[Method]] = Registry(
+if TYPE_CHECKING:
+    from physfed_ray.methods.base import Method
+
+METHODS: "Registry[type[Method]]" = Registry(
     "method",
     {
         "local": "physfed_ray.methods.local:Local",
@@ -24,7 +31,7 @@ METHODS: Registry[type[Method]] = Registry(
 )
 
 
-def get_method(name: str) -> type[Method]:
+def get_method(name: str) -> "type[Method]":
     """Return a method's class.
 
     Raises:

@@ -55,8 +55,8 @@ class ScanPhysFedSettings(MethodSettings):
     variant: Literal["paper", "public_code"] = Field(
         "paper", description="modulation, loss and dropout of the paper or of the authors' code"
     )
-    code_dim: int = Field(128, ge=1, description="length of a protocol code")
-    hidden_dim: int = Field(256, ge=1, description="width of the protocol hypernetwork")
+    code_dim: int = Field(128, ge=1, le=65_536, description="length of a protocol code")
+    hidden_dim: int = Field(256, ge=1, le=65_536, description="width of the protocol hypernetwork")
     dropout: float | None = Field(
         None,
         ge=0,
@@ -67,7 +67,7 @@ class ScanPhysFedSettings(MethodSettings):
     anatomy_hidden_dim: int = Field(
         256, ge=1, description="width of the anatomy hypernetwork; 2048 in the authors' code"
     )
-    heads: int = Field(4, ge=1, description="attention heads of the anatomy hypernetwork")
+    heads: int = Field(4, ge=1, le=1024, description="attention heads of the anatomy hypernetwork")
     map_size: int = Field(
         16, ge=1, description="side of the anatomy map before resizing; 59 in the authors' code"
     )

@@ -108,7 +108,7 @@ def _summary(comparison: Comparison) -> str:
         f"{len(first.clients)} clients, {len(first.unseen)} unseen protocols. PSNR and SSIM are "
         f"means over clients, each the mean of its test slices, in the window of {low:g} to "
         f"{high:g} HU unless a table says otherwise; ± is the standard deviation over seeds. "
-        "Best bold, second underlined; a row in italics is a bound that does not compete.\n"
+        "Best bold, second underlined; a row in italics does not compete.\n"
     )
 
 

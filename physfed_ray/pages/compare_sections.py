@@ -19,6 +19,7 @@ from physfed_ray.pages.run_page import curve_split
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
 from physfed_ray.results.ablation import ablation
+from physfed_ray.results.bounds import bound_words
 from physfed_ray.results.compare_courses import courses, courses_csv, slice_scores
 from physfed_ray.results.compare_pairings import lead, pairings
 from physfed_ray.results.compare_tables import Comparison, Scope
@@ -90,6 +91,8 @@ def seen(part: Section) -> Iterable[str]:
     yield part.heading("Protocols seen in training")
     whole = tables.scores(comparison, "seen", WHOLE)
     yield f"{shown(whole).caption}\n"
+    if words := bound_words(whole):
+        yield f"{words}\n"
     yield from _paper_note(comparison, unseen=False)
     yield from _score_section(part, "seen", "Whole image", whole, lead(comparison, "seen"))
     body = tables.scores(comparison, "seen", BODY)
@@ -117,6 +120,8 @@ def unseen(part: Section) -> Iterable[str]:
             yield f"- {name or 'no suffix'}: {meaning}."
     whole = tables.scores(comparison, "unseen", WHOLE)
     yield f"\n{shown(whole).caption}\n"
+    if words := bound_words(whole):
+        yield f"{words}\n"
     yield from _paper_note(comparison, unseen=True)
     for scope, name, heading in _UNSEEN:
         table = tables.scores(comparison, scope, WHOLE)

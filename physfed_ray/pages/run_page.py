@@ -27,8 +27,9 @@ _BAND = "The thick line is the mean of the clients, the band holds the middle ha
 
 @dataclass(frozen=True)
 class EmbeddedFigure:
-    """A figure inside the page: its sentence, its PNG in base64, and its width in CSS pixels."""
+    """A figure inside the page: its anchor and sentence, its PNG in base64, its width in pixels."""
 
+    id: str
     title: str
     sentence: str
     base64: str
@@ -59,7 +60,7 @@ def write_run_page(run_dir: str | Path) -> Path:
         run.directory.write(f"figures/{name}.png", content)
         width = min(_WIDTH_PX, round(figure.get_size_inches()[0] * 106.4))
         coded = base64.b64encode(content).decode()
-        embedded[name] = EmbeddedFigure(title, sentence, coded, width)
+        embedded[name] = EmbeddedFigure(f"figure-{name}", title, sentence, coded, width)
     html = render("report.html", page=page(run, tables, plain), figures=embedded)
     run.directory.write("report.html", html.encode())
     return Path(run.directory.path("report.html"))

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from physfed_ray.pages.data_words import data_words
+from physfed_ray.results.bounds import bound_words
 from physfed_ray.results.grids import Grid
 from physfed_ray.results.groups import flatten
 from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults, finite_mean
 from physfed_ray.results.summaries import EXTREMES, extremes, leader, shown
 from physfed_ray.results.tables import CLIENTS_SHOWN, ScoreTable
-from physfed_ray.words import duration
+from physfed_ray.words import count, duration
 
 CLIENTS_PER_BLOCK, COLUMNS_PER_BLOCK = 8, 16  # what a projector and a landscape page hold
 
@@ -28,6 +30,11 @@ class TableView:
     title: str
     table: ScoreTable
     complete: str = ""
+
+    @property
+    def bounds(self) -> str:
+        """What the rows that do not compete are."""
+        return bound_words(self.table)
 
     @property
     def chunks(self) -> list[list[int]]:
@@ -66,7 +73,7 @@ def page(
         "routes_sentence": _routes_sentence(run),
         "modulation_sentences": [_last_sentence(run), _swap_sentence(run)],
         "missing_sentence": _missing_sentence(run),
-        "data": flatten({k: v for k, v in run.summary.get("data", {}).items() if k != "splits"}),
+        "data": data_words({k: v for k, v in run.summary.get("data", {}).items() if k != "splits"}),
         "settings": _settings(run),
         "command": run.summary.get("command", ""),
     }
@@ -111,9 +118,8 @@ def _numbers(run: RunResults) -> list[dict[str, str]]:
         found.append((duration(run.summary["wall_s"]), f"on {run.summary.get('device', '?')}"))
     parameters = run.summary.get("parameters", {})
     if "shared" in parameters and "private" in parameters:
-        shared, private = (parameters[k] / 1e6 for k in ("shared", "private"))
-        meaning = f"parameters shared by all; {private:.2f} million private to each client"
-        found.append((f"{shared:.2f} million", meaning))
+        shared, private = (count(parameters[k]) for k in ("shared", "private"))
+        found.append((shared, f"parameters shared by all; {private} private to each client"))
     return [{"value": value, "meaning": meaning} for value, meaning in found]
 
 
@@ -220,7 +226,7 @@ def _settings(run: RunResults) -> list[tuple[str, list[tuple[str, str]]]]:
             plain += flatten(value, key)
     computed = {k: run.summary[k] for k in ("device", "precision") if k in run.summary}
     modules = run.summary.get("parameters", {}).get("by_module", {})
-    computed |= {f"parameters.{name}": f"{count:,}" for name, count in modules.items()}
+    computed |= {f"parameters of {name}": f"{number:,}" for name, number in modules.items()}
     if computed:
         groups.append(("computed with", flatten(computed)))
     return [("experiment", plain), *groups]

@@ -1,12 +1,27 @@
-"""Reporters and text encoders by the names that experiments use."""
+"""Reporters and text encoders by the names that experiments use.
 
-from collections.abc import Mapping
+Nothing here imports torch: a reporter's file is read when its name is first asked for.
+"""
 
-from physfed_ray.reports.base import Reporter, TextEncoder
-from physfed_ray.reports.encoder import MiniLM, TextModel
-from physfed_ray.reports.measured import MeasuredReporter
-from physfed_ray.reports.mllm import MllmReporter
-from physfed_ray.reports.mllm_encoder import MllmEncoder
+from typing import TYPE_CHECKING
 
-REPORTERS: Mapping[str, type[Reporter]] = {c.name: c for c in (MeasuredReporter, MllmReporter)}
-ENCODERS: Mapping[str, type[TextEncoder]] = {c.name: c for c in (MiniLM, TextModel, MllmEncoder)}
+from physfed_ray.registry import Registry
+
+if TYPE_CHECKING:
+    from physfed_ray.reports.base import Reporter, TextEncoder
+
+REPORTERS: "Registry[type[Reporter]]" = Registry(
+    "reporter",
+    {
+        "measured": "physfed_ray.reports.measured:MeasuredReporter",
+        "mllm": "physfed_ray.reports.mllm:MllmReporter",
+    },
+)
+ENCODERS: "Registry[type[TextEncoder]]" = Registry(
+    "encoder",
+    {
+        "minilm": "physfed_ray.reports.encoder:MiniLM",
+        "text": "physfed_ray.reports.encoder:TextModel",
+        "mllm": "physfed_ray.reports.mllm_encoder:MllmEncoder",
+    },
+)

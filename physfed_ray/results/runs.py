@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
 from physfed_ray.rundir.long_table import METRICS_FILE, SLICE_COLUMNS, SLICES_FILE, LongTable
+from physfed_ray.rundir.place import no_run
 from physfed_ray.rundir.run_directory import RunDirectory
 
 POLICIES: Mapping[str, tuple[str, str]] = {
@@ -27,7 +28,11 @@ POLICIES: Mapping[str, tuple[str, str]] = {
     "nearest_protocol": ("nearest protocol", "the model of the client whose g is nearest"),
     "ensemble": ("ensemble", "the output images of all clients' models, averaged"),
     "pvqs": ("PVQS", "the codebook's nearest code, decoded on its client's host"),
-    "oracle": ("oracle", "the best client's model, chosen with the answer at hand: a bound"),
+    "oracle": (
+        "oracle",
+        "for each protocol the client's model with the highest PSNR there, chosen with the answer "
+        "at hand",
+    ),
 }
 
 
@@ -239,10 +244,7 @@ def read_results(root: str | Path) -> RunResults:
     """
     directory = RunDirectory(root)
     if not directory.exists("experiment.yaml"):
-        raise PhysFedError(
-            f"{root} is not a run directory (it has no experiment.yaml); "
-            "give the folder that `physfed run` printed"
-        )
+        raise no_run(root)
     metrics = directory.read_table(METRICS_FILE)
     if not len(metrics):
         raise PhysFedError(

@@ -1,6 +1,5 @@
 """One run of an experiment: prepare, train, evaluate, write its page."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.given import ClientInfo
 from physfed_ray.methods.registry import get_method
 from physfed_ray.rundir.model import ModelCard, write_card
+from physfed_ray.rundir.plain_json import json_line
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
 from physfed_ray.runtime.model import begun_model, model_card, with_statistics
 from physfed_ray.runtime.results import with_provenance, write_page, write_results
@@ -138,7 +138,8 @@ def _on_cluster(
     from physfed_ray.runtime.cluster import connect
     from physfed_ray.runtime.metrics import RunMetrics
 
-    connect(address)
+    if (joined := connect(address)) is not None:
+        on_event({"event": "message", "text": joined})
     metrics = RunMetrics(experiment.run_name())
     stack.callback(metrics.close)
 
@@ -257,7 +258,7 @@ def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Calla
     def log(event: Event) -> None:
         if event["event"] not in UNFINISHED or event["done"] == event["total"]:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            directory.append_line("run.log", json.dumps({"time": stamp} | event))
+            directory.append_line("run.log", json_line({"time": stamp} | event))
         on_event(event)
 
     return log

@@ -164,6 +164,8 @@ def print_result(result: SweepResult, file: SweepFile, page: str, out: str) -> N
         pairs = zip(file.objectives, best.values, strict=True)
         words = ", ".join(objective_words(*pair) for pair in pairs)
         lines.append(f"best: trial {best.number}, {words}: {values_line(study.values(best))}")
+    if result.no_winner is not None:
+        lines.append(result.no_winner)
     lines += [f"failed: {name}: {why}" for name, why in result.failed.items()]
     if result.out_of_time:
         lines.append("the time is over; --resume goes on")

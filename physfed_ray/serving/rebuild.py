@@ -8,7 +8,7 @@ from torch import Tensor
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.backbone import BackboneSpec
-from physfed_ray.experiment.file import explain
+from physfed_ray.experiment.explain import explain
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.methods.base import Method

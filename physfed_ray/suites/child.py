@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
-from physfed_ray.errors import DivergedError, NoRoomError, PhysFedError
+from physfed_ray.errors import DivergedError, NoRoomError, PhysFedError, sentence
 from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
 
@@ -129,14 +129,14 @@ def _outcome(work: Work, on_event: Callable[[Event], None]) -> Event:
             from physfed_ray.suites.state import mark_diverged
 
             mark_diverged(work.out, str(error))
-        return _end("diverged", str(error))
+        return _end("diverged", sentence(error))
     except NoRoomError as error:
         return _end("no room", str(error))
     except PhysFedError as error:
-        return _end("failed", str(error))
+        return _end("failed", sentence(error))
     except Exception as error:
         traceback.print_exc()
-        return _end("failed", f"{type(error).__name__}: {error}")
+        return _end("failed", sentence(error))
     return _end("done")
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.file import did_you_mean, read_yaml
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.explain import did_you_mean, shown
+from physfed_ray.experiment.file import read_yaml
+from physfed_ray.experiment.settings import LARGEST_SEED, LONGEST_NAME, MOST, NAME, Settings
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SETTABLE = ("methods", "backbones", "seeds", "learning_rates", "runs")
 """Keys of a suite that a scale and ``--set`` may replace; every other key is the experiment's."""
 GROUPS = ("data", "reports", "backbone", "training", "federation")
@@ -36,8 +36,11 @@ def _choice(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError("give a name, or a group of keys with at least 'name'")
     label, settings = value.get("label", value["name"]), value.get("settings") or {}
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError("'label' must be text, for example \"w/o anatomy\"")
+    if not isinstance(label, str) or not label.strip() or len(label) > LONGEST_NAME:
+        raise ValueError(
+            f"'label' must be text of at most {LONGEST_NAME} characters, for example \"w/o "
+            f'anatomy", not {shown(label)}'
+        )
     if not isinstance(settings, dict):
         raise ValueError("'settings' must be a group of keys such as training.lr: 1e-3")
     keys = {key: entry for key, entry in value.items() if key not in ("label", "settings")}
@@ -67,14 +70,16 @@ class LearningRates(Settings):
         min_length=2, description="learning rates that are tried, the same for every method"
     )
     rounds: int | None = Field(
-        None, ge=1, description="rounds of a trial; null: as many as a run has"
+        None, ge=1, le=MOST, description="rounds of a trial; null: as many as a run has"
     )
 
 
 class SuiteFile(Settings):
     """The keys of a suite file."""
 
-    suite: str = Field(pattern=NAME, description="name of the suite and of its page")
+    suite: str = Field(
+        pattern=NAME, max_length=LONGEST_NAME, description="name of the suite and of its page"
+    )
     base: str | None = Field(
         None, description="experiment file that every run starts from, or a suite to build on"
     )
@@ -89,7 +94,10 @@ class SuiteFile(Settings):
     backbones: Choices | None = Field(
         None, description="likewise; default: the experiment's own backbone"
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = Field(
+    seeds: (
+        Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1)]
+        | None
+    ) = Field(
         None, description="the runs of each method on each backbone; default: the experiment's own"
     )
     learning_rates: LearningRates | None = Field(
@@ -99,6 +107,7 @@ class SuiteFile(Settings):
     runs: str | None = Field(
         None,
         pattern=NAME,
+        max_length=LONGEST_NAME,
         description="folder of the runs; suites that name the same one share their runs",
     )
 

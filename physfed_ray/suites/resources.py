@@ -34,7 +34,9 @@ def side_by_side(
         PhysFedError: Several runs would each start a Ray of their own.
     """
     if runtime == "ray":
-        joined = address is not None or "RAY_ADDRESS" in os.environ
+        from physfed_ray.runtime.cluster import told_address
+
+        joined = told_address(address) is not None
         if jobs is not None and jobs > 1 and not joined:
             raise PhysFedError(
                 f"--jobs {jobs} would start Ray {jobs} times on this machine, each with all of its "

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.file import apply_overrides, explain, read_yaml, set_key
+from physfed_ray.experiment import Experiment, checked
+from physfed_ray.experiment.explain import explain
+from physfed_ray.experiment.file import apply_overrides, read_yaml, set_key
 from physfed_ray.suites.file import (
     SETTABLE,
     Choice,
@@ -222,9 +223,7 @@ class _Expansion:
                 _set_all(content, settings)
             apply_overrides(content, self._overrides)
             _set_all(content, last)
-            return Experiment.model_validate(content, context={"base": self._base})
-        except ValidationError as error:
-            problem = explain(error, Experiment)
+            return checked(content, self._base)
         except PhysFedError as error:
             problem = str(error)
         on = f" on {backbone.label}" if backbone else ""

@@ -24,11 +24,13 @@ from physfed_ray.suites.suite import SuiteRun, Variant
 from physfed_ray.sweep.folder import STUDY
 from physfed_ray.sweep.pool import Setup, TrialPool, Wanted
 from physfed_ray.sweep.space import Sweep
-from physfed_ray.sweep.study import ATTEMPTS, FINISHED, ROUNDS, SweepStudy
+from physfed_ray.sweep.study import ATTEMPTS, FINISHED, REASON, ROUNDS, SweepStudy
 from physfed_ray.sweep.trials import TrialAtWork, trial_name, trial_runs
 
 BASE, BEST = "base", "best"
 """Names of the runs of the final test."""
+HOPELESS = 5
+"""Trials that fail before anything else comes of one: the others would fail as well."""
 
 
 @dataclass
@@ -41,6 +43,7 @@ class SweepResult:
         failed: Why a run of the final test is missing, by its name.
         best: The best trial's experiment, None where no trial is complete.
         finals: SuiteRun directories of the final test that are done, by the name of the run.
+        hopeless: Whether it stopped because nothing but failures came.
     """
 
     study: SweepStudy
@@ -48,6 +51,22 @@ class SweepResult:
     failed: dict[str, str] = field(default_factory=dict)
     best: Experiment | None = None
     finals: dict[str, str] = field(default_factory=dict)
+    hopeless: bool = False
+
+    @property
+    def no_winner(self) -> str | None:
+        """Why there is no best trial, None where there is one."""
+        if self.study.best() is not None:
+            return None
+        failed = [t for t in self.study.trials if t.state == TrialState.FAIL]
+        if not failed:
+            return "there is no winner: no trial is complete"
+        why = failed[-1].user_attrs.get(REASON, "no reason is known")
+        stopped = f" The sweep stopped when its first {HOPELESS} trials had failed."
+        return (
+            f"there is no winner: no trial is complete, and {len(failed)} failed, the last because "
+            f"{why}.{stopped * self.hopeless} Mend the cause, and go on with --resume."
+        )
 
 
 def run_sweep(
@@ -81,7 +100,7 @@ def run_sweep(
         try:
             driver = Driver(sweep, setup, study, pool, on_event)
             driver.run()
-            result = SweepResult(study, driver.out_of_time)
+            result = SweepResult(study, driver.out_of_time, hopeless=driver.hopeless)
             _test(sweep, setup, pool, result, on_event)
         finally:
             pool.stop()
@@ -146,6 +165,12 @@ class Driver:
         self._left = study.running()
         self._began = time.monotonic()
         self.out_of_time = False
+        self._failed = self._other = 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether trials of this command have failed, and nothing else, so often as to stop."""
+        return self._failed >= HOPELESS and not self._other
 
     def run(self) -> None:
         """Work until nothing is left to do."""
@@ -169,7 +194,7 @@ class Driver:
 
     def _fill(self) -> None:
         """Begin trials while there is room."""
-        while self._pool.free > 0 and not self._time_is_over():
+        while self._pool.free > 0 and not self._time_is_over() and not self.hopeless:
             if self._left:
                 trial, values = self._left.pop(0)
             elif self._study.count(*FINISHED) + len(self._at_work) < self._sweep.file.trials:
@@ -255,6 +280,12 @@ class Driver:
         at_work.trial.set_user_attr(ROUNDS, at_work.rounds_done)
         complete = state == TrialState.COMPLETE
         values = at_work.objectives(self._sweep.file.objectives) if complete else None
+        if values is not None and not all(map(math.isfinite, values)):
+            pairs = zip(self._sweep.file.objectives, values, strict=True)
+            reason = ", ".join(f"{name} is {v}" for name, v in pairs if not math.isfinite(v))
+            state, values = TrialState.FAIL, None
+        self._failed += state == TrialState.FAIL
+        self._other += state != TrialState.FAIL
         self._study.tell(at_work.trial, state, values, reason)
         best = self._study.best()
         self._on_event(

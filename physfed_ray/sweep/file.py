@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import LARGEST_SEED, LONGEST_NAME, MOST, NAME, Settings
 from physfed_ray.metrics.registry import STANDARD
-from physfed_ray.suites.file import NAME, Keys
+from physfed_ray.suites.file import Keys
 from physfed_ray.sweep.objectives import find_objective
 
 KINDS = ("uniform", "log_uniform", "integer", "log_integer", "choice")
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1)]
 
 
 class Parameter(Settings):
@@ -80,9 +80,9 @@ class Sampler(Settings):
         description="tpe: tree-structured Parzen estimators; gp: a Gaussian process; random; qmc: "
         "Sobol points; nsga2: evolution, for several objectives",
     )
-    seed: int = Field(1, ge=0, description="of the proposals")
+    seed: int = Field(1, ge=0, le=2**32 - 1, description="of the proposals")
     startup_trials: int = Field(
-        8, ge=1, description="of tpe and gp: random trials before the first that learns"
+        8, ge=1, le=MOST, description="of tpe and gp: random trials before the first that learns"
     )
 
 
@@ -95,11 +95,11 @@ class Pruner(Settings):
         "go on; median: whoever is below the median of all others at the same round stops",
     )
     min_rounds: int = Field(
-        5, ge=1, description="of asha: the first rung; of median: never before it"
+        5, ge=1, le=MOST, description="of asha: the first rung; of median: never before it"
     )
-    reduction: int = Field(3, ge=2, description="of asha: one in so many goes on")
+    reduction: int = Field(3, ge=2, le=MOST, description="of asha: one in so many goes on")
     startup_trials: int = Field(
-        5, ge=0, description="of median: complete trials before the first is stopped"
+        5, ge=0, le=MOST, description="of median: complete trials before the first is stopped"
     )
 
 
@@ -114,7 +114,9 @@ def _list(value: Any) -> Any:
 class SweepFile(Settings):
     """The keys of a sweep file."""
 
-    sweep: str = Field(pattern=NAME, description="name of the sweep and of its study")
+    sweep: str = Field(
+        pattern=NAME, max_length=LONGEST_NAME, description="name of the sweep and of its study"
+    )
     base: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
         (),
         description="experiment file that every trial starts from; of several, the first whose "
@@ -134,7 +136,7 @@ class SweepFile(Settings):
         "others, or what a round or the network costs",
     )
     seeds: Seeds = Field((1,), description="of the runs of a trial, which run one after the other")
-    trials: int = Field(40, ge=1, description="trials in all, failed ones included")
+    trials: int = Field(40, ge=1, le=MOST, description="trials in all, failed ones included")
     concurrent: int | Literal["auto"] = Field(
         "auto", description="trials side by side; auto: as many as find room"
     )
@@ -144,7 +146,9 @@ class SweepFile(Settings):
     pruner: Annotated[Pruner, BeforeValidator(_name)] = Field(
         Pruner(), description="which trials are stopped early"
     )
-    retries: int = Field(1, ge=0, description="times that a trial which fails is begun again")
+    retries: int = Field(
+        1, ge=0, le=MOST, description="times that a trial which fails is begun again"
+    )
     final_seeds: Seeds = Field(
         (101, 102, 103),
         description="of the runs that test the best trial and the base; none of `seeds`",

@@ -290,6 +290,8 @@ def _numbers(sweep: Sweep, study: SweepStudy, trials: Sequence[Tried]) -> list[t
 
 def _notes(sweep: Sweep, result: SweepResult, trials: Sequence[Tried]) -> list[str]:
     notes = []
+    if result.no_winner is not None and trials:
+        notes.append(result.no_winner[0].upper() + result.no_winner[1:])
     if result.out_of_time:
         notes.append("The time budget ended this sweep; --resume goes on with it.")
     if sweep.base_values() is None:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_keys
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import Experiment
-from physfed_ray.experiment.file import apply_overrides, explain, parse_yaml, read_yaml, set_key
+from physfed_ray.experiment import Experiment, checked
+from physfed_ray.experiment.explain import explain
+from physfed_ray.experiment.file import apply_overrides, parse_yaml, read_yaml, set_key
 from physfed_ray.metrics.registry import STANDARD, measured
 from physfed_ray.sweep.file import Parameter, SweepFile, as_list
 from physfed_ray.sweep.objectives import find_objective
@@ -69,9 +70,7 @@ class Sweep:
         for key, value in values.items():
             set_key(content, key.split("."), deepcopy(value), f"{where}.{key}")
         try:
-            return Experiment.model_validate(content, context={"base": self.folder})
-        except ValidationError as error:
-            problem = explain(error, Experiment)
+            return checked(content, self.folder)
         except PhysFedError as error:
             problem = str(error)
         tried = f" with {', '.join(f'{k} = {v}' for k, v in values.items())}" if values else ""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from physfed_ray.ct.protocol import FURTHER, PRESETS, Protocol, further_of, select_presets
+from physfed_ray.ct.protocol import FURTHER, LIMITS, PRESETS, Protocol, further_of, select_presets
 from physfed_ray.errors import PhysFedError
 
 PAPER_1 = PRESETS["paper-1"]
@@ -134,6 +134,7 @@ def test_the_refusal_names_the_fewest_bins_that_cover_the_image_at_any_distance(
     assume(abs(needed / bin_mm - round(needed / bin_mm)) > 1e-6)  # rounding decides
     assume(needed / bin_mm > 3)
     fewest = math.ceil(needed / bin_mm)
+    assume(fewest <= LIMITS["bins"][1])
     assume(detector == "flat" or fewest * bin_mm < math.pi * 128 * (source + distance))
     assert Protocol(8, fewest, *lengths).covered_radius_mm >= 128
     with pytest.raises(PhysFedError, match=f"at least {fewest} bins"):

@@ -26,7 +26,7 @@ from physfed_ray.data.pseudonyms import (
 )
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
-from physfed_ray.experiment.file import nested_model
+from physfed_ray.experiment.explain import nested_model
 from physfed_ray.runtime.run import run_experiment
 from tests.data.conftest import WriteCT
 

@@ -92,7 +92,7 @@ def test_combinations_that_belong_together(file: Path) -> None:
         (["clients_per_host=2.5"], ["federation.clients_per_host", "2.5"]),
         (["gpus_per_host=1.5"], ["federation.gpus_per_host", "a share of a GPU up to 1"]),
         (["gpus_per_host=-1"], ["federation.gpus_per_host"]),
-        (["gpus_per_host=true"], ["federation.gpus_per_host", "True"]),
+        (["gpus_per_host=true"], ["federation.gpus_per_host", "not true"]),
         (["gpus_per_host=.nan"], ["federation.gpus_per_host", "nan"]),
         (["private_memory_mb=-1"], ["federation.private_memory_mb"]),
         (["checkpoint_every=0"], ["federation.checkpoint_every"]),

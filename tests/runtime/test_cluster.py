@@ -1,12 +1,18 @@
 """How many hosts, where, and with which slices, over described machines."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.runtime.cluster import Slots, choose_slots, part_of
+from physfed_ray.runtime import cluster
+from physfed_ray.runtime.cluster import Slots, choose_slots, part_of, told_address
 
 Node = dict[str, float]
 HEAD: Node = {"CPU": 4}
@@ -170,3 +176,94 @@ def test_all_runs_find_room_side_by_side(runs: int) -> None:
     assert runs * slots.hosts * slots.num_gpus <= 4 + 1e-9
     assert runs * slots.hosts * slots.num_cpus <= 32
     assert slots.hosts == (8 if runs <= 4 else 4)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Ray was asked for, instead of starting it."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
+    monkeypatch.setattr(cluster, "check_reachable", lambda address: None)
+    return asked
+
+
+@pytest.mark.parametrize("variable", [None, "", "  ", "local"])
+@pytest.mark.parametrize("address", [None, "", " "])
+def test_ray_is_started_here_where_nobody_told_of_a_cluster(
+    started: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str | None,
+    address: str | None,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert cluster.connect(address) is None
+    assert [settings["address"] for settings in started] == ["local"]
+
+
+def test_the_cluster_that_was_told_is_joined_and_the_environment_is_named(
+    started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    said = cluster.connect(None)
+    assert said == "joined the Ray cluster at 10.0.0.1:6379, as RAY_ADDRESS says"
+    assert cluster.connect("10.0.0.2:6379") is None
+    assert cluster.connect("auto") is None
+    assert [settings["address"] for settings in started] == [
+        "10.0.0.1:6379", "10.0.0.2:6379", "auto",
+    ]  # fmt: skip
+
+
+def test_the_address_of_a_dashboard_is_no_cluster_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(PhysFedError, match=r"address of a dashboard.*unset it"):
+        told_address(None)
+    assert told_address("auto") == "auto"
+
+
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_folder_that_is_too_long_for_sockets_is_refused_before_ray_starts(
+    started: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variable: str,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for other in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(other, raising=False)
+    deep = tmp_path / ("a" * 100)
+    deep.mkdir()
+    monkeypatch.setenv(variable, str(deep))
+    with pytest.raises(PhysFedError, match=f"{variable} = .* is too long.*set RAY_TMPDIR"):
+        cluster.connect(None)
+    monkeypatch.setenv(variable, "/nowhere")
+    with pytest.raises(PhysFedError, match=f"{variable} = /nowhere is no folder"):
+        cluster.connect(None)
+    assert not started
+
+
+def test_what_ray_says_when_it_does_not_start_is_one_line(
+    started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**settings: Any) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes\nmore")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(PhysFedError, match=r"does not start.*\(AF_UNIX .* bytes\).*inline"):
+        cluster.connect(None)
+
+
+def test_a_call_of_ray_joins_nothing_by_itself() -> None:
+    """Ray would look for any cluster of this machine, and else start one."""
+    script = (
+        "import physfed_ray.runtime.cluster, ray\n"
+        "try: ray.get(ray.put(1))\n"
+        "except Exception as error: print(type(error).__name__, ray.is_initialized())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout.split() == ["RaySystemError", "False"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -24,13 +25,15 @@ from physfed_ray.events import Event
 from physfed_ray.experiment import load_experiment
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.run import run_experiment
-from physfed_ray.screen.sweep import SweepDisplay
-from physfed_ray.sweep.driver import SweepResult, run_sweep
-from physfed_ray.sweep.folder import Folder
+from physfed_ray.screen.sweep import SweepDisplay, print_result
+from physfed_ray.suites.state import State
+from physfed_ray.sweep import trials
+from physfed_ray.sweep.driver import HOPELESS, Driver, SweepResult, run_sweep
+from physfed_ray.sweep.folder import STUDY, Folder
 from physfed_ray.sweep.page import write_results
-from physfed_ray.sweep.pool import Setup
+from physfed_ray.sweep.pool import Setup, TrialPool
 from physfed_ray.sweep.space import Sweep, load_sweep
-from physfed_ray.sweep.study import ATTEMPTS, REASON, ROUNDS
+from physfed_ray.sweep.study import ATTEMPTS, REASON, ROUNDS, SweepStudy
 from physfed_ray.sweep.trials import scores_of, trial_name, trial_runs
 from tests.sweep.conftest import TINY, MakeSweep
 
@@ -269,3 +272,75 @@ def test_data_that_cannot_be_prepared_end_the_sweep_at_once(
     sweep = make_sweep("data.source={phantom: {patients: 2, slices: 1}}")
     with pytest.raises(PhysFedError, match="patients"):
         run_sweep(sweep, here(tmp_path / "out"))
+
+
+class EndsAtOnce:
+    """A pool whose runs end as they are begun."""
+
+    def __init__(self, outcome: str) -> None:
+        self.outcome, self.begun, self._waiting = outcome, 0, list[Any]()
+
+    @property
+    def free(self) -> int:
+        """One at a time."""
+        return 1 - len(self._waiting)
+
+    def add(self, wanted: Any) -> None:
+        """Begin a run."""
+        self.begun += 1
+        self._waiting.append(wanted)
+
+    def hear(self) -> None:
+        """End it."""
+        waiting, self._waiting = self._waiting, []
+        for wanted in waiting:
+            wanted.hear({"event": "end", "outcome": self.outcome, "text": "it fell over"})
+
+    def drop(self, name: str) -> None:
+        """Nothing goes on for so long that it could be stopped."""
+
+
+def driven(sweep: Sweep, out: Path, outcome: str) -> tuple[SweepResult, EndsAtOnce, str]:
+    """Drive a sweep whose runs end at once; return what its display printed as well."""
+    setup, pool, screen = here(out), EndsAtOnce(outcome), io.StringIO()
+    study = SweepStudy(sweep.file, setup.folder.local / STUDY)
+    show = SweepDisplay(sweep.file, Console(file=screen, width=200))
+    driver = Driver(sweep, setup, study, cast(TrialPool, pool), show)
+    driver.run()
+    return SweepResult(study, hopeless=driver.hopeless), pool, screen.getvalue()
+
+
+def test_a_sweep_whose_trials_all_crash_stops_and_has_no_winner(
+    make_sweep: MakeSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_sweep("trials=40", "retries=1")
+    result, pool, _ = driven(sweep, tmp_path / "out", "failed")
+    assert pool.begun == 2 * HOPELESS
+    assert result.study.best() is None
+    assert result.best is None
+    page = write_results(sweep, Folder(str(tmp_path / "out")), result)
+    print_result(result, sweep.file, page, str(tmp_path / "out"))
+    words = f"no trial is complete, and {HOPELESS} failed, the last because it fell over"
+    assert words in capsys.readouterr().out
+    assert words in Path(page).read_text()
+    again, pool, _ = driven(sweep, tmp_path / "out", "failed")
+    assert pool.begun == 2 * HOPELESS  # who has mended the cause can go on
+    assert again.hopeless
+
+
+def test_trials_whose_score_is_no_number_fail_and_cannot_win(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep("trials=4", "training.rounds=2")
+    scores = iter([math.nan, 40.0, math.inf, 41.0])
+    monkeypatch.setattr(trials, "state_of", lambda out, run: State(2, 2, done=True))
+    monkeypatch.setattr(trials, "scores_of", lambda out, run: {"psnr": next(scores)})
+    result, _, printed = driven(sweep, tmp_path / "out", "done")
+    assert [state(result, n) for n in range(4)] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+    assert result.study.frozen(0).user_attrs[REASON] == "psnr is nan"
+    best = result.study.best()
+    assert best is not None
+    assert best.values == [41.0]
+    assert "trial-0002: fail: psnr is inf" in printed
+    page = write_results(sweep, Folder(str(tmp_path / "out")), result)
+    assert "psnr is nan" in Path(page).read_text()

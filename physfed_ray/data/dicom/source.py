@@ -118,7 +118,7 @@ class DicomSource:
                 except LeftOut as left_out:
                     self._left_out[str(left_out)].add(header.number)
                     findings.append(Findings(left_out={str(left_out): 1}))
-                    logger.warning("file %d: %s", header.number, left_out)
+                    logger.info("file %d: %s", header.number, left_out)
                 else:
                     images.append(hu)
                     kept.append(header)

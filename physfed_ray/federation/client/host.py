@@ -14,7 +14,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.device import device_words
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import PhysFedError, at_work
 from physfed_ray.federation.channel.base import Passage
 from physfed_ray.federation.client.network import ClientNetwork
 from physfed_ray.federation.client.seen import SeenEvaluation
@@ -85,10 +85,12 @@ class Host:
             vector, extras = broadcast[turns[client].base]
             if self._watch is not None:
                 self._watch.begin(self._spec.clients[client].id, len(turns) - len(results) - 1)
-            self.network.load(vector, turns[client])
-            passage, extras = self._passage(order, turns[client], extras)
-            result = self._train(order, client, vector, extras, deadline)
-            results[client] = self._send(order, passage, vector, result)
+            name = self._spec.clients[client].id
+            with at_work(f"while training client {name} in round {order.round}"):
+                self.network.load(vector, turns[client])
+                passage, extras = self._passage(order, turns[client], extras)
+                result = self._train(order, client, vector, extras, deadline)
+                results[client] = self._send(order, passage, vector, result)
             if self._watch is not None:
                 self._watch.done(results[client])
         if self.network.directory is not None:
@@ -182,14 +184,16 @@ class Host:
 
     def publish(self, clients: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return what clients tell the server of their data before the first round."""
+        return [self._published(client) for client in clients]
+
+    def _published(self, client: int) -> dict[str, np.ndarray]:
         spec, everybody = self._spec, tuple(range(len(self._spec.clients)))
-        return [
-            spec.channel.published(
-                publish_client(spec, spec.clients[c], self.network.data(*spec.trained_on(c))),
-                Passage(spec.seed, 0, c, spec.clients[c].id, everybody),
+        info = spec.clients[client]
+        with at_work(f"while client {info.id} published, before round 1"):
+            data = self.network.data(*spec.trained_on(client))
+            return spec.channel.published(
+                publish_client(spec, info, data), Passage(spec.seed, 0, client, info.id, everybody)
             )
-            for c in clients
-        ]
 
     def save(self, clients: Sequence[int]) -> None:
         """Write those private states of these clients that no checkpoint has yet."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from physfed_ray.data.store import ClientData
+from physfed_ray.errors import at_work
 from physfed_ray.federation.client.network import ClientNetwork
 from physfed_ray.federation.client.scoring import edge_scans, score, score_edge
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
@@ -42,32 +43,34 @@ class SeenEvaluation:
                 optional metrics.
             pictured: Also return the images of one slice.
         """
-        self._network.load(vector, turn)
-        data = self._images(turn.client, split)
-        denoised = self._network.inference.denoise(
-            data, None if other_code is None else torch.tensor(other_code)
-        )
-        protocol = self._spec.clients[turn.client].protocol
-        scores = score(self._spec, denoised, data, protocol, optional=detail)
-        examples = {}
-        if detail:
-            low = np.asarray(data.low)
-            before = score(self._spec, low, data, protocol, optional=detail)
-            scores |= {f"input/{name}": values for name, values in before.items()}
-        if pictured:
-            middle = len(data.low) // 2
-            examples = {
-                "low": np.asarray(data.low)[middle],
-                "full": np.asarray(data.full)[middle],
-                "denoised": denoised[middle],
-            }
-        return ClientEvaluation(
-            list(data.patient),
-            [int(s) for s in data.slice],
-            scores,
-            examples,
-            self._network.inspect(data),
-        )
+        name = self._spec.clients[turn.client].id
+        with at_work(f"while evaluating client {name} on {split} images"):
+            self._network.load(vector, turn)
+            data = self._images(turn.client, split)
+            denoised = self._network.inference.denoise(
+                data, None if other_code is None else torch.tensor(other_code)
+            )
+            protocol = self._spec.clients[turn.client].protocol
+            scores = score(self._spec, denoised, data, protocol, optional=detail)
+            examples = {}
+            if detail:
+                low = np.asarray(data.low)
+                before = score(self._spec, low, data, protocol, optional=detail)
+                scores |= {f"input/{name}": values for name, values in before.items()}
+            if pictured:
+                middle = len(data.low) // 2
+                examples = {
+                    "low": np.asarray(data.low)[middle],
+                    "full": np.asarray(data.full)[middle],
+                    "denoised": denoised[middle],
+                }
+            return ClientEvaluation(
+                list(data.patient),
+                [int(s) for s in data.slice],
+                scores,
+                examples,
+                self._network.inspect(data),
+            )
 
     def sharpness(self, vector: np.ndarray, turn: ClientTurn) -> Scores:
         """Measure what a client's model does to edges, on phantoms scanned under its protocol.
