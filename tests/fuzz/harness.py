@@ -118,6 +118,30 @@ class Kind:
         raise NotImplementedError
 
 
+def call(*command: str) -> tuple[int, str]:
+    """Run a command in this process; return its exit status and all that it printed."""
+    from physfed_ray.cli import main
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        status = main(list(command))
+    return status, text.getvalue()
+
+
+def refused(status: int, text: str) -> None:
+    """Judge how a command ended.
+
+    Raises:
+        PhysFedError: It refused, in one line.
+        WrongError: It failed in another way.
+    """
+    errors = [line for line in text.splitlines() if "physfed: error:" in line]
+    if status == 2 and len(errors) == 1:
+        raise PhysFedError(errors[0])
+    if status != 0 or errors or "Traceback" in text:
+        raise WrongError(f"exit status {status}: {text[-300:]}")
+
+
 class _Listener(logging.Handler):
     def __init__(self, told: list[str]) -> None:
         super().__init__(logging.WARNING)

@@ -1,7 +1,6 @@
 """Run directories, checkpoints and prepared data with damaged, swapped or missing files."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 import yaml
 
-from physfed_ray.cli import main
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.store import read_client_data, read_field, read_scans
 from physfed_ray.errors import PhysFedError
@@ -22,7 +20,7 @@ from physfed_ray.experiment import load_experiment
 from physfed_ray.results.runs import read_results
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.trained import load_run
-from tests.fuzz.harness import SAME, Attempt, Kind, WrongError
+from tests.fuzz.harness import SAME, Attempt, Kind, WrongError, call, refused
 from tests.fuzz.mutators import bend, damage
 
 EXPERIMENT = """
@@ -49,14 +47,6 @@ UNREAD = ("figures", "tables", "report.html", "events.out")
 """What a run writes for people only."""
 
 
-def _call(*command: str) -> tuple[int, str]:
-    """Run a command in this process; return its exit status and all that it printed."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-        status = main(list(command))
-    return status, text.getvalue()
-
-
 @contextlib.contextmanager
 def _cache(folder: Path) -> Iterator[None]:
     before = os.environ.get("PHYSFED_CACHE")
@@ -77,7 +67,7 @@ def make_run(folder: Path, name: str = "run", seed: int = 3) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(EXPERIMENT)
     with _cache(folder / "cache" if seed == 3 else folder / "other-cache"):
-        status, text = _call(
+        status, text = call(
             "run", str(folder / "tiny.yaml"), "--out", str(folder / name),
             "--runtime", "inline", "--set", f"seed={seed}",
         )  # fmt: skip
@@ -269,12 +259,8 @@ class Runs(Kind):
 
     def _checked(self, told: list[str], *command: str) -> str:
         """Run a command; an error must be one line, and a remark counts as told."""
-        status, text = _call(*command)
-        errors = [line for line in text.splitlines() if "physfed: error:" in line]
-        if status == 2 and len(errors) == 1:
-            raise PhysFedError(errors[0])
-        if status != 0 or "Traceback" in text:
-            raise WrongError(f"exit status {status}: {text[-300:]}")
+        status, text = call(*command)
+        refused(status, text)
         told += [line for line in text.splitlines() if any(w in line for w in REMARKS)]
         return text
 
