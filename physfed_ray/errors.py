@@ -16,6 +16,26 @@ class NoRoomError(PhysFedError):
     """The Ray cluster has no room now; it may have when others have ended."""
 
 
+class DamagedError(PhysFedError):
+    """A file is not as it was written: cut off, overwritten, another's, or gone.
+
+    Args:
+        where: The file.
+        cure: What to do.
+        what: What is wrong with it.
+    """
+
+    def __init__(
+        self, where: str, cure: str, what: str = "is damaged (it is not as it was written)"
+    ) -> None:
+        super().__init__(f"{where} {what}: {cure}")
+        self.where = where
+        self.fault = f"{where} {what}"
+
+    def __reduce__(self) -> tuple[type[PhysFedError], tuple[str]]:
+        return PhysFedError, (str(self),)
+
+
 @contextmanager
 def at_work(note: str) -> Iterator[None]:
     """Let whatever fails meanwhile say what was being done.

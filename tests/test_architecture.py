@@ -11,7 +11,8 @@ import physfed_ray
 PACKAGE = Path(physfed_ray.__file__).parent
 
 FOUNDATIONS = {
-    "atomic", "code_version", "device", "errors", "events", "registry", "seeds", "window", "words",
+    "atomic", "checksum", "code_version", "device", "errors", "events", "registry", "seeds",
+    "window", "words",
 }  # fmt: skip
 """Modules beside the rooms that import nothing but each other."""
 

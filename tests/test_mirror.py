@@ -7,6 +7,7 @@ PACKAGE = TESTS.parent / "physfed_ray"
 
 DATA_ONLY = "holds values, no behaviour"
 REASONS = {
+    "checksum": "tests/data/test_verified.py, tests/end_to_end/test_damage.py: one bit anywhere",
     "cli/parser": "tests/cli/test_cli.py calls every command through it",
     "code_version": "tests/data/test_prepare.py: keys change with the code",
     "cost/estimate": "tests/screen/test_describe.py compares every printed number",
@@ -30,6 +31,7 @@ REASONS = {
     "data/dicom/truth": "tests/data/dicom/test_values.py: lossy and derived images",
     "data/grid_body": "tests/data/test_grid.py: masks and circles",
     "data/prepared": "tests/data/test_prepare.py: statistics and the manifest",
+    "data/record": "tests/data/test_verified.py, tests/runtime/test_places.py: other data",
     "data/scanning": "tests/data/test_prepare.py, tests/data/test_shards.py",
     "events": DATA_ONLY,
     "experiment/channel": "tests/experiment/test_federation.py",
@@ -78,7 +80,12 @@ REASONS = {
     "results/pairing": "tests/pages/test_compare.py",
     "results/run_tables": "tests/results/test_tables.py",
     "results/runs": "tests/pages/test_compare.py, tests/results/test_summaries.py",
+    "rundir/data_record": "tests/runtime/test_places.py: in what two data sets differ",
+    "rundir/formats": "tests/end_to_end/test_damage.py: runs of an earlier version",
+    "rundir/intact": "tests/end_to_end/test_damage.py: back to the newest intact round",
+    "rundir/manifest": "tests/rundir/test_run_directory.py, tests/end_to_end/test_damage.py",
     "rundir/place": "tests/test_start_up.py: what is no run is told without torch",
+    "rundir/recorded_files": "tests/end_to_end/test_damage.py: every file in every way",
     "runtime/actors": "tests/runtime/test_runtimes.py, tests/runtime/test_placement.py",
     "runtime/inline": "tests/runtime/test_runtimes.py",
     "runtime/on_ray": "tests/runtime/test_runtimes.py, tests/faults",

@@ -11,7 +11,7 @@ import numpy as np
 
 from physfed_ray.data.plan import PreparePlan
 from physfed_ray.data.scanning import do_shard
-from physfed_ray.data.store import read_field
+from physfed_ray.data.store import damaged_scans, read_field
 
 
 def make_field(todo: PreparePlan, name: str, files: Iterable[tuple[str, str]]) -> None:
@@ -27,7 +27,8 @@ def make_field(todo: PreparePlan, name: str, files: Iterable[tuple[str, str]]) -
     """
     shards = {shard.key: shard for file in files for shard in todo.shards_of(*file)}
     for shard in sorted(shards.values(), key=lambda shard: shard.patient.fingerprint):
-        if not todo.field_path_of(shard, name).is_file():
+        path = todo.field_path_of(shard, name)
+        if not path.is_file() or damaged_scans([path]):
             wanted = replace(shard, fields=(name,))
             do_shard(todo.source, todo.settings, wanted, todo.cache)
 

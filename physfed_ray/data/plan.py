@@ -33,7 +33,7 @@ from physfed_ray.methods.registry import get_method
 # Changes to these change the files that the same shards become.
 _CODE = tuple(
     f"data/{name}.py"
-    for name in ("assemble", "description", "plan", "prepare", "prepared", "store")
+    for name in ("assemble", "description", "plan", "prepare", "prepared", "store", "verified")
 )
 
 

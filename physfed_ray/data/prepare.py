@@ -28,10 +28,11 @@ from physfed_ray.data.left_out import left_out_sentence, source_line
 from physfed_ray.data.patient import Findings
 from physfed_ray.data.plan import PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
+from physfed_ray.data.record import data_record
 from physfed_ray.data.scanning import Outcome, do_shard
-from physfed_ray.data.shards import Patient, Shard
-from physfed_ray.data.store import read_scans
-from physfed_ray.errors import PhysFedError
+from physfed_ray.data.shards import Patient, Shard, shard_files
+from physfed_ray.data.store import client_data_sums, damaged_scans, read_scans
+from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.reports.cache import DescriptionCache
 from physfed_ray.rundir.model import Statistics
@@ -86,6 +87,7 @@ def prepare(
         if prepared is not None:
             return prepared
     sweep(todo.cache)
+    discard_damaged(todo, progress)
     missing = todo.missing()
     total = todo.shard_count
     done = cached = total - len(missing)
@@ -122,10 +124,12 @@ def left_out_files(experiment: Experiment) -> list[tuple[str, Path]]:
 
 
 def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
-    """Return the data set that an earlier run finished, None if somebody deleted parts of it."""
+    """Return the data set that an earlier run finished, None if parts of it are no longer whole."""
     try:
         prepared = Prepared.load(todo.root)
-    except PhysFedError:
+    except PhysFedError as error:
+        if progress is not None and isinstance(error, DamagedError):
+            progress({"event": "message", "text": f"{error.fault}: made again from its scans"})
         return None
     total = todo.shard_count
     _tell(progress, total, total, total)
@@ -134,7 +138,28 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
     tell_reports(progress, slices, slices, slices)
     _tell_pixels(progress, prepared)
     summary = prepared.data_summary | {"source": todo.source_summary}
-    return replace(prepared, data_summary=summary)
+    return _recorded(todo, replace(prepared, data_summary=summary))
+
+
+def discard_damaged(todo: PreparePlan, progress: Progress | None) -> None:
+    """Delete the shards of a plan that are not as they were written; they are then made again."""
+    paths = (
+        file for shard in todo.shards for file in shard_files(todo.cache, shard.key, shard.fields)
+    )
+    for error in damaged_scans(path for path in paths if path.is_file()):
+        Path(error.where).unlink(missing_ok=True)
+        if progress is not None:
+            progress({"event": "message", "text": f"{error.fault}: made again"})
+
+
+def _recorded(todo: PreparePlan, prepared: Prepared) -> Prepared:
+    """Return a data set with what identifies it."""
+    images = {
+        f"{split} {client.id}": images
+        for client in (*prepared.clients, *prepared.unseen)
+        for split, images in client.images.items()
+    }
+    return replace(prepared, record=data_record(todo, images))
 
 
 def _finish(
@@ -188,7 +213,7 @@ def _finish(
         },
     )
     prepared.save()
-    return prepared
+    return _recorded(todo, prepared)
 
 
 def _findings(todo: PreparePlan, unusable: Mapping[str, str]) -> Findings:
@@ -206,12 +231,16 @@ def _prepared_client(
     counts: Mapping[str, int],
 ) -> PreparedClient:
     files = {split: todo.file(split, client) for split in splits}
+    named = {"test" if s == "unseen" else s: path for s, path in files.items() if path is not None}
+    sums = {split: client_data_sums(path) for split, path in named.items()}
     return PreparedClient(
         id=client,
         protocol=protocol,
         train=files.get("train"),
         validation=files.get("validation"),
         test=files.get("test", files.get("unseen")),
+        checksums={split: own for split, (own, _) in sums.items()},
+        images={split: images for split, (_, images) in sums.items()},
         **counts,
     )
 

@@ -1,13 +1,17 @@
 """What a prepared data set consists of, and the manifest that declares it whole."""
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.checksum import seal, unseal
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.errors import PhysFedError
+from physfed_ray.data.store import client_data_sums
+from physfed_ray.data.verified import CURE
+from physfed_ray.errors import DamagedError, PhysFedError
+from physfed_ray.rundir.data_record import DataRecord
 from physfed_ray.rundir.model import Statistics
 
 MANIFEST = "manifest.json"
@@ -25,6 +29,8 @@ class PreparedClient:
         test: Test file; None without test patients.
         slices: Training slices (of an unseen protocol: test slices).
         patients: Training patients (of an unseen protocol: test patients).
+        checksums: Of what each of its files holds, by split.
+        images: Checksums of the images alone.
     """
 
     id: str
@@ -34,6 +40,8 @@ class PreparedClient:
     test: Path | None
     slices: int
     patients: int
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Prepared:
         unseen: The unseen protocols, in the experiment's order.
         statistics: Standardisation constants.
         data_summary: What was found, kept and left out, and why; pseudonyms only.
+        record: What identifies the data set; None until ``prepare`` returns it.
     """
 
     root: Path
@@ -57,31 +66,36 @@ class Prepared:
     unseen: tuple[PreparedClient, ...]
     statistics: Statistics
     data_summary: dict[str, Any]
+    record: DataRecord | None = field(default=None, compare=False)
 
     def save(self) -> None:
         """Write the manifest, atomically; to be done last, because it declares all files whole."""
         values = asdict(self)
-        del values["root"]
+        del values["root"], values["record"]
         for client in (*values["clients"], *values["unseen"]):
             for split in ("train", "validation", "test"):
                 if client[split] is not None:
                     client[split] = client[split].relative_to(self.root).as_posix()
         with atomic_file(self.root / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(values, indent=1))
+            temporary.write_bytes(seal(values))
 
     @classmethod
     def load(cls, root: Path) -> Self:
         """Read the manifest of a prepared folder.
 
+        Every file is read once in a process, to compare it with its checksum.
+
         Raises:
-            PhysFedError: There is no manifest, or a file that it names is gone.
+            PhysFedError: There is no manifest.
+            DamagedError: The manifest, or a file that it names, is gone or not as it was written.
         """
         try:
-            values = json.loads((root / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
+            content = (root / MANIFEST).read_bytes()
+        except OSError as error:
             raise PhysFedError(
                 f"{root} holds no finished data set; run `physfed prepare` first."
             ) from error
+        values = unseal(content, str(root / MANIFEST), CURE)
         return cls(
             root=root,
             image_size=values["image_size"],
@@ -98,13 +112,20 @@ def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
         split: None if values[split] is None else root / values[split]
         for split in ("train", "validation", "test")
     }
-    for file in files.values():
-        if file is not None and not file.is_file():
-            raise PhysFedError(f"{file} is gone; run `physfed prepare` again.")
+    for split, file in files.items():
+        if file is None:
+            continue
+        if not file.is_file():
+            raise DamagedError(str(file), CURE, "is gone")
+        own = client_data_sums(file)[0]
+        if own != values["checksums"].get(split, own):
+            raise DamagedError(str(file), CURE, "is another client's, or of another data set")
     return PreparedClient(
         id=values["id"],
         protocol=Protocol(**values["protocol"]),
         slices=values["slices"],
         patients=values["patients"],
+        checksums=values["checksums"],
+        images=values["images"],
         **files,
     )

@@ -16,12 +16,12 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import field_of
 
 # Everything between a patient's files and a shard.
-_CODE = (
+SCAN_CODE = (
     "ct/*.py",
     "data/anatomy/*.py",
     "data/dicom/*.py",
     *(f"data/{name}*.py" for name in ("grid", "patient", "phantom", "scanning")),
-    *(f"data/{name}.py" for name in ("shards", "store")),
+    *(f"data/{name}.py" for name in ("shards", "store", "verified")),
     "fields.py",
     "seeds.py",
     "window.py",
@@ -112,7 +112,7 @@ class ClientShards:
 
     def __init__(self, settings: ShardSettings, client: str, protocol: Protocol) -> None:
         self._client, self._protocol = client, protocol
-        inputs = [asdict(settings), client, asdict(protocol), code_version(*_CODE)]
+        inputs = [asdict(settings), client, asdict(protocol), code_version(*SCAN_CODE)]
         self._digest = blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16)
 
     def key(self, patient: Patient) -> str:

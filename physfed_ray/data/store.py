@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from physfed_ray.atomic import atomic_file
 from physfed_ray.data.patient import Findings
-from physfed_ray.errors import PhysFedError
+from physfed_ray.data.verified import (
+    FURTHER,
+    column_sums,
+    content_sum,
+    damaged,
+    open_batch,
+    write_batch,
+)
+from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.fields import SCANNED, STANDARD
 
 SCANS_FORMAT = b"physfed_ray.scans/2"
@@ -94,8 +101,7 @@ def write_scans(path: Path, scans: Scans) -> None:
     columns = {f.name: _tensor_column(getattr(scans, f.name), f.stored) for f in SCANNED}
     columns |= _slice_columns(scans)
     columns["image"] = pa.array(scans.image, pa.string())
-    found = json.dumps(asdict(scans.findings)).encode()
-    _write(path, columns, SCANS_FORMAT, {b"findings": found})
+    write_batch(path, columns, SCANS_FORMAT, json.dumps(asdict(scans.findings)).encode())
 
 
 def read_scans(path: Path) -> Scans:
@@ -104,19 +110,19 @@ def read_scans(path: Path) -> Scans:
     Raises:
         PhysFedError: The file is missing, or is not one that ``write_scans`` wrote.
     """
-    batch = _only_batch(path, SCANS_FORMAT)
+    batch = open_batch(path, SCANS_FORMAT)
     images = {f.name: batch.column(f.name).to_numpy_ndarray() for f in SCANNED}
     return Scans(
         **images,
         **_read_slices(batch),
         image=batch.column("image").to_pylist(),
-        findings=Findings(**json.loads(batch.schema.metadata[b"findings"])),
+        findings=Findings(**json.loads(batch.schema.metadata[FURTHER])),
     )
 
 
 def write_field(path: Path, values: np.ndarray) -> None:
     """Write one field of the slices of a scan, (N, ...), atomically."""
-    _write(path, {"values": _tensor_column(values, values.dtype)}, FIELD_FORMAT)
+    write_batch(path, {"values": _tensor_column(values, values.dtype)}, FIELD_FORMAT)
 
 
 def read_field(path: Path) -> np.ndarray:
@@ -125,7 +131,7 @@ def read_field(path: Path) -> np.ndarray:
     Raises:
         PhysFedError: The file is missing, or is not one that ``write_field`` wrote.
     """
-    values: np.ndarray = _only_batch(path, FIELD_FORMAT).column("values").to_numpy_ndarray()
+    values: np.ndarray = open_batch(path, FIELD_FORMAT).column("values").to_numpy_ndarray()
     return values
 
 
@@ -145,7 +151,7 @@ def write_client_data(path: Path, data: ClientData) -> None:
     columns["g"] = _tensor_column(np.tile(data.g, (len(data), 1)), np.float32)
     columns |= _slice_columns(data)
     columns["report"] = pa.array(data.report, pa.large_string())
-    _write(path, columns, FORMAT)
+    write_batch(path, columns, FORMAT)
 
 
 def read_client_data(path: Path, extra: Iterable[str] = ()) -> ClientData:
@@ -158,7 +164,7 @@ def read_client_data(path: Path, extra: Iterable[str] = ()) -> ClientData:
     Raises:
         PhysFedError: The file is missing, is of another kind, or lacks a field.
     """
-    batch = _only_batch(path, FORMAT)
+    batch = open_batch(path, FORMAT)
     missing = [name for name in extra if name not in batch.schema.names]
     if missing:
         raise PhysFedError(
@@ -172,6 +178,25 @@ def read_client_data(path: Path, extra: Iterable[str] = ()) -> ClientData:
         report=batch.column("report").to_pylist(),
         extra={name: batch.column(name).to_numpy_ndarray() for name in extra},
     )
+
+
+IMAGES = (*(f.name for f in SCANNED if f in STANDARD), "slice")
+"""Columns that make two data sets one: what networks see, and neither pseudonyms nor reports."""
+
+
+def client_data_sums(path: Path) -> tuple[str, str]:
+    """Return the checksums of a client's file: of all that it holds, and of its images.
+
+    Raises:
+        DamagedError: The file is missing, of another kind, or not as it was written.
+    """
+    columns = column_sums(path, FORMAT)
+    return content_sum(columns), content_sum({name: columns[name] for name in IMAGES})
+
+
+def damaged_scans(paths: Iterable[Path]) -> list[DamagedError]:
+    """Return what is wrong with files of scans, and of single fields of them."""
+    return damaged((p, SCANS_FORMAT if p.name.count(".") == 1 else FIELD_FORMAT) for p in paths)
 
 
 def concatenate(parts: Sequence[ClientData]) -> ClientData:
@@ -213,32 +238,3 @@ def _read_slices(batch: Any) -> dict[str, Any]:
 
 def _tensor_column(array: np.ndarray, dtype: Any) -> Any:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array, dtype))
-
-
-def _write(
-    path: Path,
-    columns: Mapping[str, Any],
-    kind: bytes,
-    further: Mapping[bytes, bytes] | None = None,
-) -> None:
-    metadata = {b"format": kind, **(further or {})}
-    batch = pa.record_batch(dict(columns)).replace_schema_metadata(metadata)
-    with (
-        atomic_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
-
-
-def _only_batch(path: Path, kind: bytes) -> Any:
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        if (reader.schema.metadata or {}).get(b"format") != kind or reader.num_record_batches != 1:
-            raise pa.ArrowInvalid("another format")
-        return reader.get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PhysFedError(
-            f"{path} cannot be read as prepared data ({type(error).__name__}); "
-            "delete it and run `physfed prepare` again."
-        ) from error

@@ -149,7 +149,9 @@ class Federation(Settings):
         le=MOST,
         description="rounds between two checkpoints; a crash repeats the rounds since",
     )
-    keep_checkpoints: int = operational(2, ge=1, le=MOST, description="checkpoints that are kept")
+    keep_checkpoints: int = operational(
+        2, ge=1, le=MOST, description="checkpoints that are kept, at least 2"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

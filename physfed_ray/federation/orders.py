@@ -18,12 +18,14 @@ class ClientTurn:
         private_round: Round after which its private state is to be taken (0: the initial one).
         base: In training, the round after which the shared vector stood that it starts from.
         factor: In training, the weight of its update for being stale.
+        part: The checksum of the file of its private state, None where none was taken.
     """
 
     client: int
     private_round: int
     base: int = 0
     factor: float = 1.0
+    part: str | None = None
 
 
 @dataclass(frozen=True)

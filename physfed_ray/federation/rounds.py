@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from physfed_ray.checksum import checksum
 from physfed_ray.errors import DivergedError, PhysFedError, at_work
 from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
@@ -20,8 +21,9 @@ from physfed_ray.federation.schedule import Plan, PlannedTurn, make_schedule
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import Method
 from physfed_ray.metrics.registry import STANDARD
+from physfed_ray.rundir.intact import Intact, newest_intact
 from physfed_ray.rundir.long_table import METRICS_FILE, LongTable, MetricRow
-from physfed_ray.rundir.run_directory import Manifest, RunDirectory
+from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
 
 T = TypeVar("T")
 PICTURED = 32
@@ -68,6 +70,7 @@ class Rounds:
         """Forget everything that no checkpoint has."""
         self.manifest = manifest
         self._on_disk = {0, manifest.round, *manifest.bases}
+        self._parts = dict(manifest.parts)
         self._vectors: dict[int, tuple[Any, Any]] = {}
         self._unsaved: set[int] = set()
         self._pending: list[MetricRow] = []
@@ -78,12 +81,21 @@ class Rounds:
         self._on_event({"event": "message", "text": text})
 
     def resume(self) -> None:
-        """Go to the last completed round of the run directory, if there is one."""
-        manifest = self.directory.last_manifest() if self.directory else None
-        if self.directory is not None and manifest is not None:
-            self.metrics = self.directory.read_table(METRICS_FILE)
-            self.metrics.truncate(manifest.round)
-        self._stand_at(manifest or Manifest(0, {client.id: 0 for client in self.spec.clients}))
+        """Go to the newest intact round of the run directory, if a round was completed.
+
+        Raises:
+            PhysFedError: Rounds were completed, and none of them is intact.
+        """
+        found = Intact(None, LongTable())
+        if self.directory is not None:
+            found = newest_intact(self.directory)
+            for text in found.notices:
+                self._say(text)
+            self.metrics = found.metrics
+            if found.mend:
+                self.directory.write_table(METRICS_FILE, self.metrics)
+        start = Manifest(0, {client.id: 0 for client in self.spec.clients})
+        self._stand_at(found.manifest or start)
         self.runtime.server("restore", self.manifest.round)
 
     def run(self) -> None:
@@ -156,6 +168,7 @@ class Rounds:
         touched = {self.spec.clients[c].id: number for c in kept}
         private = self.manifest.private_rounds | touched
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
+        self._parts |= {self._file(number, c): outcome.results[c].part for c in kept}
         self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
         published = self._published if number == 1 else (0, 0)
         account = self._account() if outcome.results else {}
@@ -180,7 +193,13 @@ class Rounds:
     def turns(self, clients: Sequence[int]) -> list[ClientTurn]:
         """Return the clients' turns, with the private state of the last completed round."""
         rounds = self.manifest.private_rounds
-        return [ClientTurn(c, rounds[self.spec.clients[c].id]) for c in clients]
+        return [self._turn(c, rounds[self.spec.clients[c].id]) for c in clients]
+
+    def _turn(self, client: int, number: int) -> ClientTurn:
+        return ClientTurn(client, number, part=self._parts.get(self._file(number, client)) or None)
+
+    def _file(self, number: int, client: int) -> str:
+        return client_file(number, self.spec.clients[client].id)
 
     def evaluate(
         self, split: str, number: int, *, detail: bool = False
@@ -386,17 +405,34 @@ class Rounds:
                 for host in self.runtime.hosts
                 if left & set(self.runtime.assignment[host])
             ]
-            self.runtime.fetch(self.runtime.start(calls))
-            self.runtime.server("save", number)
+            parts: list[dict[str, str]] = self.runtime.fetch(self.runtime.start(calls))
+            parts.append(self.runtime.server("save", number))
             for base in set(self.manifest.bases) - self._on_disk:
-                self.runtime.server("save_base", base, *self._vectors[base])
+                parts.append(self.runtime.server("save_base", base, *self._vectors[base]))
             self._on_disk = {0, number, *self.manifest.bases}
             self.metrics.add(rows)
-            self.directory.write_table(METRICS_FILE, self.metrics)
+            parts.append(self._write_metrics(self.directory, number))
+            self._keep_parts(parts)
             self.directory.commit(self.manifest)
-            self.directory.prune(self.manifest, self._settings.keep_checkpoints)
+            # Of a single one nothing would be left if it were damaged.
+            self.directory.prune(self.manifest, max(2, self._settings.keep_checkpoints))
         else:
             self.metrics.add(rows)
         self._pending, self._losses = [], 0
         self._unsaved.clear()
         self._on_rows(rows)
+
+    def _write_metrics(self, directory: RunDirectory, number: int) -> dict[str, str]:
+        """Write the metrics as a part of the checkpoint, and for readers; return the checksum."""
+        name, content = f"{round_name(number)}/{METRICS_FILE}", self.metrics.to_parquet()
+        directory.write(name, content)
+        directory.write(METRICS_FILE, content)
+        return {name: checksum(content)}
+
+    def _keep_parts(self, parts: Sequence[Mapping[str, str]]) -> None:
+        """Enter the checksums of all that the round needs into its manifest."""
+        for part in parts:
+            self._parts |= part
+        needed = self.manifest.files()
+        self._parts = {n: c for n, c in sorted(self._parts.items()) if c and n in needed}
+        self.manifest = replace(self.manifest, parts=self._parts)

@@ -75,12 +75,13 @@ class ParameterServer:
         tensors = directory.read_tensors(name) if directory.exists(name) else {}
         return {name: value.numpy() for name, value in tensors.items()}
 
-    def _write(self, number: int, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the file that ``_read`` reads."""
-        if arrays:
-            tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-            name = f"{round_name(number)}/{kind}.safetensors"
-            RunDirectory(str(self._spec.run_root)).write_tensors(name, tensors)
+    def _write(self, number: int, kind: str, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Write the file that ``_read`` reads; return its checksum."""
+        if not arrays:
+            return {}
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        name = f"{round_name(number)}/{kind}.safetensors"
+        return {name: RunDirectory(str(self._spec.run_root)).write_tensors(name, tensors)}
 
     def aggregate(
         self,
@@ -230,27 +231,34 @@ class ParameterServer:
             "method, and a method must build the same network for every client"
         )
 
-    def save(self, number: int) -> None:
-        """Write the server's part of a round's checkpoint."""
-        self.save_base(number, *self.broadcast())
+    def save(self, number: int) -> dict[str, str]:
+        """Write the server's part of a round's checkpoint; return the checksum of each file."""
+        saved = self.save_base(number, *self.broadcast())
         if self._spec.run_root is not None:
-            self._write(number, "channel", self._state)
+            saved |= self._write(number, "channel", self._state)
+        return saved
 
-    def save_base(self, number: int, vector: np.ndarray, extras: Mapping[str, np.ndarray]) -> None:
+    def save_base(
+        self, number: int, vector: np.ndarray, extras: Mapping[str, np.ndarray]
+    ) -> dict[str, str]:
         """Write what was broadcast after a round, which clients may still be training on.
 
         Args:
             number: The round.
             vector: Shared parameters, (shared size,) float32.
             extras: The small arrays that went with them.
+
+        Returns:
+            The checksum of each file.
         """
         if self._spec.run_root is None:
-            return
-        directory = RunDirectory(self._spec.run_root)
+            return {}
+        directory, saved = RunDirectory(self._spec.run_root), {}
         if self._shared.entries:
+            name = f"{round_name(number)}/server.safetensors"
             named = self._shared.named(from_dlpack(vector))
-            directory.write_tensors(f"{round_name(number)}/server.safetensors", named)
-        self._write(number, "codebook", extras)
+            saved[name] = directory.write_tensors(name, named)
+        return saved | self._write(number, "codebook", extras)
 
     def restore(self, number: int) -> None:
         """Go back to the state after a completed round; 0 is the initial state."""

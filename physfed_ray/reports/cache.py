@@ -5,6 +5,8 @@ settings), an embedding on the text and the encoder's version. So another encode
 reports as they are, and another prompt makes everything anew.
 """
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -14,8 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.checksum import SEAL, column_checksums
 from physfed_ray.reports.base import Described
 from physfed_ray.reports.describer import Describer
+
+LOG = logging.getLogger(__name__)
 
 
 class ArrowCache:
@@ -46,6 +51,8 @@ class ArrowCache:
         """
         name = blake2b("".join(keys).encode(), digest_size=16).hexdigest()
         batch = pa.record_batch({"key": pa.array(keys, pa.string()), **columns})
+        own = json.dumps(column_checksums(batch)).encode()
+        batch = batch.replace_schema_metadata({SEAL.encode(): own})
         with (
             atomic_file(self._folder / f"{name}.arrow") as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
@@ -64,15 +71,32 @@ class ArrowCache:
         for path in self._folder.glob("*.arrow"):
             if path.name not in self._files:
                 try:
-                    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-                except (OSError, pa.ArrowInvalid):
-                    continue  # damaged: its rows are missing, and are made and written again
+                    batch = _opened(path)
+                except DAMAGED:
+                    LOG.warning("%s is damaged: what it held is made again", path)
+                    path.unlink(missing_ok=True)
+                    continue
                 self._enter(path.name, batch)
 
     def _enter(self, name: str, batch: Any) -> None:
         self._files.add(name)
         for row, key in enumerate(batch.column("key").to_pylist()):
             self._rows[key] = (batch, row)
+
+
+DAMAGED = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)
+
+
+def _opened(path: Path) -> Any:
+    """Map a file of rows, and compare it with its checksums; earlier versions wrote none."""
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    batch.validate(full=True)
+    own = (batch.schema.metadata or {}).get(SEAL.encode())
+    if own is not None and json.loads(own) != column_checksums(batch):
+        raise pa.ArrowInvalid("not as it was written")
+    if not {*batch.schema.names} & {"report", "embedding"}:
+        raise pa.ArrowInvalid("no rows of this cache")
+    return batch
 
 
 class DescriptionCache:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from physfed_ray.ct.protocol import further_of
@@ -32,7 +31,7 @@ CLASSICAL_FILE = "classical.parquet"
 TUNING_SLICES = 12
 INPUT_TOLERANCE_DB = 0.1
 """Noise drawn anew, as on another device, moves the mean PSNR of a client by less."""
-_COLUMNS = ("method", *SLICE_COLUMNS)
+CLASSICAL_COLUMNS = ("method", *SLICE_COLUMNS)
 
 ReadField = Callable[[str, str, str], Sequence[np.ndarray]]
 """Name of a field, split and client -> its values, one array a slice of that file."""
@@ -103,7 +102,7 @@ def classical_scores(
                     clinical_windows,
                 )
                 rows += _rows(title, client.id, _SCORED_AS[split], data, scores)
-    return LongTable(_COLUMNS, rows)
+    return LongTable(CLASSICAL_COLUMNS, rows)
 
 
 def nearest(client: PreparedClient, others: Sequence[PreparedClient]) -> PreparedClient:
@@ -157,9 +156,7 @@ def add_classical(run_dir: str | Path) -> Path:
 
 def has_classical(directory: RunDirectory) -> bool:
     """Return whether a run directory holds the scores of every classical denoiser."""
-    if not directory.exists(CLASSICAL_FILE):
-        return False
-    scored = LongTable.from_parquet(directory.read(CLASSICAL_FILE)).distinct("method")
+    scored = directory.read_table(CLASSICAL_FILE, CLASSICAL_COLUMNS).distinct("method")
     return {denoiser.title for denoiser in DENOISERS.values()} <= set(scored)
 
 
@@ -169,7 +166,7 @@ def check_scanner(directory: RunDirectory) -> None:
     Raises:
         PhysFedError: The run is of a version that scanned otherwise.
     """
-    data = yaml.safe_load(directory.read("experiment.yaml")).get("data", {})
+    data = directory.read_yaml("experiment.yaml").get("data", {})
     if "object_scale" not in data:
         raise PhysFedError(
             f"{directory.root} was made by a version that scanned otherwise (its experiment.yaml "

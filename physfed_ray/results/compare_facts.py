@@ -1,6 +1,5 @@
 """What a comparison says beside scores: costs, the state of the modulation, settings."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -11,7 +10,7 @@ from physfed_ray.results.denoisers import DENOISERS
 from physfed_ray.results.groups import Group, backbone_title
 from physfed_ray.results.runs import RunResults, finite_mean
 from physfed_ray.results.tables import CLIENTS_SHOWN, table_line
-from physfed_ray.rundir.run_directory import LEARNING_RATES
+from physfed_ray.rundir.run_directory import LEARNING_RATES, RunDirectory
 from physfed_ray.words import duration
 
 METHODS_IN_COLUMNS = 6
@@ -125,10 +124,12 @@ def learning_rates(groups: Sequence[Group]) -> str | None:
 def _trials(run: RunResults) -> Mapping[str, Any]:
     """Return what ``learning_rates.json`` of a run's suite says of the run's method."""
     folder = run.directory.local_path
-    file = None if folder is None else folder.absolute().parent.parent / LEARNING_RATES
-    if file is None or not file.is_file():
+    if folder is None:
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
+    suite = RunDirectory(folder.absolute().parent.parent)
+    if not suite.has(LEARNING_RATES):
+        return {}
+    found = suite.read_json(LEARNING_RATES)
     return dict(found.get(run.name.removesuffix(f"-seed{run.seed}"), {}))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from physfed_ray.errors import PhysFedError
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES
-from physfed_ray.results.classical import CLASSICAL_FILE
+from physfed_ray.results.classical import CLASSICAL_COLUMNS, CLASSICAL_FILE
 from physfed_ray.results.runs import RunResults
+from physfed_ray.rundir.data_record import difference, difference_over_seeds, hidden
 from physfed_ray.rundir.long_table import LongTable
 
 KINDS = {
@@ -87,6 +88,7 @@ def group_runs(runs: Sequence[RunResults], *, force: bool = False) -> list[Group
             )
     if not force:
         _check_same_data(runs)
+        check_same_patients(runs)
     found: dict[str, list[RunResults]] = {}
     for run in runs:
         found.setdefault(json.dumps(_settings(run), sort_keys=True), []).append(run)
@@ -99,9 +101,7 @@ def classical_runs(runs: Sequence[RunResults]) -> dict[str, dict[int, LongTable]
     """Return the scores of classical denoisers kept in run directories: title -> seed -> rows."""
     found: dict[str, dict[int, LongTable]] = {}
     for run in runs:
-        if not run.directory.exists(CLASSICAL_FILE):
-            continue
-        table = LongTable.from_parquet(run.directory.read(CLASSICAL_FILE))
+        table = run.directory.read_table(CLASSICAL_FILE, CLASSICAL_COLUMNS)
         for title in table.distinct("method"):
             found.setdefault(str(title), {}).setdefault(run.seed, table.where(method=title))
     return found
@@ -181,6 +181,52 @@ def _check_same_data(runs: Sequence[RunResults]) -> None:
                     f"({_short(one)} and {_short(two)}); compare runs of the same "
                     "data, or pass force to compare them all the same"
                 )
+
+
+def check_same_patients(runs: Sequence[RunResults]) -> None:
+    """Refuse runs whose files ask for the same data, and whose data are not the same.
+
+    Runs of one seed must have the same data; those of several seeds must have drawn theirs from
+    the same patients. Runs of earlier versions are compared by the slices that they were tested on.
+
+    Raises:
+        PhysFedError: The data are not the same.
+    """
+    firsts: dict[int, RunResults] = {}
+    for run in runs:
+        first = firsts.setdefault(run.seed, run)
+        if first.data is not None and run.data is not None:
+            words = difference(first.data, run.data)
+        else:
+            words = _tested_otherwise(first, run)
+        _refuse(first, run, words)
+    recorded = [(run, run.data) for run in firsts.values() if run.data is not None]
+    for run, data in recorded[1:]:
+        first, theirs = recorded[0]
+        _refuse(first, run, difference_over_seeds(theirs, data))
+
+
+def _refuse(first: RunResults, run: RunResults, words: str) -> None:
+    if words:
+        raise PhysFedError(
+            f"the data of {first.directory.root} and {run.directory.root} are not the same, though "
+            f"their settings are ({words}); compare runs of the same data, or pass force to "
+            "compare them all the same"
+        )
+
+
+def _tested_otherwise(first: RunResults, run: RunResults) -> str:
+    def tested(run: RunResults) -> set[tuple[str, str]]:
+        rows = run.slices.where(split="test/input", metric="psnr")
+        return set(zip(rows.column("client"), rows.column("patient"), strict=True))
+
+    gone, new = tested(first) - tested(run), tested(run) - tested(first)
+    words = [
+        f"{hidden({patient for _, patient in found})} {what}"
+        for found, what in ((gone, "removed"), (new, "added"))
+        if found
+    ]
+    return f"test: patients {' and '.join(words)}" if words else ""
 
 
 def _short(value: object) -> str:

@@ -1,7 +1,7 @@
 """Read a run directory, also that of a run that was interrupted."""
 
-import io
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.rundir.data_record import DataRecord, read_record
 from physfed_ray.rundir.long_table import METRICS_FILE, SLICE_COLUMNS, SLICES_FILE, LongTable
 from physfed_ray.rundir.place import no_run
 from physfed_ray.rundir.run_directory import RunDirectory
+
+LOG = logging.getLogger(__name__)
+_noted: list[str] = []
 
 POLICIES: Mapping[str, tuple[str, str]] = {
     "shared": ("", "the one shared network"),
@@ -117,6 +120,7 @@ class RunResults:
         arrays: Example images by ``split/client/kind``.
         codebook: Client ids and their codes (K, code_dim), None without a codebook.
         missing: Round, client and reason, for every client that was missing.
+        data: What identifies its data set, None for a run of an earlier version.
     """
 
     directory: RunDirectory
@@ -127,6 +131,7 @@ class RunResults:
     arrays: Mapping[str, NDArray[np.float32]]
     codebook: tuple[list[str], NDArray[np.float32]] | None
     missing: tuple[tuple[int, str, str], ...]
+    data: DataRecord | None = None
 
     @property
     def name(self) -> str:
@@ -243,35 +248,38 @@ def read_results(root: str | Path) -> RunResults:
         PhysFedError: There is no run, or no round of it was completed.
     """
     directory = RunDirectory(root)
-    if not directory.exists("experiment.yaml"):
+    if not directory.has("experiment.yaml"):
         raise no_run(root)
+    if directory.unchecked is not None:
+        _note_unchecked(directory.unchecked)
     metrics = directory.read_table(METRICS_FILE)
     if not len(metrics):
         raise PhysFedError(
             f"{root} holds no completed round yet; let the run go on, or resume it with --resume"
         )
-    summary = json.loads(directory.read("summary.json")) if directory.exists("summary.json") else {}
+    summary = directory.read_json("summary.json") if directory.has("summary.json") else {}
     return RunResults(
         directory,
-        yaml.safe_load(directory.read("experiment.yaml")),
+        directory.read_yaml("experiment.yaml"),
         summary,
         metrics,
         directory.read_table(SLICES_FILE, SLICE_COLUMNS),
-        _arrays(directory, "examples.npz"),
+        directory.read_arrays("examples.npz"),
         _codebook(directory),
         tuple(_missing(directory)),
+        read_record(directory),
     )
 
 
-def _arrays(directory: RunDirectory, name: str) -> dict[str, NDArray[Any]]:
-    if not directory.exists(name):
-        return {}
-    with np.load(io.BytesIO(directory.read(name)), allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+def _note_unchecked(text: str) -> None:
+    """Say once in a process that files are taken as they are."""
+    if not _noted:
+        LOG.warning("%s", text)
+        _noted.append(text)
 
 
 def _codebook(directory: RunDirectory) -> tuple[list[str], NDArray[np.float32]] | None:
-    arrays = _arrays(directory, "codebook.npz")
+    arrays = directory.read_arrays("codebook.npz")
     if not arrays:
         return None
     return [str(client) for client in arrays["clients"]], arrays["codes"]

@@ -126,7 +126,7 @@ def read_card(directory: RunDirectory) -> ModelCard:
     Raises:
         PhysFedError: There is none, or this version cannot read it.
     """
-    if not directory.exists(MODEL_FILE):
+    if not directory.has(MODEL_FILE):
         raise PhysFedError(
             f"{directory.root} holds no {MODEL_FILE}: give a run directory; if an earlier version "
             "wrote it, `physfed run ... --resume` adds the file"

@@ -51,7 +51,7 @@ def model_card(
 
 def begun_model(directory: RunDirectory, resume: bool) -> ModelCard | None:
     """Return the card of the model that a resumed run began with, None for a new run."""
-    return read_card(directory) if resume and directory.exists(MODEL_FILE) else None
+    return read_card(directory) if resume and directory.has(MODEL_FILE) else None
 
 
 def with_statistics(

@@ -19,6 +19,7 @@ from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Shard, ShardSettings, shard_files
+from physfed_ray.data.store import damaged_scans
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.runtime.files import can_write
@@ -151,6 +152,8 @@ def _make(
     """
     folder = cache if can_write(cache) else cache_folder(None)
     paths = shard_files(folder, shard.key, shard.fields)
+    for error in damaged_scans(path for path in paths if path.is_file()):
+        Path(error.where).unlink(missing_ok=True)
     there = all(path.is_file() for path in paths)
     outcome = Outcome(shard) if there else do_shard(source, settings, shard, folder)
     return outcome, [np.fromfile(path, np.uint8) for path in paths if outcome.unusable is None]

@@ -1,14 +1,13 @@
 """One run of an experiment: prepare, train, evaluate, write its page."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command, pseudonymous_keys
@@ -24,6 +23,14 @@ from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.given import ClientInfo
 from physfed_ray.methods.registry import get_method
+from physfed_ray.rundir.data_record import (
+    DataRecord,
+    difference,
+    difference_over_seeds,
+    read_record,
+    write_record,
+)
+from physfed_ray.rundir.lock import alone
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.plain_json import json_line
 from physfed_ray.rundir.run_directory import RunDirectory, require_empty
@@ -35,6 +42,8 @@ from physfed_ray.trackers.base import Tracker
 
 UNFINISHED = ("prepare", "reports")
 """Events that come too often for the log, but for the last."""
+LEFT_BY_RUNS = ("checkpoints", "checksums.json", "experiment.yaml", "run.log", ".lock", "lock.json")
+"""Files and folders by which a run directory is known, also of a run that was killed early."""
 ROUNDS = "training.rounds"
 """The key that decides the result and that resume may yet raise."""
 
@@ -64,6 +73,7 @@ def run_experiment(
     command: str = "",
     tested: bool = True,
     share: ClusterShare | None = None,
+    beside: Sequence[str] = (),
 ) -> str:
     """Run an experiment, or go on with an interrupted run, and write its page.
 
@@ -78,6 +88,7 @@ def run_experiment(
         tested: Evaluate on test patients and unseen protocols, and write the page; otherwise
             the run ends with its validation scores.
         share: What it may take of the Ray cluster; None: all.
+        beside: Run directories, begun or not, that it will be compared with: of the same data.
 
     Returns:
         The run directory.
@@ -88,9 +99,20 @@ def run_experiment(
     directory = RunDirectory(out)
     # Ids of patients go no further than to the preparation of the data.
     listed, experiment = experiment, pseudonymous(experiment)
+
+    def tell(text: str) -> None:
+        on_event({"event": "message", "text": text})
+
     command = pseudonymous_command(command)
     with ExitStack() as stack:
+        begun = check_place(directory, resume)
+        directory.guard = stack.enter_context(alone(directory.root, tell))
         stack.callback(directory.close)
+        directory.notice = tell
+        if resume and not begun:
+            tell(f"{directory.root} holds no run to resume: one begins there")
+        if directory.unchecked is not None:
+            tell(directory.unchecked)
         _check_directory(directory, experiment, resume)
         ids = [client.id for client in experiment.clients]
         make_availability(experiment.federation.availability, experiment.seed, ids)
@@ -98,17 +120,20 @@ def run_experiment(
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, on_event, stack)
         prepared = _prepare(listed, runtime, on_event)
-        begun = begun_model(directory, resume)
-        if begun is not None:
-            prepared = with_statistics(prepared, begun, on_event)
+        check_data(directory, prepared.record, beside, tell)
+        model = begun_model(directory, resume)
+        if model is not None:
+            prepared = with_statistics(prepared, model, on_event)
         placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
-        precision = begun.precision if begun else experiment.training.precision
+        precision = model.precision if model else experiment.training.precision
         card = model_card(experiment, prepared, resolve_precision(precision, device))
         spec = make_spec(experiment, prepared, card, _root_everywhere(directory), device)
         directory.write("experiment.yaml", with_provenance(experiment).encode())
         write_card(directory, card)
+        if prepared.record is not None:
+            write_record(directory, prepared.record)
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
         place = _start_runtime(experiment, spec, placed)
         stack.callback(place.close)
@@ -206,11 +231,72 @@ def make_spec(
     )
 
 
+def check_place(directory: RunDirectory, resume: bool) -> bool:
+    """Say whether a run was begun in a directory.
+
+    Raises:
+        PhysFedError: It is a file, or a run is to be resumed in a folder of other files.
+    """
+    path = directory.local_path
+    if path is not None and path.exists() and not path.is_dir():
+        raise PhysFedError(f"{directory.root} is a file, not a run directory: choose another --out")
+    names = directory.names()
+    if not resume or not names:
+        return bool(names)
+    if not names & {*LEFT_BY_RUNS}:
+        raise PhysFedError(
+            f"{directory.root} holds other files ({', '.join(sorted(names)[:3])}), but no run to "
+            "resume: give the run's own directory, or leave out --resume"
+        )
+    return True
+
+
+def check_data(
+    directory: RunDirectory,
+    now: DataRecord | None,
+    beside: Sequence[str],
+    tell: Callable[[str], None],
+) -> None:
+    """Refuse data that are not those that a run began with, or that others beside it have.
+
+    Args:
+        directory: The run directory.
+        now: The data of now.
+        beside: Other run directories; those without a record are passed over.
+        tell: Receives one line where only the last bits differ.
+
+    Raises:
+        PhysFedError: They differ.
+    """
+    before = read_record(directory)
+    if now is None:
+        return
+    if before is not None and (words := difference(before, now)):
+        raise PhysFedError(
+            f"the data of {directory.root} have changed since it began ({words}): resume with the "
+            "data that it began with, or choose another --out"
+        )
+    if before is not None and before.scans != now.scans:
+        tell("this machine makes other last bits of the scans than the one that began the run")
+    for root in beside:
+        with closing(RunDirectory(root)) as other:
+            theirs = read_record(other)
+        if theirs is None:
+            continue
+        same_seed = theirs.seed == now.seed
+        words = (difference if same_seed else difference_over_seeds)(theirs, now)
+        if words:
+            raise PhysFedError(
+                f"the data are not those of {root}, with which this run is to be compared "
+                f"({words}): run all of them on the same data, under another --out"
+            )
+
+
 def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
     directory.check()
     if not resume:
         require_empty(directory)
-    elif directory.exists("experiment.yaml"):
+    elif directory.has("experiment.yaml"):
         check_settings(directory, experiment)
 
 
@@ -224,8 +310,8 @@ def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
     Raises:
         PhysFedError: It was; more rounds alone are no other settings under the constant schedule.
     """
-    before = pseudonymous_keys(yaml.safe_load(directory.read("experiment.yaml")))
-    if "object_scale" not in before["data"]:
+    before = pseudonymous_keys(directory.read_yaml("experiment.yaml"))
+    if "object_scale" not in before.get("data", {}):
         raise PhysFedError(
             f"{directory.root} was made with the scanner of an earlier version, whose scans this "
             "version cannot make again: finish it with that version, or start a new run with "

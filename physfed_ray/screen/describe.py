@@ -127,11 +127,10 @@ def _federation_lines(experiment: Experiment) -> Iterable[str]:
             f"availability: a client can be reached for {trace.on_rounds:g} rounds and not for "
             f"{trace.off_rounds:g}, on average, in turn"
         )
-    hang = federation.deadline_s
+    hang, kept = federation.deadline_s, max(2, federation.keep_checkpoints)
     yield (
         f"faults: a round stands with {100 * federation.quorum:g}% of its clients; checkpoint "
-        f"every {federation.checkpoint_every} round(s), the last {federation.keep_checkpoints} "
-        "kept; hosts that hang are "
+        f"every {federation.checkpoint_every} round(s), the last {kept} kept; hosts that hang are "
         + ("waited for" if hang is None else f"left behind after {duration(hang)}")
     )
 

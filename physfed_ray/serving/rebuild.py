@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import safetensors
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from physfed_ray.methods.registry import get_method
 from physfed_ray.objectives.base import Objective
 from physfed_ray.objectives.registry import make_objective
 from physfed_ray.rundir.model import ModelCard
-from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.rundir.run_directory import Manifest, RunDirectory
 
 
 def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
@@ -54,23 +53,18 @@ def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
     return get_method(spec.name)(spec.settings, task)
 
 
-def read_weights(directory: RunDirectory, name: str) -> dict[str, Tensor]:
+def read_weights(directory: RunDirectory, manifest: Manifest, name: str) -> dict[str, Tensor]:
     """Read a file of a checkpoint.
 
     Raises:
         PhysFedError: It is not there, or damaged.
     """
-    try:
-        return directory.read_tensors(name)
-    except FileNotFoundError:
+    if not directory.exists(name):
         raise PhysFedError(
             f"{directory.root}/{name} is not there: copy the run directory whole; if the run goes "
             "on, a newer checkpoint has replaced this one, so load it again"
-        ) from None
-    except safetensors.SafetensorError as error:
-        raise PhysFedError(
-            f"{directory.root}/{name} is damaged ({error}); copy the run directory again"
-        ) from None
+        )
+    return directory.read_tensors(name, manifest.parts.get(name))
 
 
 def fill(state: FlatState, tensors: Mapping[str, Tensor], where: str) -> None:

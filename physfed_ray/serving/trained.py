@@ -71,9 +71,9 @@ class TrainedRun:
     def codes(self) -> np.ndarray | None:
         """The codebook, (K, code_dim) float32, None for a method that keeps none."""
         name = f"{round_name(self.round)}/codebook.safetensors"
-        if not self._directory.exists(name):
+        if name not in self._manifest.parts and not self._directory.exists(name):
             return None
-        found = read_weights(self._directory, name).get("codes")
+        found = read_weights(self._directory, self._manifest, name).get("codes")
         return None if found is None else found.numpy()
 
     def protocol(self, name: str) -> Protocol:
@@ -119,7 +119,7 @@ class TrainedRun:
         network, (shared, private) = flat_network(self.method, self.card.seed, "cpu")
         if shared.entries:
             name = f"{round_name(self.round)}/server.safetensors"
-            fill(shared, read_weights(self._directory, name), name)
+            fill(shared, read_weights(self._directory, self._manifest, name), name)
         if client is not None:
             choice = own_model(self.method, self.card.client(client))
         else:
@@ -129,7 +129,7 @@ class TrainedRun:
         number = 0 if choice.client is None else self._manifest.private_rounds[choice.client]
         if choice.client is not None and number > 0 and private.entries:
             name = client_file(number, choice.client)
-            fill(private, read_weights(self._directory, name), name)
+            fill(private, read_weights(self._directory, self._manifest, name), name)
         network.requires_grad_(False).zero_grad(set_to_none=True)  # frees the flat gradients
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         inference = Inference(self.method, network.to(where).eval(), where, self.card.precision)

@@ -40,6 +40,7 @@ class Work:
         log: File that takes what the run prints; None: it goes where the suite's output goes.
         tested: Whether the run ends with the test and its page.
         share: What the run may take of the Ray cluster.
+        beside: Run directories that the run will be compared with.
     """
 
     experiment: Experiment
@@ -50,6 +51,7 @@ class Work:
     log: Path | None
     tested: bool = True
     share: "ClusterShare | None" = None
+    beside: tuple[str, ...] = ()
 
 
 class Child:
@@ -153,6 +155,7 @@ def _do(work: Work, on_event: Callable[[Event], None]) -> None:
             command=work.command,
             tested=work.tested,
             share=work.share,
+            beside=work.beside,
             **settings,
         )
     elif work.runtime == "inline":

@@ -1,9 +1,7 @@
-"""How many runs of a suite a machine carries, and that nobody else runs the same ones."""
+"""How many runs of a suite a machine carries."""
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +9,10 @@ import torch
 
 from physfed_ray.cost.estimate import run_bytes
 from physfed_ray.errors import PhysFedError
+from physfed_ray.rundir.lock import alone
 from physfed_ray.suites.suite import Variant
+
+__all__ = ["Place", "alone", "side_by_side"]
 
 Place = Literal["ray", "inline"]
 
@@ -65,24 +66,3 @@ def _free_bytes() -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(found[0]) if found else None
-
-
-@contextmanager
-def alone(folder: Path | None) -> Iterator[None]:
-    """Hold a local suite's lock, so that no second process runs the same runs.
-
-    Raises:
-        PhysFedError: Another process holds it.
-    """
-    if folder is None:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PhysFedError(
-                f"another `physfed` is at work in {folder}: wait for it, or choose another --out"
-            ) from None
-        yield

@@ -18,7 +18,7 @@ from physfed_ray.rundir.local_files import local_path
 from physfed_ray.suites.child import Child, Work
 from physfed_ray.suites.resources import Place, alone, side_by_side
 from physfed_ray.suites.state import Chosen, Standing, choose, record, standing, state_of
-from physfed_ray.suites.suite import Suite, Variant
+from physfed_ray.suites.suite import Suite, SuiteRun, Variant
 from physfed_ray.suites.tasks import SuiteTask, tasks
 
 
@@ -100,17 +100,40 @@ def run_suite(
         log = None if logs is None else logs / f"{task.name.replace(' ', '_')}.log"
         root = None if task.run is None else f"{out}/{task.run.path}"
         trial = task.variant is not None and task.run in task.variant.trials
-        return Work(task.experiment, root, runtime, address, command, log, tested=not trial)
+        return Work(
+            task.experiment,
+            root,
+            runtime,
+            address,
+            command,
+            log,
+            tested=not trial,
+            beside=_beside(suite, out, task),
+        )
 
     # Idle OpenMP threads that spin would steal the cores from the other runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with alone(local):
+    with alone(out):
         now = standing(suite, out)
         unfinished = [v for v in suite.variants if not all(now.states[r.path].done for r in v.runs)]
         number = side_by_side(unfinished, jobs, runtime, address)
         runner = _Runner(suite, out, now, work, number, on_event)
         runner.run()
     return SuiteResult(runner.chosen, runner.failed, logs)
+
+
+def _beside(suite: Suite, out: str, task: SuiteTask) -> tuple[str, ...]:
+    """Return the runs whose data must be those of a task: all that have its keys about data."""
+    if task.run is None:
+        return ()
+
+    def data(run: SuiteRun) -> object:
+        return run.experiment.model_dump(include={"data", "clients", "unseen"})
+
+    own = data(task.run)
+    return tuple(
+        f"{out}/{run.path}" for run in suite.runs if run.path != task.run.path and data(run) == own
+    )
 
 
 def write_page(suite: Suite, out: str, result: SuiteResult) -> Path | None:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-import yaml
-
 from physfed_ray.rundir.long_table import METRICS_FILE
-from physfed_ray.rundir.run_directory import LEARNING_RATES, RunDirectory
+from physfed_ray.rundir.run_directory import LEARNING_RATES, RESULT_FILES, RunDirectory
 from physfed_ray.runtime.run import check_settings
 from physfed_ray.suites.suite import Suite, SuiteRun, Variant
 
@@ -119,17 +117,17 @@ def state_of(out: str, run: SuiteRun) -> State:
     """
     total = run.experiment.training.rounds
     with closing(RunDirectory(f"{out}/{run.path}")) as directory:
-        if not directory.exists("experiment.yaml"):
+        if not directory.has("experiment.yaml"):
             return State(0, total)
         check_settings(directory, run.experiment)
-        manifest = directory.last_manifest()
+        manifest = directory.last_manifest(readable=True)
         rounds = manifest.round if manifest else 0
         last = _last_event(directory)
         if last == "diverged":
             return State(rounds, total, diverged=True)
-        if rounds < total or last != "done":
-            return State(rounds, total)
-        summary = json.loads(directory.read("summary.json"))
+        if rounds < total or last != "done" or directory.problems(RESULT_FILES):
+            return State(rounds, total)  # whatever is damaged, the run writes anew
+        summary = directory.read_json("summary.json")
     return State(rounds, total, done=True, seconds=float(summary["wall_s"]))
 
 
@@ -156,9 +154,9 @@ def _begun_with(out: str, run: SuiteRun, variant: Variant) -> float | None:
     """Return the rate of the grid that a run was begun with before its trials were deleted."""
     grid = [trial.experiment.training.lr for trial in variant.trials]
     with closing(RunDirectory(f"{out}/{run.path}")) as directory:
-        if not grid or not directory.exists("experiment.yaml"):
+        if not grid or not directory.has("experiment.yaml"):
             return None
-        rate = float(yaml.safe_load(directory.read("experiment.yaml"))["training"]["lr"])
+        rate = float(directory.read_yaml("experiment.yaml")["training"]["lr"])
     return rate if rate in grid else None
 
 
@@ -206,8 +204,9 @@ def record(out: str, variant: Variant, chosen: Chosen) -> None:
     """Write a choice into ``learning_rates.json``, beside those of the other methods."""
     with closing(RunDirectory(out)) as directory:
         known = {}
-        if directory.exists(LEARNING_RATES):
-            known = json.loads(directory.read(LEARNING_RATES))
+        # Every variant's choice is written again by each command, so a damaged file is no loss.
+        if not directory.problems([LEARNING_RATES]) and directory.exists(LEARNING_RATES):
+            known = directory.read_json(LEARNING_RATES)
         known[variant.name] = {
             "seed": chosen.seed,
             "rounds": chosen.rounds,

@@ -86,7 +86,7 @@ def run_sweep(
     # Idle OpenMP threads that spin would steal the cores from the other runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     folder = setup.folder
-    with alone(folder.local):
+    with alone(folder.out):
         if folder.bring_study() and not setup.resume:
             raise PhysFedError(
                 f"{folder.out} holds a sweep: add --resume to go on with it, or choose another "

@@ -1,6 +1,5 @@
 """One trial at work: its seeds one after the other, each a run with its own directory."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -98,7 +97,7 @@ def scores_of(out: str, run: SuiteRun) -> dict[str, float]:
     """
     with closing(RunDirectory(f"{out}/{run.path}")) as directory:
         rows = directory.read_table(METRICS_FILE).rows()
-        summary = json.loads(directory.read("summary.json"))
+        summary = directory.read_json("summary.json")
     last = run.experiment.training.rounds
     found: dict[str, list[float]] = {}
     for number, _, split, metric, value in rows:

@@ -65,7 +65,7 @@ def test_the_run_directory_holds_what_was_promised(run_dir: Path) -> None:
     }  # fmt: skip
     last = run_dir / "checkpoints" / "round-0002"
     assert {p.relative_to(last).as_posix() for p in last.rglob("*") if p.is_file()} == {
-        "state.json", "server.safetensors", "codebook.safetensors",
+        "state.json", "server.safetensors", "codebook.safetensors", "metrics.parquet",
         "clients/c1.safetensors", "clients/c2.safetensors",
     }  # fmt: skip
     provenance = yaml.safe_load((run_dir / "experiment.yaml").read_text())["provenance"]

@@ -1,5 +1,6 @@
 """A run directory alone gives the images that the run's own last evaluation gave, bit for bit."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from physfed_ray.data.store import read_client_data
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.rundir.run_directory import RunDirectory
@@ -140,6 +141,13 @@ def test_what_does_not_fit_is_said_in_one_sentence(train: Train, tmp_path: Path)
         load_run(tmp_path / "nowhere")
     private = trained.root / "checkpoints/round-0001/clients/c-paper-1.safetensors"
     shutil.copy(private, trained.root / "checkpoints/round-0001/server.safetensors")
+    with pytest.raises(DamagedError, match=r"server\.safetensors is damaged"):
+        run.denoiser("c-paper-1")
+    manifest = trained.root / "checkpoints/round-0001/state.json"
+    state = json.loads(manifest.read_text())
+    del state["parts"], state["checksum"]  # as an earlier version wrote it
+    manifest.write_text(json.dumps(state))
+    run = load_run(trained.root)
     with pytest.raises(PhysFedError, match=r"does not fit the network .* \(at encoder\."):
         run.denoiser("c-paper-1")
     private.write_bytes(b"no tensors")

@@ -178,9 +178,8 @@ class Host:
         if result.missing or not self.network.states.swap_out(client, order.round):
             return result
         self._unsaved[client] = order.round
-        if order.save:
-            self._save(client)
-        return replace(result, kept=True)
+        saved = self._save(client) if order.save else {}
+        return replace(result, kept=True, part="".join(saved.values()))
 
     def publish(self, clients: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return what clients tell the server of their data before the first round."""
@@ -195,22 +194,28 @@ class Host:
                 publish_client(spec, info, data), Passage(spec.seed, 0, client, info.id, everybody)
             )
 
-    def save(self, clients: Sequence[int]) -> None:
-        """Write those private states of these clients that no checkpoint has yet."""
+    def save(self, clients: Sequence[int]) -> dict[str, str]:
+        """Write those private states of these clients that no checkpoint has yet.
+
+        Returns:
+            The checksum of each file.
+        """
+        saved: dict[str, str] = {}
         for client in clients:
-            self._save(client)
+            saved |= self._save(client)
         if self.network.directory is not None:
             self.network.directory.sync()
+        return saved
 
-    def _save(self, client: int) -> None:
+    def _save(self, client: int) -> dict[str, str]:
         number = self._unsaved.pop(client, None)
         if number is None or self.network.directory is None:
-            return
+            return {}
         state = self.network.states.get(client, number)
         if state is None:
             raise ValueError(f"the state of client {client} after round {number} is gone")
         name = client_file(number, self._spec.clients[client].id)
-        self.network.directory.write_tensors(name, state, later=True)
+        return {name: self.network.directory.write_tensors(name, state, later=True)}
 
     def merge(self, *parts: Mapping[Node, np.ndarray | None]) -> dict[Node, np.ndarray | None]:
         """Add up the pieces of several hosts of one node, so that one node sends once."""

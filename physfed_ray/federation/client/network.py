@@ -71,7 +71,7 @@ class ClientNetwork:
         name = self.spec.clients[turn.client].id
         if self.directory is None:
             raise ValueError(f"the private state of {name} is gone, and no run directory has it")
-        return self.directory.read_tensors(client_file(turn.private_round, name))
+        return self.directory.read_tensors(client_file(turn.private_round, name), turn.part)
 
     def load_shared(self, vector: np.ndarray) -> None:
         """Load the shared vector, (shared size,) float32.

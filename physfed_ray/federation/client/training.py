@@ -32,6 +32,7 @@ class ClientResult:
         uploads: The method's small named arrays for the server.
         kept: Whether the client has a private state now.
         diverged: Whether it is missing because its loss or its update was not finite.
+        part: The checksum of the file of its private state, where that was written at once.
     """
 
     client: str
@@ -43,6 +44,7 @@ class ClientResult:
     uploads: dict[str, np.ndarray] = field(default_factory=dict)
     kept: bool = False
     diverged: bool = False
+    part: str = ""
 
 
 def learning_rate(training: Training, round_number: int) -> float:
