@@ -82,7 +82,7 @@ def test_without_out_the_page_lies_in_the_present_folder(
     [
         (["nowhere.yaml"], "nowhere.yaml"),
         (["."], "is neither a run directory"),
-        (["tiny.yaml", "--set", "reports.encoder=none"], "no encoder is called 'none'"),
+        (["tiny.yaml", "--set", "reports.encoder=none"], "unknown encoder 'none'"),
         (["tiny.yaml", "--out", "tiny.yaml/page.html"], "cannot be written"),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_lossy_syntax_is_told_where_the_stream_says_nothing(tmp_path: Path, wr
 
 
 def test_one_bad_slice_costs_one_slice(tmp_path: Path, write_ct, caplog):
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.INFO)
     for z_mm in range(4):
         write_ct(tmp_path / f"{z_mm}", body(z_mm), z_mm=z_mm, signed=True, RescaleIntercept=0)
     lost = np.maximum(body(1) + 1024, 0)
