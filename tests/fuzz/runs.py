@@ -157,6 +157,7 @@ class Runs(Kind):
         self._undisturbed: dict[str, Any] = {}
         for round_number in range(1, ROUNDS + 1):
             root = self._copy(folder / f"first-{round_number}")
+            (root / "summary.json").unlink()  # it says which round was the last
             for later in range(round_number + 1, ROUNDS + 1):
                 shutil.rmtree(root / f"checkpoints/round-{later:04d}")
             self._undisturbed[f"model {round_number}"] = self._model(root)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ATTEMPTS = 400
+ATTEMPTS = 300
 SEED = 1
 
 
@@ -35,6 +35,6 @@ def test_damage_ends_in_no_traceback_no_hang_and_no_wrong_number(
 ) -> None:
     found = results[kind]
     assert found["findings"] == [], f"benchmarks/fuzz.py --kind {kind} --seed S --count 1 repeats S"
-    assert found["attempts"] >= 15
+    assert found["attempts"] >= 10
     assert found["results"]["same"] > 0
     assert found["results"].keys() & {"refused", "told"}, "no damage was noticed"
