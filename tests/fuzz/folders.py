@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.fuzz.mutators import damage
 
+A_FOLDER = "a folder for a file"
 Disturb = Callable[[random.Random, Path, Path, Path, bytes], None]
 
 
@@ -77,5 +78,5 @@ def _gone(rng: random.Random, root: Path, file: Path, outside: Path, index: byte
 DISTURBANCES: dict[str, Disturb] = {
     "index": _index, "a folder called DICOMDIR": _index_folder, "link out": _link_out,
     "loop": _loop, "link in": _link_in, "pipe": _pipe, "deep": _deep, "odd name": _names,
-    "copies": _copies, "clutter": _clutter, "a folder for a file": _gone,
+    "copies": _copies, "clutter": _clutter, A_FOLDER: _gone,
 }  # fmt: skip
