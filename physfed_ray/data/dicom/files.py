@@ -92,14 +92,29 @@ def read_hu(path: Path) -> np.ndarray:
         LeftOut: The pixels cannot be decoded.
         OSError: The file cannot be read at all, so that a failing disk is not taken for bad images.
     """
+    with decoding(), path.open("rb") as file:
+        dataset = open_dicom(file, header_tags=None)
+        return to_hu(dataset.pixel_array, dataset)
+
+
+def to_hu(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Return stored values, (h, w), as float32 HU; padding and what lies below -1024 HU is air.
+
+    Args:
+        stored: The values.
+        dataset: The header that says what they stand for.
+    """
+    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+    hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    hu[_is_padding(stored, dataset) | (hu < LOWEST_HU)] = AIR_HU
+    return np.ascontiguousarray(hu)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Leave out whose pixels cannot be decoded, but let a failing disk fail."""
     try:
-        with path.open("rb") as file:
-            dataset = open_dicom(file, header_tags=None)
-            stored = dataset.pixel_array
-            slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-            hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-            hu[_is_padding(stored, dataset) | (hu < LOWEST_HU)] = AIR_HU
-            return np.ascontiguousarray(hu)
+        yield
     except MemoryError:
         raise
     # The decoders are many, and each fails in its own way; only the system's errors have a number.
@@ -125,8 +140,15 @@ def missing_from_index(index: Path) -> int:
     return sum(os.path.join(*name).lower() not in there for name in names)
 
 
-def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
+def open_dicom(
+    file: BinaryIO, header_tags: Sequence[str] | None, *, before_pixels: bool = False
+) -> Dataset:
     """Parse a file, or only some tags of its header (then left at the pixel data's element).
+
+    Args:
+        file: The open file.
+        header_tags: The tags; None for all.
+        before_pixels: Stop at the pixel data also where all tags are read.
 
     Raises:
         LeftOut: It is no DICOM file, or an index of files.
@@ -139,7 +161,7 @@ def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
         raise LeftOut(NOT_DICOM)
     dataset = pydicom.dcmread(
         file,
-        stop_before_pixels=header_tags is not None,
+        stop_before_pixels=before_pixels or header_tags is not None,
         specific_tags=None if header_tags is None else list(header_tags),
         force=bare,
     )
@@ -155,21 +177,43 @@ def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
     return dataset
 
 
-def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
+def whole_frames(file: BinaryIO, dataset: Dataset) -> int:
     """Compare the length of the pixel data with what the header promises, without reading it.
 
     Args:
         file: Left by ``open_dicom`` at the pixel data's element.
         dataset: The header, with rows, columns and bits allocated.
 
+    Returns:
+        How many of the promised frames are there, from the first one on; 1 for a single slice.
+
     Raises:
-        LeftOut: The file is cut short, or no plugin decodes its compression.
+        LeftOut: None is, or no plugin decodes the compression.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    promised = int(dataset.get("NumberOfFrames") or 1)
     if syntax == DeflatedExplicitVRLittleEndian:
-        return  # Inflated as a whole by the reader, which fails on a cut stream.
+        return promised  # Inflated as a whole by the reader, which fails on a cut stream.
     if syntax.is_compressed and not _decodable(syntax):
         raise LeftOut(UNSUPPORTED)
+    length = skip_to_pixels(file, dataset)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if length == _UNDEFINED:
+        there = _whole_fragments(file, left)
+    else:
+        wanted = frame_bytes(dataset)
+        there = min(length, left) // wanted if wanted > 0 else 0
+    if there < 1:
+        raise LeftOut(TRUNCATED)
+    return min(there, promised)
+
+
+def skip_to_pixels(file: BinaryIO, dataset: Dataset) -> int:
+    """Move from the pixel data's element to its value, and return the length that it gives.
+
+    Raises:
+        LeftOut: There is no such element.
+    """
     implicit, little = dataset.original_encoding
     byte_order = "<" if little else ">"
     head = file.read(8 if implicit else 12)
@@ -179,14 +223,12 @@ def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
     (length,) = struct.unpack(f"{byte_order}L", head[-4:])
     if group << 16 | element != _PIXEL_DATA:
         raise LeftOut(UNREADABLE)
-    left = os.fstat(file.fileno()).st_size - file.tell()
-    if length == _UNDEFINED:
-        complete = _fragments_are_complete(file, left)
-    else:
-        wanted = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-        complete = wanted <= min(length, left) and wanted > 0
-    if not complete:
-        raise LeftOut(TRUNCATED)
+    return int(length)
+
+
+def frame_bytes(dataset: Dataset) -> int:
+    """Return how long one uncompressed slice is."""
+    return int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
 
 
 def _decodable(syntax: UID) -> bool:
@@ -196,17 +238,22 @@ def _decodable(syntax: UID) -> bool:
         return False
 
 
-def _fragments_are_complete(file: BinaryIO, left: int) -> bool:
-    """Hop over the fragments of compressed pixel data to the mark that ends them."""
+def _whole_fragments(file: BinaryIO, left: int) -> int:
+    """Count the fragments of compressed pixel data up to the mark that ends them; 0 without it.
+
+    The first item is a table of offsets. A frame has at least one fragment.
+    """
+    items = 0
     while left >= 8:
         group, element, length = struct.unpack("<HHL", file.read(8))
         left -= 8 + length
         if group << 16 | element == _SEQUENCE_END:
-            return True
+            return items - 1
         if group << 16 | element != _ITEM:
-            return False
+            return 0
+        items += 1
         file.seek(length, os.SEEK_CUR)
-    return False
+    return 0
 
 
 def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import re
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from physfed_ray.data.dicom.files import (
     UNREADABLE,
     LeftOut,
     open_dicom,
-    refuse_incomplete_pixels,
+    whole_frames,
 )
+from physfed_ray.data.dicom.frames import GROUPS, frame_count, frame_header, has_frames
 
 LOCALIZER = "localizer"
 DOSE_SCREEN = "dose screen"
@@ -56,6 +59,7 @@ class SliceHeader:
         position_mm: Along the normal of the slice, which points towards the head.
         spacing_mm: Row and column spacing.
         order: What breaks ties between slices at one position (acquisition, instance number).
+        frame_index: Its place in a multi-frame file, from 0; None for a file with one slice.
     """
 
     path: Path
@@ -70,20 +74,61 @@ class SliceHeader:
     position_mm: float
     spacing_mm: tuple[float, float]
     order: tuple[int, int]
+    frame_index: int | None = None
 
 
-def read_header(path: Path, number: int) -> SliceHeader:
-    """Read what sorting needs of a file, without its pixels.
+@dataclass(frozen=True)
+class LeftOutFrame:
+    """A frame that is no usable CT slice, in a file that has others.
+
+    Attributes:
+        index: The frame, from 0.
+        reason: As ``LeftOut`` has it.
+    """
+
+    index: int
+    reason: str
+
+
+def read_headers(path: Path, number: int) -> list[SliceHeader | LeftOutFrame]:
+    """Read what sorting needs of each slice of a file, without its pixels.
 
     Raises:
-        LeftOut: The file is no original axial CT image, or is not complete.
+        LeftOut: The file holds no original axial CT image, or is not complete.
     """
-    try:
-        with path.open("rb") as file:
-            dataset = open_dicom(file, _HEADER_TAGS)
+    with _parsing(), path.open("rb") as file:
+        dataset = open_dicom(file, [*_HEADER_TAGS, *GROUPS])
+        if not has_frames(dataset):
             _refuse_other_kinds(dataset)
-            refuse_incomplete_pixels(file, dataset)
-            return _parse(dataset, path, number)
+            whole_frames(file, dataset)
+            return [_parse(dataset, path, number)]
+        found: list[SliceHeader | LeftOutFrame] = []
+        there = whole_frames(file, dataset)
+        for index in range(frame_count(dataset)):
+            try:
+                found.append(_read_frame(dataset, index, there, path, number))
+            except LeftOut as left_out:
+                found.append(LeftOutFrame(index, str(left_out)))
+        reasons = {entry.reason for entry in found if isinstance(entry, LeftOutFrame)}
+        if len(reasons) == 1 and not any(isinstance(entry, SliceHeader) for entry in found):
+            raise LeftOut(reasons.pop())
+        return found
+
+
+def _read_frame(dataset: Dataset, index: int, there: int, path: Path, number: int) -> SliceHeader:
+    with _parsing():
+        header = frame_header(dataset, index)
+        _refuse_other_kinds(header)
+        if index >= there:
+            raise LeftOut(TRUNCATED)
+        return replace(_parse(header, path, number), frame_index=index)
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Leave out whose header cannot be read."""
+    try:
+        yield
     except LeftOut:
         raise
     except (zlib.error, EOFError) as error:

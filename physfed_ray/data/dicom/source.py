@@ -7,12 +7,14 @@ their own plane. What is left out is counted by reason, and one bad file never s
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from physfed_ray.data.dicom.files import (
     INDEX,
@@ -22,7 +24,8 @@ from physfed_ray.data.dicom.files import (
     quiet_pydicom,
     read_hu,
 )
-from physfed_ray.data.dicom.headers import SliceHeader, read_header
+from physfed_ray.data.dicom.frames import read_frame_hu
+from physfed_ray.data.dicom.headers import LeftOutFrame, SliceHeader, read_headers
 from physfed_ray.data.dicom.series import arrange
 from physfed_ray.data.patient import PatientVolume, evenly_spaced
 from physfed_ray.errors import PhysFedError
@@ -63,12 +66,13 @@ class DicomSource:
         if root.name.upper() == "DICOMDIR":
             root = root.parent
         self._files = tuple(list_files(root))
-        self._left_out: dict[str, set[int]] = defaultdict(set)
+        # By reason, files by their number; of a file that has usable frames, those without use.
+        self._left_out: dict[str, set[tuple[int, int | None]]] = defaultdict(set)
         self._missing = 0
         headers = self._read_headers()
         self._patients, dropped = arrange(headers, min_slices)
         for reason, slices in dropped.items():
-            self._left_out[reason].update(header.number for header in slices)
+            self._left_out[reason].update((h.number, h.frame_index) for h in slices)
         if not self._patients:
             raise PhysFedError(
                 f"No usable CT slice is in {root}: {self._describe_left_out()}; "
@@ -94,12 +98,13 @@ class DicomSource:
         images, kept = [], []
         with quiet_pydicom():
             for index in evenly_spaced(len(headers), limit):
+                header = headers[index]
                 try:
-                    images.append(read_hu(headers[index].path))
-                    kept.append(headers[index])
+                    images.append(_read_slice(header))
+                    kept.append(header)
                 except LeftOut as left_out:
-                    self._left_out[str(left_out)].add(headers[index].number)
-                    logger.warning("file %d: %s", headers[index].number, left_out)
+                    self._left_out[str(left_out)].add((header.number, header.frame_index))
+                    logger.warning("file %d: %s", header.number, left_out)
         if not images:
             raise PhysFedError(
                 f"No slice of a patient decodes (file {headers[0].number} of {len(self._files)} "
@@ -123,7 +128,7 @@ class DicomSource:
             "slices": sum(map(len, self._patients.values())),
             "left_out": {reason: len(files) for reason, files in sorted(self._left_out.items())},
             "left_out_file_numbers": {
-                reason: sorted(files)[:NUMBERS_NAMED]
+                reason: _file_numbers(files)[:NUMBERS_NAMED]
                 for reason, files in sorted(self._left_out.items())
             },
             "missing_from_dicomdir": self._missing,
@@ -132,23 +137,28 @@ class DicomSource:
     def left_out_paths(self) -> Mapping[str, tuple[Path, ...]]:
         """Return the left-out files by reason, for the user's eyes: paths may name patients."""
         return {
-            reason: tuple(self._files[number - 1] for number in sorted(numbers))
-            for reason, numbers in sorted(self._left_out.items())
+            reason: tuple(self._files[number - 1] for number in _file_numbers(files))
+            for reason, files in sorted(self._left_out.items())
         }
 
     def fingerprint(self, patient_id: str) -> str:
-        """Return a hash of the bytes of the patient's files, in their order."""
+        """Return a hash of the bytes of the patient's files, each once, and of their order."""
         digest = blake2b(f"dicom {VERSION}".encode(), digest_size=16)
+        places: dict[Path, int] = {}
         for header in self._slices(patient_id):
-            content = header.path.read_bytes()
-            digest.update(len(content).to_bytes(8, "big"))
-            digest.update(content)
+            if header.path not in places:
+                content = header.path.read_bytes()
+                digest.update(len(content).to_bytes(8, "big"))
+                digest.update(content)
+            place = places.setdefault(header.path, len(places))
+            if header.frame_index is not None:
+                digest.update(f"file {place}, frame {header.frame_index}".encode())
         return digest.hexdigest()
 
     def _read_headers(self) -> list[SliceHeader]:
-        def read(number: int, path: Path) -> SliceHeader | LeftOut:
+        def read(number: int, path: Path) -> list[SliceHeader | LeftOutFrame] | LeftOut:
             try:
-                return read_header(path, number)
+                return read_headers(path, number)
             except LeftOut as left_out:
                 return left_out
 
@@ -156,10 +166,13 @@ class DicomSource:
         with quiet_pydicom(), ThreadPoolExecutor(THREADS) as pool:
             numbers = range(1, len(self._files) + 1)
             for number, result in zip(numbers, pool.map(read, numbers, self._files), strict=True):
-                if isinstance(result, SliceHeader):
-                    headers.append(result)
+                if not isinstance(result, LeftOut):
+                    headers.extend(entry for entry in result if isinstance(entry, SliceHeader))
+                    for entry in result:
+                        if isinstance(entry, LeftOutFrame):
+                            self._left_out[entry.reason].add((number, entry.index))
                     continue
-                self._left_out[str(result)].add(number)
+                self._left_out[str(result)].add((number, None))
                 if str(result) == INDEX:
                     self._missing += missing_from_index(self._files[number - 1])
         return headers
@@ -175,3 +188,13 @@ class DicomSource:
         counts = {reason: len(files) for reason, files in sorted(self._left_out.items())}
         listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         return f"{len(self._files)} files, left out: {listed or 'none'}"
+
+
+def _read_slice(header: SliceHeader) -> np.ndarray:
+    if header.frame_index is None:
+        return read_hu(header.path)
+    return read_frame_hu(header.path, header.frame_index)
+
+
+def _file_numbers(left_out: Iterable[tuple[int, int | None]]) -> list[int]:
+    return sorted({number for number, _ in left_out})
