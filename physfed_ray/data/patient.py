@@ -5,6 +5,7 @@ import os
 import secrets
 import tempfile
 import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -27,20 +28,26 @@ class PatientVolume:
             Slices may differ in shape.
         spacings_mm: Row and column spacing of each slice, mm.
         positions_mm: Position of each slice along the body's axis, mm.
+        low: The same slices at low dose, where they were measured; None where they are simulated.
     """
 
     id: str
     slices: tuple[np.ndarray, ...]
     spacings_mm: tuple[tuple[float, float], ...]
     positions_mm: tuple[float, ...]
+    low: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.slices) == len(self.spacings_mm) == len(self.positions_mm):
             raise ValueError("a volume needs one spacing and one position for each slice")
+        if self.low is not None and [hu.shape for hu in self.low] != [
+            hu.shape for hu in self.slices
+        ]:
+            raise ValueError("each slice needs its low dose on the same matrix")
 
 
 class PatientSource(typing.Protocol):
-    """Where patients come from: a folder of DICOM, or a generator of phantoms."""
+    """Where patients come from: a folder of DICOM, pairs in it, or a generator of phantoms."""
 
     def ids(self) -> tuple[str, ...]:
         """Return the patients' ids in an order that is the same on every call and machine."""
@@ -60,6 +67,15 @@ class PatientSource(typing.Protocol):
 
     def fingerprint(self, patient_id: str) -> str:
         """Return a hash of everything that the patient's volume depends on."""
+        ...
+
+
+@typing.runtime_checkable
+class Measured(PatientSource, typing.Protocol):
+    """A source of measured images, which know something of their scanner."""
+
+    def scanner(self, patient_ids: Sequence[str]) -> Mapping[str, float]:
+        """Return what is known of the scanner of some patients: lengths of a protocol, mm."""
         ...
 
 

@@ -25,7 +25,7 @@ from physfed_ray.data.description import (
     tell_reports,
 )
 from physfed_ray.data.dicom.source import DicomSource
-from physfed_ray.data.plan import PreparePlan, make_source, plan
+from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Patient, Shard
@@ -43,9 +43,6 @@ __all__ = [
     "plan",
     "prepare",
 ]
-
-SEEN_SPLITS = ("train", "validation", "test")
-
 
 RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
 
@@ -103,7 +100,9 @@ def source_line(summary: Mapping[str, Any]) -> str:
     """Return a source's summary as one line: what was found, and what was left out and why."""
     found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
     reasons = ", ".join(f"{n} {why}" for why, n in summary.get("left_out", {}).items())
-    return f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
+    told = ", ".join(f"{what} ({n} patients)" for what, n in summary.get("told", {}).items())
+    line = f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
+    return line + (f"; please look at: {told}" if told else "")
 
 
 def left_out_files(experiment: Experiment) -> list[tuple[str, Path]]:

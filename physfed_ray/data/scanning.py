@@ -1,7 +1,10 @@
-"""Scanning: one patient under one client's protocol becomes a shard in the cache."""
+"""Scanning: one patient under one client's protocol becomes a shard in the cache.
+
+A patient whose low dose was measured is not scanned: the shard holds both doses as they are.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -101,8 +104,16 @@ class _GridJob:
     source: PatientSource = field(compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A slice on the experiment's grid: the full dose, and the low dose where it was measured."""
+
+    full: Placed
+    low: Placed | None
+
+
 @lru_cache(maxsize=1)
-def _placed(job: _GridJob) -> list[Placed]:
+def _placed(job: _GridJob) -> list[_Taken]:
     """Load a patient; kept, because the next shard is often the same patient's next protocol."""
     try:
         volume = job.source.load(job.patient, job.limit)
@@ -118,16 +129,21 @@ def _placed(job: _GridJob) -> list[Placed]:
         raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
     if not volume.slices:
         raise UnusablePatientError("no slices")
-    if not all(np.isfinite(hu).all() for hu in volume.slices):
+    measured = volume.low or [None] * len(volume.slices)
+    if not all(np.isfinite(hu).all() for hu in (*volume.slices, *(volume.low or ()))):
         raise UnusablePatientError("pixels that are not finite numbers")
-    return [
+    placed = (
         place(hu, spacing_mm, job.image_size, job.centre)
         for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
+    )
+    return [
+        _Taken(full, None if low is None else replace(full, hu=low))
+        for full, low in zip(placed, measured, strict=True)
     ]
 
 
 def _scanned(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard
+    volume: Sequence[_Taken], settings: ShardSettings, shard: Shard
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
     count, window = len(volume), settings.window_hu
@@ -146,18 +162,20 @@ def _scanned(
         **images,
         patient=[shard.patient.pseudonym] * count,
         slice=np.arange(count, dtype=np.int32),
-        scale=np.array([placed.scale for placed in volume], np.float32),
+        scale=np.array([taken.full.scale for taken in volume], np.float32),
         image=[image_hash(image) for image in images["hu"]],
     )
     return scans, {name: np.concatenate(values) for name, values in made.items()}
 
 
 def _acquired(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard, rows: range
+    volume: Sequence[_Taken], settings: ShardSettings, shard: Shard, rows: range
 ) -> Acquisition:
-    """Scan some slices of a patient."""
+    """Scan some slices of a patient, or take them as they were measured."""
     simulation, protocol = settings.simulation, shard.protocol
-    grids = [volume[row].resample(simulation.object_scale) for row in rows]
+    if all(taken.low is not None for taken in volume):
+        return _measured([volume[row] for row in rows], settings, shard)
+    grids = [volume[row].full.resample(simulation.object_scale) for row in rows]
     rngs = [generator(settings.seed, shard.client, shard.patient.id, row, "noise") for row in rows]
     on_gpu = settings.made_with["device"] == "cuda"
     expected = expect(np.stack([g.object for g in grids]), protocol, simulation, cuda=on_gpu)
@@ -170,6 +188,23 @@ def _acquired(
         line_integrals=sinogram,
         expected=expected,
         simulation=simulation,
+        window_hu=settings.window_hu,
+    )
+
+
+def _measured(slices: Sequence[_Taken], settings: ShardSettings, shard: Shard) -> Acquisition:
+    """Return slices whose low dose was measured: both doses on the grid, no line integrals."""
+    full = [taken.full.resample(1) for taken in slices]
+    low = [taken.low.resample(1) for taken in slices if taken.low is not None]
+    none = np.empty((len(slices), 0, 0), np.float32)
+    return Acquisition(
+        protocol=shard.protocol,
+        full_hu=np.stack([grid.image for grid in full]),
+        low_hu=np.stack([grid.image for grid in low]),
+        body=np.stack([grid.body for grid in full]).astype(np.uint8),
+        line_integrals=none,
+        expected=none,
+        simulation=settings.simulation,
         window_hu=settings.window_hu,
     )
 

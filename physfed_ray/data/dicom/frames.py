@@ -71,7 +71,8 @@ def frame_header(dataset: Dataset, index: int) -> Dataset:
     """
     flat = Dataset()
     flat.file_meta = dataset.file_meta
-    flat.set_original_encoding(*dataset.original_encoding, dataset.original_character_set)
+    implicit, little = dataset.original_encoding
+    flat.set_original_encoding(implicit, little, dataset.original_character_set)
     for raw in map(dataset.get_item, dataset.keys()):
         flat[raw.tag] = raw
     for name in _OF_ONE_SLICE:

@@ -25,6 +25,7 @@ DOSE_SCREEN = "dose screen"
 SECONDARY_CAPTURE = "secondary capture"
 DERIVED = "derived image"
 MULTI_FRAME = "multi-frame image"
+PROJECTIONS = "projection data"
 NOT_AXIAL = "not axial"
 NO_SPACING = "no pixel spacing"
 NO_POSITION = "no position"
@@ -39,12 +40,15 @@ _DOSE_TYPE = re.compile(r"SCREEN.?SAVE|DOSE|\bPROT")
 _DOSE_DESCRIPTION = re.compile(
     r"dose.?(report|info|record|summary|sheet|page)|(patient|exam).?(protocol|summary)", re.I
 )
-_HEADER_TAGS = [
+_PROJECTION_ROWS, _PROJECTION_COLUMNS = 0x70291010, 0x70291011
+"""Private elements that every file of DICOM-CT-PD has: rows and columns of the detector."""
+_HEADER_TAGS: list[str | int] = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
     "StudyDate", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
     "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
     "SliceLocation", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
     "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    _PROJECTION_ROWS, _PROJECTION_COLUMNS,
 ]  # fmt: skip
 
 
@@ -158,12 +162,22 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
         raise LeftOut(LOCALIZER)
     if is_screen:
         raise LeftOut(DOSE_SCREEN)
+    if _is_projection(dataset, description):
+        raise LeftOut(PROJECTIONS)
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise LeftOut(SECONDARY_CAPTURE)
     if "DERIVED" in kind[:1] or "SECONDARY" in kind[1:2]:
         raise LeftOut(DERIVED)
     if int(dataset.get("NumberOfFrames") or 1) != 1 or sop_class.startswith(f"{_CT_CLASS}."):
         raise LeftOut(MULTI_FRAME)
+
+
+def _is_projection(dataset: Dataset, description: str) -> bool:
+    """Say whether a file holds raw projections (DICOM-CT-PD), which call themselves CT."""
+    if _PROJECTION_ROWS in dataset or _PROJECTION_COLUMNS in dataset:
+        return True
+    placed = dataset.get("ImageOrientationPatient") or dataset.get("ImagePositionPatient")
+    return not placed and re.search(r"\bprojections?\b", description, re.I) is not None
 
 
 def _parse(dataset: Dataset, path: Path, number: int) -> SliceHeader:

@@ -39,17 +39,17 @@ def arrange(
         series[header.patient, header.study, header.series].append(header)
     scans: dict[tuple[str, str, str], list[list[SliceHeader]]] = defaultdict(list)
     for slices in series.values():
-        kept, doubled = _one_per_position(slices)
+        kept, doubled = one_per_position(slices)
         left_out[DUPLICATE].extend(doubled)
         scans[kept[0].patient, kept[0].study, kept[0].frame].append(kept)
     patients: dict[str, list[list[SliceHeader]]] = defaultdict(list)
     for (patient, _, _), candidates in scans.items():
-        distinct, repeated = _one_per_part(candidates)
+        distinct, repeated = one_per_part(candidates)
         patients[patient].extend(distinct)
         left_out[REPEATED].extend(repeated)
     usable = {}
     for patient in sorted(patients):
-        ordered = [header for slices in sorted(patients[patient], key=_when) for header in slices]
+        ordered = [header for slices in sorted(patients[patient], key=when) for header in slices]
         if len(ordered) < min_slices:
             left_out[TOO_FEW].extend(ordered)
         else:
@@ -57,12 +57,13 @@ def arrange(
     return usable, {reason: files for reason, files in left_out.items() if files}
 
 
-def _when(slices: Sequence[SliceHeader]) -> tuple[str, str, int, str]:
+def when(slices: Sequence[SliceHeader]) -> tuple[str, str, int, str]:
+    """Return what orders series: date, study, number."""
     first = slices[0]
     return first.date, first.study, first.series_number, first.series
 
 
-def _one_per_position(
+def one_per_position(
     slices: Iterable[SliceHeader],
 ) -> tuple[list[SliceHeader], list[SliceHeader]]:
     """Order a series along the body and keep the first slice of each position."""
@@ -78,13 +79,13 @@ def _one_per_position(
     return kept, doubled
 
 
-def _one_per_part(
+def one_per_part(
     candidates: Sequence[list[SliceHeader]],
 ) -> tuple[list[list[SliceHeader]], list[SliceHeader]]:
     """Drop series of which more than half lies where a series with more slices lies."""
     kept: list[list[SliceHeader]] = []
     repeated: list[SliceHeader] = []
-    for slices in sorted(candidates, key=lambda s: (-len(s), _when(s))):
+    for slices in sorted(candidates, key=lambda s: (-len(s), when(s))):
         positions = [header.position_mm for header in slices]
         if any(2 * _inside(positions, other) > len(positions) for other in kept):
             repeated.extend(slices)

@@ -7,7 +7,7 @@ their own plane. What is left out is counted by reason, and one bad file never s
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -48,6 +48,9 @@ class DicomSource:
     of the folder; ``left_out_paths`` gives the paths, to be shown to the user and not stored.
     """
 
+    key = "data.source.dicom"
+    wanted = "original axial CT images"
+
     def __init__(self, root: Path | str, min_slices: int = 1) -> None:
         """Read every file's header.
 
@@ -60,23 +63,22 @@ class DicomSource:
         """
         root = Path(root)
         if not root.exists():
-            raise PhysFedError(
-                f"The DICOM folder {root} does not exist; correct data.source.dicom."
-            )
+            raise PhysFedError(f"The DICOM folder {root} does not exist; correct {self.key}.")
         if root.name.upper() == "DICOMDIR":
             root = root.parent
+        self._root = root
         self._files = tuple(list_files(root))
         # By reason, files by their number; of a file that has usable frames, those without use.
         self._left_out: dict[str, set[tuple[int, int | None]]] = defaultdict(set)
         self._missing = 0
         headers = self._read_headers()
-        self._patients, dropped = arrange(headers, min_slices)
+        self._patients, dropped = self._arrange(headers, min_slices)
         for reason, slices in dropped.items():
             self._left_out[reason].update((h.number, h.frame_index) for h in slices)
         if not self._patients:
             raise PhysFedError(
                 f"No usable CT slice is in {root}: {self._describe_left_out()}; "
-                "point data.source.dicom at original axial CT images."
+                f"point {self.key} at {self.wanted}."
             )
         logger.info("read DICOM headers: %s", self._describe_left_out())
 
@@ -99,23 +101,12 @@ class DicomSource:
         with quiet_pydicom():
             for index in evenly_spaced(len(headers), limit):
                 header = headers[index]
-                try:
-                    images.append(_read_slice(header))
+                if (image := self._read(header)) is not None:
+                    images.append(image)
                     kept.append(header)
-                except LeftOut as left_out:
-                    self._left_out[str(left_out)].add((header.number, header.frame_index))
-                    logger.warning("file %d: %s", header.number, left_out)
         if not images:
-            raise PhysFedError(
-                f"No slice of a patient decodes (file {headers[0].number} of {len(self._files)} "
-                "and its neighbours in the sorted listing); export them again or remove them."
-            )
-        return PatientVolume(
-            patient_id,
-            tuple(images),
-            tuple(header.spacing_mm for header in kept),
-            tuple(header.position_mm for header in kept),
-        )
+            raise PhysFedError(self._nothing_decodes(headers[0]))
+        return self._volume(patient_id, images, kept)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of what was found, kept and left out, and why; no paths, no names."""
@@ -143,9 +134,12 @@ class DicomSource:
 
     def fingerprint(self, patient_id: str) -> str:
         """Return a hash of the bytes of the patient's files, each once, and of their order."""
+        return self._hash_files(self._slices(patient_id))
+
+    def _hash_files(self, headers: Sequence[SliceHeader]) -> str:
         digest = blake2b(f"dicom {VERSION}".encode(), digest_size=16)
         places: dict[Path, int] = {}
-        for header in self._slices(patient_id):
+        for header in headers:
             if header.path not in places:
                 content = header.path.read_bytes()
                 digest.update(len(content).to_bytes(8, "big"))
@@ -162,7 +156,7 @@ class DicomSource:
             except LeftOut as left_out:
                 return left_out
 
-        headers = []
+        headers: list[SliceHeader] = []
         with quiet_pydicom(), ThreadPoolExecutor(THREADS) as pool:
             numbers = range(1, len(self._files) + 1)
             for number, result in zip(numbers, pool.map(read, numbers, self._files), strict=True):
@@ -177,6 +171,40 @@ class DicomSource:
                     self._missing += missing_from_index(self._files[number - 1])
         return headers
 
+    def _arrange(
+        self, headers: Sequence[SliceHeader], min_slices: int
+    ) -> tuple[dict[str, tuple[SliceHeader, ...]], Mapping[str, Sequence[SliceHeader]]]:
+        """Return each patient's slices in order, and what is left out by reason."""
+        return arrange(headers, min_slices)
+
+    def _read(self, header: SliceHeader) -> np.ndarray | None:
+        """Read a slice; one that does not decode is left out, and None."""
+        try:
+            return read_slice(header)
+        except LeftOut as left_out:
+            self._leave_out(str(left_out), header)
+            return None
+
+    def _leave_out(self, reason: str, header: SliceHeader) -> None:
+        self._left_out[reason].add((header.number, header.frame_index))
+        logger.warning("file %d: %s", header.number, reason)
+
+    def _nothing_decodes(self, first: SliceHeader) -> str:
+        return (
+            f"No slice of a patient decodes (file {first.number} of {len(self._files)} "
+            "and its neighbours in the sorted listing); export them again or remove them."
+        )
+
+    def _volume(
+        self, patient_id: str, images: Sequence[np.ndarray], headers: Sequence[SliceHeader]
+    ) -> PatientVolume:
+        return PatientVolume(
+            patient_id,
+            tuple(images),
+            tuple(header.spacing_mm for header in headers),
+            tuple(header.position_mm for header in headers),
+        )
+
     def _slices(self, patient_id: str) -> tuple[SliceHeader, ...]:
         if patient_id not in self._patients:
             near = get_close_matches(patient_id, self._patients, n=1)
@@ -190,7 +218,8 @@ class DicomSource:
         return f"{len(self._files)} files, left out: {listed or 'none'}"
 
 
-def _read_slice(header: SliceHeader) -> np.ndarray:
+def read_slice(header: SliceHeader) -> np.ndarray:
+    """Return a slice as ``files.read_hu`` does, from a file of its own or among frames."""
     if header.frame_index is None:
         return read_hu(header.path)
     return read_frame_hu(header.path, header.frame_index)
