@@ -112,7 +112,7 @@ def test_numbers_may_be_left_to_the_headers(tmp_path: Path):
     assert protocol.values() == MAYO | said
     with pytest.raises(PhysFedError, match="leaves source_mm to the DICOM headers"):
         known_protocol(client, {"pixel_mm": 1.5})
-    with pytest.raises(PhysFedError, match="a, with numbers from its DICOM headers: .*pixel_mm"):
+    with pytest.raises(PhysFedError, match=r"a, with numbers from its DICOM headers: .*pixel_mm"):
         known_protocol(client, said | {"pixel_mm": 3.0})
     whole = load(tmp_path).clients[0]
     assert known_protocol(whole, said) == PRESETS["paper-1"]

@@ -74,9 +74,14 @@ def without_role(text: str) -> str:
 
     Exports that name a person twice, ``L067_FD`` and ``L067_QD``, still mean one.
     """
-    parts = re.split(r"[\\/ _^.-]+", text)
-    kept = [part for part in parts if not _is_filler(part.lower())]
-    return text if len(kept) == len(parts) else "_".join(kept) or text
+    # A word goes with the marks before it, so that the rest of the text stays as it is.
+    words = re.findall(r"([\\/ _^.-]*)([^\\/ _^.-]+)", text)
+    kept = [(mark, word) for mark, word in words if not _is_filler(word.lower())]
+    if not kept or len(kept) == len(words):
+        return text
+    (first, word), *rest = kept
+    start = first if first == words[0][0] else ""
+    return start + word + "".join(mark + word for mark, word in rest)
 
 
 def _is_filler(word: str) -> bool:

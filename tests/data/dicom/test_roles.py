@@ -50,9 +50,10 @@ def test_patterns_win_over_names():
     [
         ("L067_FD", "L067"),
         ("L067_QD_1mm", "L067"),
-        ("folder full_1mm/L067/full_1mm", "folder_L067"),
+        ("folder full_1mm/L067/full_1mm", "folder/L067"),
         ("Fullerton-7", "Fullerton-7"),
         ("L067", "L067"),
+        ("FD_L-067^x", "L-067^x"),
         ("low", "low"),
         ("", ""),
     ],
