@@ -229,11 +229,13 @@ def _files(
     dealt: Dealt, source: PatientSource, slice_counts: Mapping[str, int]
 ) -> dict[tuple[str, str], tuple[Patient, ...]]:
     salt = user_salt()
+    lists = {id(ids): ids for ids in dealt.values()}  # Many clients are tested on one list.
     known = {
-        id: Patient(id, pseudonym(id, salt), source.fingerprint(id), slice_counts[id])
-        for id in {id for ids in dealt.values() for id in ids}
+        name: Patient(name, pseudonym(name, salt), source.fingerprint(name), slice_counts[name])
+        for name in {name for ids in lists.values() for name in ids}
     }
-    return {name: tuple(known[id] for id in ids) for name, ids in dealt.items() if ids}
+    patients = {place: tuple(known[name] for name in ids) for place, ids in lists.items()}
+    return {file: patients[id(ids)] for file, ids in dealt.items() if ids}
 
 
 def _protocols(

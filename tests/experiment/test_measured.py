@@ -1,5 +1,6 @@
 """Measured pairs: what an experiment may ask of them, and which sentence refuses the rest."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,13 @@ def test_numbers_may_be_left_to_the_headers(tmp_path: Path):
         known_protocol(client, said | {"pixel_mm": 3.0})
     whole = load(tmp_path).clients[0]
     assert known_protocol(whole, said) == PRESETS["paper-1"]
+
+
+def test_a_field_of_images_alone_is_allowed(tmp_path: Path, monkeypatch):
+    from physfed_ray import experiment as schema
+    from physfed_ray.fields import SIGMA
+    from physfed_ray.methods.registry import get_method
+
+    monkeypatch.setattr(get_method("fedavg"), "needed_fields", lambda _: {"sigma": "FedAvg"})
+    monkeypatch.setattr(schema, "field_of", lambda _: replace(SIGMA, simulated=False))
+    assert load(tmp_path).method.name == "fedavg"
