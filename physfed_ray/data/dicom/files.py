@@ -141,7 +141,7 @@ def missing_from_index(index: Path) -> int:
 
 
 def open_dicom(
-    file: BinaryIO, header_tags: Sequence[str | int] | None, *, before_pixels: bool = False
+    file: BinaryIO, header_tags: Sequence[str] | None, *, before_pixels: bool = False
 ) -> Dataset:
     """Parse a file, or only some tags of its header (then left at the pixel data's element).
 

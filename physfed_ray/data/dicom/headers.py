@@ -40,15 +40,15 @@ _DOSE_TYPE = re.compile(r"SCREEN.?SAVE|DOSE|\bPROT")
 _DOSE_DESCRIPTION = re.compile(
     r"dose.?(report|info|record|summary|sheet|page)|(patient|exam).?(protocol|summary)", re.I
 )
-_PROJECTION_ROWS, _PROJECTION_COLUMNS = 0x70291010, 0x70291011
+_PROJECTION_TAGS = ["0x70291010", "0x70291011"]
 """Private elements that every file of DICOM-CT-PD has: rows and columns of the detector."""
-_HEADER_TAGS: list[str | int] = [
+_HEADER_TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
     "StudyDate", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
     "InstanceNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
     "SliceLocation", "PixelSpacing", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
     "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
-    _PROJECTION_ROWS, _PROJECTION_COLUMNS,
+    *_PROJECTION_TAGS,
 ]  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
 
 def _is_projection(dataset: Dataset, description: str) -> bool:
     """Say whether a file holds raw projections (DICOM-CT-PD), which call themselves CT."""
-    if _PROJECTION_ROWS in dataset or _PROJECTION_COLUMNS in dataset:
+    if any(tag in dataset for tag in _PROJECTION_TAGS):
         return True
     placed = dataset.get("ImageOrientationPatient") or dataset.get("ImagePositionPatient")
     return not placed and re.search(r"\bprojections?\b", description, re.I) is not None

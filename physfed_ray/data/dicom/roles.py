@@ -79,9 +79,8 @@ def without_role(text: str) -> str:
     kept = [(mark, word) for mark, word in words if not _is_filler(word.lower())]
     if not kept or len(kept) == len(words):
         return text
-    (first, word), *rest = kept
-    start = first if first == words[0][0] else ""
-    return start + word + "".join(mark + word for mark, word in rest)
+    start = kept[0][0] if kept[0] == words[0] else ""
+    return start + "".join(mark + word for mark, word in kept)[len(kept[0][0]) :]
 
 
 def _is_filler(word: str) -> bool:
