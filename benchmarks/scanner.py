@@ -36,7 +36,7 @@ from physfed_ray.window import normalise
 PATIENTS = ("Lung_Dx-A0002", "A062055", "STS_044")
 WINDOW_HU = (-1000.0, 2000.0)
 RAYS_OF_THE_EXACT_SCAN = 8
-SCALES = {128: (1, 2, 3, 4, 6, 8), 256: (1, 2, 3, 4)}
+SCALES = {128: (1, 2, 3, 4, 6, 8, 12), 256: (1, 2, 3, 4, 6)}
 SAMPLES = {128: 48, 256: 24}
 """Points along a pixel, at which ellipses are sampled; the scales divide them."""
 

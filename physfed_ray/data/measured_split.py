@@ -6,7 +6,7 @@ never seen these.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from physfed_ray.data.split import Split, Wanted, deal, listed_once
+from physfed_ray.data.split import Split, TooFewPatientsError, Wanted, deal, listed_once
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.measured import Scanner
 from physfed_ray.seeds import generator
@@ -111,7 +111,7 @@ def _of_scanner(
     train = {client: _without(ids, held.values()) for client, ids in lists.items()}
     _check_trains(train)
     if not held["test"]:
-        raise PhysFedError(
+        raise TooFewPatientsError(
             f"data.test_patients names no patient of {', '.join(lists)}, and no other client has "
             "that scanner: add one of their patients."
         )
@@ -134,7 +134,7 @@ def _without(ids: Sequence[str], taken: Iterable[Sequence[str]]) -> tuple[str, .
 def _check_trains(train: Mapping[str, Sequence[str]]) -> None:
     for client, ids in train.items():
         if not ids:
-            raise PhysFedError(
+            raise TooFewPatientsError(
                 f"clients.{client}.patients: nobody is left to train on beside the test and "
                 "validation patients; list more patients, or hold back fewer."
             )

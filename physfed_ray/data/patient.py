@@ -5,16 +5,59 @@ import os
 import secrets
 import tempfile
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from physfed_ray.errors import PhysFedError
+
 SALT_BYTES = 32
 PSEUDONYM_BYTES = 6
+
+
+class NoSliceError(PhysFedError):
+    """None of a patient's slices can be used; ``reason`` says why, and names nobody."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found when the pixels of slices were read: counts of slices by reason.
+
+    Attributes:
+        left_out: Slices that were left out, by why.
+        notes: Slices that stay, by what was done to them.
+    """
+
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def sum(cls, parts: Iterable["Findings"]) -> "Findings":
+        """Add up what was found in several patients."""
+        left_out, notes = Counter[str](), Counter[str]()
+        for part in parts:
+            left_out.update(part.left_out)
+            notes.update(part.notes)
+        return cls(dict(sorted(left_out.items())), dict(sorted(notes.items())))
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{said}: {', '.join(f'{n} {why}' for why, n in counts.items())}"
+            for said, counts in (("left out", self.left_out), ("noted", self.notes))
+            if counts
+        )
 
 
 @dataclass(frozen=True)
@@ -28,6 +71,7 @@ class PatientVolume:
             Slices may differ in shape.
         spacings_mm: Row and column spacing of each slice, mm.
         positions_mm: Position of each slice along the body's axis, mm.
+        findings: What was left out or changed while they were read.
         low: The same slices at low dose, where they were measured; None where they are simulated.
     """
 
@@ -35,6 +79,7 @@ class PatientVolume:
     slices: tuple[np.ndarray, ...]
     spacings_mm: tuple[tuple[float, float], ...]
     positions_mm: tuple[float, ...]
+    findings: Findings = field(default_factory=Findings)
     low: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol, further_of
+from physfed_ray.data.left_out import left_out_sentence
 from physfed_ray.data.measured_split import deal_measured
 from physfed_ray.data.patient import Measured, PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
@@ -24,7 +25,7 @@ from physfed_ray.data.shards import (
     shard_files,
     shard_path,
 )
-from physfed_ray.data.split import deal
+from physfed_ray.data.split import TooFewPatientsError, deal
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import ClientSpec, Experiment, Reports
 from physfed_ray.experiment.from_header import PartlyKnown
@@ -177,7 +178,10 @@ def plan(experiment: Experiment) -> PreparePlan:
     slice_counts = _slice_counts(source, data.slices_per_patient)
     experiment = identified(experiment, slice_counts)
     data = experiment.data
-    dealt, unused = _dealt(experiment, slice_counts)
+    try:
+        dealt, unused = _dealt(experiment, slice_counts)
+    except TooFewPatientsError as error:
+        raise TooFewPatientsError(f"{error}{left_out_sentence(source.summary())}") from None
     needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
     fields = made_fields(needed)
     fresh = data.noise == "fresh" and EXPECTED.name not in fields
@@ -263,12 +267,21 @@ def make_source(experiment: Experiment) -> PatientSource:
     if settings.pairs is not None:
         from physfed_ray.data.dicom.pairs import PairedSource
 
-        return PairedSource(settings.pairs, settings.min_slices, settings.full, settings.low)
+        return PairedSource(
+            settings.pairs,
+            settings.min_slices,
+            settings.full,
+            settings.low,
+            lossy=settings.lossy,
+            derived=settings.derived,
+        )
     if settings.dicom is None:
         raise PhysFedError("data.source names no images; give one of 'dicom', 'phantom', 'pairs'.")
     from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files
 
-    return DicomSource(settings.dicom, settings.min_slices)
+    return DicomSource(
+        settings.dicom, settings.min_slices, lossy=settings.lossy, derived=settings.derived
+    )
 
 
 def _versions(fields: Sequence[str]) -> list[list[str]]:

@@ -10,9 +10,8 @@ here, one after the other, or on Ray (``physfed_ray.runtime.prepare`` and
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
@@ -25,10 +24,13 @@ from physfed_ray.data.description import (
     tell_reports,
 )
 from physfed_ray.data.dicom.source import DicomSource
+from physfed_ray.data.left_out import left_out_sentence, source_line
+from physfed_ray.data.patient import Findings
 from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Patient, Shard
+from physfed_ray.data.store import read_scans
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.reports.cache import DescriptionCache
@@ -93,16 +95,16 @@ def prepare(
         _tell(progress, done, total, cached)
     usable = [shard for shard in todo.shards if shard.patient.pseudonym not in unusable]
     descriptions = describe(todo, usable, run_reports or describe_inline, progress)
-    return _finish(todo, unusable, descriptions)
+    prepared = _finish(todo, unusable, descriptions)
+    _tell_pixels(progress, prepared)
+    return prepared
 
 
-def source_line(summary: Mapping[str, Any]) -> str:
-    """Return a source's summary as one line: what was found, and what was left out and why."""
-    found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
-    reasons = ", ".join(f"{n} {why}" for why, n in summary.get("left_out", {}).items())
-    told = ", ".join(f"{what} ({n} patients)" for what, n in summary.get("told", {}).items())
-    line = f"data: {found}" + (f"; files left out: {reasons}" if reasons else "")
-    return line + (f"; please look at: {told}" if told else "")
+def _tell_pixels(progress: Progress | None, prepared: Prepared) -> None:
+    """Say what was found when the pixels were read, if there is anything to say."""
+    found = str(Findings(**prepared.data_summary.get("pixels", {})))
+    if progress is not None and found:
+        progress({"event": "message", "text": f"data: slices {found}"})
 
 
 def left_out_files(experiment: Experiment) -> list[tuple[str, Path]]:
@@ -127,6 +129,7 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
     splits = prepared.data_summary["splits"].values()
     slices = sum(counts["slices"] for clients in splits for counts in clients.values())
     tell_reports(progress, slices, slices, slices)
+    _tell_pixels(progress, prepared)
     summary = prepared.data_summary | {"source": todo.source_summary}
     return replace(prepared, data_summary=summary)
 
@@ -142,7 +145,8 @@ def _finish(
         usable = [shard for shard in shards if shard.patient.pseudonym not in unusable]
         path = todo.file(split, client)
         if not usable or path is None:
-            raise PhysFedError(_nobody_left(split, client, patients, unusable))
+            problem = _nobody_left(split, client, patients, unusable)
+            raise PhysFedError(problem + left_out_sentence(todo.source.summary()))
         slices = assemble(
             [todo.path_of(shard) for shard in usable],
             usable[0].protocol.normalised(todo.further),
@@ -176,11 +180,19 @@ def _finish(
             "splits": counts,
             "unusable_patients": dict(unusable),
             "unusable_slices": lost,
+            "pixels": asdict(_findings(todo, unusable)),
             "unused_patients": todo.unused_patients,
         },
     )
     prepared.save()
     return prepared
+
+
+def _findings(todo: PreparePlan, unusable: Mapping[str, str]) -> Findings:
+    """Add up what was found in each patient, whom several clients may have scanned."""
+    shards = {shard.patient.pseudonym: shard for shard in todo.shards}
+    usable = [shard for name, shard in shards.items() if name not in unusable]
+    return Findings.sum(read_scans(todo.path_of(shard)).findings for shard in usable)
 
 
 def _prepared_client(

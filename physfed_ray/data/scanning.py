@@ -14,7 +14,7 @@ import numpy as np
 
 from physfed_ray.ct.scan import expect, measure, reconstruct
 from physfed_ray.data.grid import Placed, place
-from physfed_ray.data.patient import PatientSource
+from physfed_ray.data.patient import Findings, NoSliceError, PatientSource, PatientVolume
 from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
 from physfed_ray.data.store import Scans, write_field, write_scans
 from physfed_ray.device import torch_threads
@@ -28,6 +28,8 @@ SLICES_AT_ONCE = 16
 
 # What 12 bits hold, as scanners do.
 HU_RANGE = (-1024, 3071)
+
+NOT_FINITE = "pixels that are not finite numbers"
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,43 @@ class _Taken:
     low: Placed | None
 
 
+@dataclass(frozen=True)
+class _Volume:
+    """A patient's slices on the grid, and what was found when they were read."""
+
+    slices: Sequence[_Taken]
+    findings: Findings
+
+
 @lru_cache(maxsize=1)
-def _placed(job: _GridJob) -> list[_Taken]:
+def _placed(job: _GridJob) -> _Volume:
     """Load a patient; kept, because the next shard is often the same patient's next protocol."""
+    volume = _loaded(job)
+    if not volume.slices:
+        raise UnusablePatientError("no slices")
+    measured = volume.low or [None] * len(volume.slices)
+    finite = [
+        all(np.isfinite(hu).all() for hu in doses if hu is not None)
+        for doses in zip(volume.slices, measured, strict=True)
+    ]
+    if not any(finite):
+        raise UnusablePatientError(NOT_FINITE)
+    lost = Findings(left_out={NOT_FINITE: finite.count(False)} if not all(finite) else {})
+    taken = []
+    for hu, low, spacing_mm, good in zip(
+        volume.slices, measured, volume.spacings_mm, finite, strict=True
+    ):
+        if good:
+            full = place(hu, spacing_mm, job.image_size, job.centre)
+            taken.append(_Taken(full, None if low is None else replace(full, hu=low)))
+    return _Volume(taken, Findings.sum([volume.findings, lost]))
+
+
+def _loaded(job: _GridJob) -> PatientVolume:
     try:
-        volume = job.source.load(job.patient, job.limit)
+        return job.source.load(job.patient, job.limit)
+    except NoSliceError as error:
+        raise UnusablePatientError(error.reason) from error
     except OSError as error:
         # An errno means the disk or the network, not the image: leaving the patient out would
         # hide it. Decoders raise OSError without one.
@@ -127,26 +161,14 @@ def _placed(job: _GridJob) -> list[_Taken]:
         raise
     except Exception as error:
         raise UnusablePatientError(f"unreadable ({type(error).__name__})") from error
-    if not volume.slices:
-        raise UnusablePatientError("no slices")
-    measured = volume.low or [None] * len(volume.slices)
-    if not all(np.isfinite(hu).all() for hu in (*volume.slices, *(volume.low or ()))):
-        raise UnusablePatientError("pixels that are not finite numbers")
-    placed = (
-        place(hu, spacing_mm, job.image_size, job.centre)
-        for hu, spacing_mm in zip(volume.slices, volume.spacings_mm, strict=True)
-    )
-    return [
-        _Taken(full, None if low is None else replace(full, hu=low))
-        for full, low in zip(placed, measured, strict=True)
-    ]
 
 
 def _scanned(
-    volume: Sequence[_Taken], settings: ShardSettings, shard: Shard
+    patient: _Volume, settings: ShardSettings, shard: Shard
 ) -> tuple[Scans, dict[str, np.ndarray]]:
     """Return the scans, and the fields (N, ...) to make beside them."""
-    count, window = len(volume), settings.window_hu
+    volume, window = patient.slices, settings.window_hu
+    count = len(volume)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("low", "full", "body", "hu")}
     made: dict[str, list[np.ndarray]] = {name: [] for name in shard.fields}
     for start in range(0, count, SLICES_AT_ONCE):
@@ -164,6 +186,7 @@ def _scanned(
         slice=np.arange(count, dtype=np.int32),
         scale=np.array([taken.full.scale for taken in volume], np.float32),
         image=[image_hash(image) for image in images["hu"]],
+        findings=patient.findings,
     )
     return scans, {name: np.concatenate(values) for name, values in made.items()}
 

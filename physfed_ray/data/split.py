@@ -10,6 +10,11 @@ import numpy as np
 from physfed_ray.errors import PhysFedError
 from physfed_ray.seeds import generator
 
+
+class TooFewPatientsError(PhysFedError):
+    """The data lack patients that the experiment needs, or lists."""
+
+
 Wanted = Sequence[str] | int | None
 
 
@@ -59,7 +64,8 @@ def deal(
             then dealt to equally many. Clients may also list the same ones.
 
     Raises:
-        PhysFedError: A listed patient is unknown or listed twice, or there are too few patients.
+        TooFewPatientsError: A listed patient is unknown, or there are too few patients.
+        PhysFedError: A patient is listed twice.
     """
     groups = {f"clients.{client}.patients": ids for client, ids in clients.items()}
     groups |= {"data.test_patients": test, "data.validation_patients": validation}
@@ -102,7 +108,9 @@ def listed_once(
             if patient not in known:
                 near = get_close_matches(patient, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {len(known)} patients."
-                raise PhysFedError(f"{group} lists {patient!r}, which the data do not have: {hint}")
+                raise TooFewPatientsError(
+                    f"{group} lists {patient!r}, which the data do not have: {hint}"
+                )
             other = owner.setdefault(patient, group)
             train = group.startswith("clients.") and other.startswith("clients.")
             if (other != group and not (reuse and train)) or ids.count(patient) > 1:
@@ -126,7 +134,7 @@ def _check_enough(
     needed = listed + sum(counted) + train
     if needed > patients:
         remedy = "" if reuse else ", or data.reuse_patients: true, so that clients share patients"
-        raise PhysFedError(
+        raise TooFewPatientsError(
             f"the data have {patients} patients but {needed} are needed ({listed} listed, "
             f"{counted[0]} for the test, {counted[1]} for validation, {train} for {len(wanted)} "
             "clients that are dealt theirs); give more patients, fewer clients or smaller "

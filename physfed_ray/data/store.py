@@ -1,7 +1,8 @@
 """Slices in Arrow files: written atomically, read without a copy."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.data.patient import Findings
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import SCANNED, STANDARD
 
-SCANS_FORMAT = b"physfed_ray.scans/1"
+SCANS_FORMAT = b"physfed_ray.scans/2"
 FIELD_FORMAT = b"physfed_ray.field/1"
 FORMAT = b"physfed_ray.client_data/1"
 
@@ -31,6 +33,7 @@ class Scans:
         slice: As in ``ClientData``.
         scale: As in ``ClientData``.
         image: Hash of each slice of ``hu``, 32 hex digits.
+        findings: What was found when the patient's pixels were read.
     """
 
     low: np.ndarray
@@ -41,6 +44,7 @@ class Scans:
     slice: np.ndarray
     scale: np.ndarray
     image: list[str]
+    findings: Findings = field(default_factory=Findings)
 
     def __len__(self) -> int:
         return len(self.low)
@@ -90,7 +94,8 @@ def write_scans(path: Path, scans: Scans) -> None:
     columns = {f.name: _tensor_column(getattr(scans, f.name), f.stored) for f in SCANNED}
     columns |= _slice_columns(scans)
     columns["image"] = pa.array(scans.image, pa.string())
-    _write(path, columns, SCANS_FORMAT)
+    found = json.dumps(asdict(scans.findings)).encode()
+    _write(path, columns, SCANS_FORMAT, {b"findings": found})
 
 
 def read_scans(path: Path) -> Scans:
@@ -101,7 +106,12 @@ def read_scans(path: Path) -> Scans:
     """
     batch = _only_batch(path, SCANS_FORMAT)
     images = {f.name: batch.column(f.name).to_numpy_ndarray() for f in SCANNED}
-    return Scans(**images, **_read_slices(batch), image=batch.column("image").to_pylist())
+    return Scans(
+        **images,
+        **_read_slices(batch),
+        image=batch.column("image").to_pylist(),
+        findings=Findings(**json.loads(batch.schema.metadata[b"findings"])),
+    )
 
 
 def write_field(path: Path, values: np.ndarray) -> None:
@@ -205,8 +215,14 @@ def _tensor_column(array: np.ndarray, dtype: Any) -> Any:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array, dtype))
 
 
-def _write(path: Path, columns: Mapping[str, Any], kind: bytes) -> None:
-    batch = pa.record_batch(dict(columns)).replace_schema_metadata({b"format": kind})
+def _write(
+    path: Path,
+    columns: Mapping[str, Any],
+    kind: bytes,
+    further: Mapping[bytes, bytes] | None = None,
+) -> None:
+    metadata = {b"format": kind, **(further or {})}
+    batch = pa.record_batch(dict(columns)).replace_schema_metadata(metadata)
     with (
         atomic_file(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,

@@ -67,6 +67,12 @@ class Source(Settings):
     min_slices: int = Field(
         1, ge=1, description="DICOM patients with fewer usable slices are left out"
     )
+    lossy: bool = Field(
+        False, description="DICOM that a lossy compression has changed counts as ground truth too"
+    )
+    derived: bool = Field(
+        False, description="DICOM images computed from others (averages, MIPs) count too"
+    )
     phantom: Phantom | None = Field(None, description="procedural patients instead of DICOM")
 
     @model_validator(mode="after")
@@ -80,6 +86,9 @@ class Source(Settings):
             raise ValueError("'full' and 'low' belong to 'pairs'")
         if self.phantom and "min_slices" in self.model_fields_set and self.min_slices > 1:
             raise ValueError("'min_slices' belongs to 'dicom'; phantoms have 'phantom.slices'")
+        if self.phantom and (self.lossy or self.derived):
+            key = "lossy" if self.lossy else "derived"
+            raise ValueError(f"'{key}' belongs to 'dicom'; phantoms are what they are")
         return self
 
     @property

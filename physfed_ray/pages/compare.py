@@ -44,7 +44,7 @@ def compare(
 
     Args:
         run_dirs: Finished runs; those that differ in their seed alone are averaged.
-        out: The Markdown page.
+        out: The Markdown page; ``.md`` is added to a name that lacks it.
         classical: Score the classical denoisers first, for each seed that lacks one of them.
         force: Compare runs of different data all the same.
         paper: Put the numbers that Yang et al. 2025 print beside one's own.
@@ -55,12 +55,12 @@ def compare(
     """
     runs = [read_results(run_dir) for run_dir in run_dirs]
     groups = group_runs(runs, force=force)
+    folder = Path(out).with_suffix("") if Path(out).suffix == ".md" else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder.with_name(f"{folder.name}.md")
     if classical:
         _score_classical(runs)
     comparison = Comparison(groups, classical_runs(runs), paper)
-    out = Path(out)
-    folder = out.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
     reading = _kept_reading(out)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(_page(comparison, folder)))
     text = text.replace(READING_MARK, f"<!-- reading -->{reading}<!-- /reading -->")

@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from physfed_ray.atomic import atomic_file
 from physfed_ray.data.description import Progress
-from physfed_ray.data.dicom.files import list_files
+from physfed_ray.data.dicom.listing import folder_of, list_folder
 from physfed_ray.data.patient import PatientSource, evenly_spaced
 from physfed_ray.data.plan import PreparePlan, cache_folder
 from physfed_ray.data.prepare import prepare, scan_inline
@@ -119,7 +119,7 @@ def nodes_with(folder: Path) -> list[str]:
 def look_at(folder: Path) -> str:
     """Return a hash of a folder's files and sizes, and of the beginnings of a few of them."""
     digest = blake2b(digest_size=16)
-    paths = list_files(folder.parent if folder.name.upper() == "DICOMDIR" else folder)
+    paths = list_folder(folder_of(folder)).files
     sampled = set(evenly_spaced(len(paths), PROBED_FILES))
     for index, path in enumerate(paths):
         try:

@@ -23,6 +23,7 @@ from physfed_ray.cost.estimate import (
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.cost.published import published_bytes
 from physfed_ray.ct.simulation import Simulation
+from physfed_ray.data.left_out import source_line
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.experiment.measured import scanners
@@ -83,6 +84,7 @@ def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
 def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
     data = experiment.data
     low, high = data.window_hu
+    yield source_line(todo.source_summary)
     yield f"images: {data.image_size} x {data.image_size}, {low:g} to {high:g} HU become 0 to 1"
     yield from _dose_lines(experiment, todo)
     if todo.unused_patients:

@@ -151,7 +151,7 @@ def test_each_scanner_has_its_own_test_patients_and_headers(tmp_path: Path, writ
     patients = list(doses)
     for place, (names, source_mm) in enumerate(((patients[:3], 500), (patients[3:], 600))):
         write_pairs(tmp_path / "ct" / f"{place}", {n: doses[n] for n in names}, write_ct,
-                    spacing_mm=256 / SIDE, DistanceSourceToPatient=source_mm,
+                    spacing_mm=192 / SIDE, DistanceSourceToPatient=source_mm,
                     DistanceSourceToDetector=source_mm + 400)  # fmt: skip
     partly = {k: v for k, v in SCANNER.items() if not k.endswith("_mm")} | {"bin_mm": 2.0}
     experiment = experiment_of(
@@ -170,7 +170,7 @@ def test_each_scanner_has_its_own_test_patients_and_headers(tmp_path: Path, writ
         assert {p.id for ids in files.values() for p in ids} == set(own)
         protocol = todo.clients[name]
         assert (protocol.source_mm, protocol.detector_mm) == (source_mm, 400)
-        assert protocol.pixel_mm == pytest.approx(1.0, abs=1e-3)
+        assert protocol.pixel_mm == pytest.approx(0.75, abs=1e-3)
     assert [p.id for p in todo.files["unseen", "u"]] == patients[6:]
     prepared = prepare(experiment)
     assert_measured(prepared, doses)

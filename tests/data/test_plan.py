@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from physfed_ray.cost.estimate import counts
-from physfed_ray.data.plan import plan
+from physfed_ray.data.dicom.reasons import DERIVED_LET_IN, LOSSY_LET_IN
+from physfed_ray.data.plan import make_source, plan
 from physfed_ray.data.shards import ClientShards
+from tests.data.conftest import WriteCT
 from tests.data.test_prepare import make_experiment
 
 
@@ -40,3 +42,22 @@ def test_fresh_noise_needs_a_field_of_training_slices_alone(tmp_path: Path) -> N
     assert {s.fields for s in fresh.shards_of("test", "a")} == {()}
     assert {s.fields for s in fresh.shards_of("train", "a")} == {("expected",)}
     assert fresh.root != fixed.root
+
+
+def test_lossy_and_derived_images_are_let_in_by_their_keys(
+    tmp_path: Path, write_ct: WriteCT
+) -> None:
+    write_ct(tmp_path / "ct" / "a", z_mm=1, LossyImageCompression="01")
+    write_ct(tmp_path / "ct" / "b", z_mm=2, ImageType=["DERIVED", "PRIMARY", "AXIAL"])
+    write_ct(tmp_path / "ct" / "c", z_mm=3)
+    for lossy, derived in ((False, False), (True, False), (False, True), (True, True)):
+        keys = {"dicom": str(tmp_path / "ct"), "lossy": lossy, "derived": derived}
+        found = make_source(make_experiment(tmp_path, data__source=keys)).summary()
+        assert found["slices"] == 1 + lossy + derived
+        assert set(found["notes"]) == {*([LOSSY_LET_IN] * lossy), *([DERIVED_LET_IN] * derived)}
+
+
+@pytest.mark.parametrize("key", ["lossy", "derived"])
+def test_phantoms_are_neither_lossy_nor_derived(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=f"'{key}' belongs to 'dicom'"):
+        make_experiment(tmp_path, data__source={"phantom": {"patients": 6}, key: True})

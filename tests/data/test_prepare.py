@@ -16,9 +16,9 @@ import pytest
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import reconstruct
 from physfed_ray.data.description import DescribedSlices, Slice
-from physfed_ray.data.patient import PatientSource, PatientVolume
+from physfed_ray.data.patient import Findings, NoSliceError, PatientSource, PatientVolume
 from physfed_ray.data.plan import PreparePlan, plan
-from physfed_ray.data.prepare import prepare, scan_inline
+from physfed_ray.data.prepare import _tell_pixels, prepare, scan_inline, source_line
 from physfed_ray.data.prepared import MANIFEST, Prepared
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Shard
@@ -370,6 +370,59 @@ def test_unreadable_slices_are_counted(tmp_path: Path) -> None:
     result = prepare_flawed(tmp_path, {bad.patient.id: ValueError()}, Short)
     assert result.data_summary["unusable_slices"] == {bad.patient.pseudonym: 1}
     assert result.data_summary["splits"]["test"]["a"] == {"patients": 1, "slices": 1}
+
+
+class Holed(Flawed):
+    """A source of which some patients' first slice is no image, and something was found in all."""
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Load, with a first slice that is not finite for the patients that are flawed."""
+        volume = self._source.load(patient_id, limit)
+        first, *rest = volume.slices
+        if patient_id in self._errors:
+            first = first + np.inf
+        return replace(volume, slices=(first, *rest), findings=Findings(notes={"seen": 2}))
+
+
+def test_one_bad_slice_costs_one_slice_and_what_was_found_stays_told(tmp_path: Path) -> None:
+    (bad,) = patients_of(tmp_path, "test", "a")
+    result = prepare_flawed(tmp_path, {bad.patient.id: ValueError()}, Holed)
+    assert result.data_summary["unusable_patients"] == {}
+    assert result.data_summary["splits"]["test"]["a"] == {"patients": 1, "slices": 1}
+    found = {"left_out": {"pixels that are not finite numbers": 1}, "notes": {"seen": 2 * 6}}
+    assert result.data_summary["pixels"] == found
+    told: list[Any] = []
+    again = prepare_flawed(tmp_path, {bad.patient.id: ValueError()}, Holed)
+    assert again.data_summary["pixels"] == found, "shards in the cache remember it"
+    _tell_pixels(told.append, again)
+    assert told[0]["text"] == (
+        "data: slices left out: 1 pixels that are not finite numbers; noted: 12 seen"
+    )
+
+
+class Gone(Flawed):
+    """A source of which some patients have no usable slice."""
+
+    def load(self, patient_id: str, limit: int | None) -> PatientVolume:
+        """Load, but for the patients that are flawed."""
+        if patient_id in self._errors:
+            raise NoSliceError("No slice of a patient decodes.", "left out: 2 for a reason")
+        return self._source.load(patient_id, limit)
+
+
+def test_a_patient_without_slices_is_left_out_with_their_reasons(tmp_path: Path) -> None:
+    bad, _ = patients_of(tmp_path, "train", "a")
+    result = prepare_flawed(tmp_path, {bad.patient.id: ValueError()}, Gone)
+    unusable = {bad.patient.pseudonym: "left out: 2 for a reason"}
+    assert result.data_summary["unusable_patients"] == unusable
+
+
+def test_the_source_line_says_what_was_found_left_out_and_noted() -> None:
+    summary = {"patients": 2, "left_out": {"localizer": 3}, "notes": {"derived image, let in": 1}}
+    assert source_line(summary) == (
+        "data: 2 patients; files left out: 3 localizer; noted: 1 derived image, let in"
+    )
+    assert source_line({"patients": 2}) == "data: 2 patients"
 
 
 @pytest.mark.parametrize(("split", "client"), [("train", "b"), ("test", "a")])

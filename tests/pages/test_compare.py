@@ -72,6 +72,14 @@ def test_methods_are_grouped_by_variant_and_averaged_over_seeds(
     assert names == ["Input", "FedAvg", "SCAN-PhysFed (public_code)", "SCAN-PhysFed (paper)"]
 
 
+def test_a_name_without_an_ending_is_a_page_beside_its_folder(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    for _ in range(2):  # the second time, the folder is there
+        assert compare(runs[:2], tmp_path / "v1.2") == tmp_path / "v1.2.md"
+    assert (tmp_path / "v1.2" / "seen.csv").is_file()
+
+
 def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     compare(runs, out)

@@ -1,4 +1,4 @@
-"""Files of DICOM: finding them, opening them, checking that they are whole, and their HU.
+"""Files of DICOM: opening them, checking that they are whole, and their HU.
 
 Everything that can be wrong with a single file ends in ``LeftOut`` with a reason, so that one bad
 file never stops the reading of a folder.
@@ -6,13 +6,12 @@ file never stops the reading of a folder.
 
 import logging
 import os
-import stat
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -25,7 +24,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from physfed_ray.data.grid import AIR_HU
+from physfed_ray.data.dicom.hounsfield import to_hu
+from physfed_ray.data.dicom.pixel_format import read_format
+from physfed_ray.data.dicom.reasons import LeftOut
 
 NOT_DICOM = "not DICOM"
 INDEX = "DICOMDIR index"
@@ -34,41 +35,15 @@ TRUNCATED = "truncated"
 UNSUPPORTED = "unsupported compression"
 UNDECODABLE = "undecodable pixel data"
 
-LOWEST_HU = -1024.0
-"""What lies below is padding (corners beyond the scanner's circle): nothing is thinner than air."""
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _PIXEL_DATA = 0x7FE00010
+AS_STORED: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
+"""For decoders: all bits of each pixel, as whether those not stored mean anything is our choice."""
+
+_VRS_OF_PIXELS = (b"OW", b"OB", b"UN")
 _ITEM = 0xFFFEE000
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-
-
-class LeftOut(Exception):  # noqa: N818  (an outcome that is counted, not an error)
-    """A file is no usable CT slice; the one argument is the reason, which names no patient."""
-
-
-def list_files(root: Path) -> list[Path]:
-    """Return every regular file under a folder, sorted; links are followed, loops are not."""
-    if root.is_file():
-        return [root]
-    found: list[Path] = []
-    seen: set[str] = set()
-    for folder, children, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            children.clear()
-            continue
-        seen.add(real)
-        found.extend(Path(folder, name) for name in names)
-    return sorted(path for path in found if _is_regular(path))
-
-
-def _is_regular(path: Path) -> bool:
-    """Reading a pipe or a device would wait for ever; a broken link stays, to be counted."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
 
 
 @contextmanager
@@ -85,29 +60,25 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_hu(path: Path) -> np.ndarray:
-    """Return one slice as (h, w) float32 HU; padding and what lies below -1024 HU is air.
+def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return one slice as (h, w) float32 HU, and notes on what was done to it, as ``to_hu`` does.
 
     Raises:
-        LeftOut: The pixels cannot be decoded.
+        LeftOut: The pixels cannot be decoded, or their values are no Hounsfield units.
         OSError: The file cannot be read at all, so that a failing disk is not taken for bad images.
     """
     with decoding(), path.open("rb") as file:
         dataset = open_dicom(file, header_tags=None)
-        return to_hu(dataset.pixel_array, dataset)
+        pixels = read_format(dataset)
+        default_layout(dataset)
+        dataset.pixel_array_options(**AS_STORED)
+        return to_hu(dataset.pixel_array, pixels)
 
 
-def to_hu(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Return stored values, (h, w), as float32 HU; padding and what lies below -1024 HU is air.
-
-    Args:
-        stored: The values.
-        dataset: The header that says what they stand for.
-    """
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    hu = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    hu[_is_padding(stored, dataset) | (hu < LOWEST_HU)] = AIR_HU
-    return np.ascontiguousarray(hu)
+def default_layout(dataset: Dataset) -> None:
+    """Write down what a decoder wants to know of the pixels, where a header does not say it."""
+    dataset.setdefault("PhotometricInterpretation", "MONOCHROME2")
+    dataset.setdefault("SamplesPerPixel", 1)
 
 
 @contextmanager
@@ -115,29 +86,13 @@ def decoding() -> Iterator[None]:
     """Leave out whose pixels cannot be decoded, but let a failing disk fail."""
     try:
         yield
-    except MemoryError:
+    except (LeftOut, MemoryError):
         raise
     # The decoders are many, and each fails in its own way; only the system's errors have a number.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise LeftOut(UNDECODABLE) from error
-
-
-def missing_from_index(index: Path) -> int:
-    """Return how many files a DICOMDIR lists that are not there (case is ignored, as on a CD).
-
-    The folder is read whole, so a broken index costs nothing but this count: it is then 0.
-    """
-    there = {os.path.relpath(path, index.parent).lower() for path in list_files(index.parent)}
-    # Broken values raise all kinds of errors.
-    try:
-        records = pydicom.dcmread(index).get("DirectoryRecordSequence") or []
-        listed = [record.get("ReferencedFileID") for record in records]
-    except Exception:
-        return 0
-    names = [[name] if isinstance(name, str) else list(name) for name in listed if name]
-    return sum(os.path.join(*name).lower() not in there for name in names)
 
 
 def open_dicom(
@@ -191,7 +146,7 @@ def whole_frames(file: BinaryIO, dataset: Dataset) -> int:
         LeftOut: None is, or no plugin decodes the compression.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    promised = int(dataset.get("NumberOfFrames") or 1)
+    promised = promised_frames(dataset)
     if syntax == DeflatedExplicitVRLittleEndian:
         return promised  # Inflated as a whole by the reader, which fails on a cut stream.
     if syntax.is_compressed and not _decodable(syntax):
@@ -208,16 +163,32 @@ def whole_frames(file: BinaryIO, dataset: Dataset) -> int:
     return min(there, promised)
 
 
+def promised_frames(dataset: Dataset) -> int:
+    """Return how many frames a header promises.
+
+    Raises:
+        LeftOut: The number is none.
+    """
+    number = int(dataset.get("NumberOfFrames") or 1)
+    if number < 1:
+        raise LeftOut(UNREADABLE)
+    return number
+
+
 def skip_to_pixels(file: BinaryIO, dataset: Dataset) -> int:
     """Move from the pixel data's element to its value, and return the length that it gives.
 
     Raises:
         LeftOut: There is no such element.
     """
-    implicit, little = dataset.original_encoding
+    _, little = dataset.original_encoding
     byte_order = "<" if little else ">"
-    head = file.read(8 if implicit else 12)
-    if len(head) < (8 if implicit else 12):
+    head = file.read(8)
+    # Headers lie about it, and pydicom reads what is there. No length has these letters: each is
+    # odd as a number.
+    if head[4:6] in _VRS_OF_PIXELS:
+        head += file.read(4)
+    if len(head) < (12 if head[4:6] in _VRS_OF_PIXELS else 8):
         raise LeftOut(TRUNCATED)
     group, element = struct.unpack(f"{byte_order}HH", head[:4])
     (length,) = struct.unpack(f"{byte_order}L", head[-4:])
@@ -254,22 +225,3 @@ def _whole_fragments(file: BinaryIO, left: int) -> int:
         items += 1
         file.seek(length, os.SEEK_CUR)
     return 0
-
-
-def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Mark the stored values that the header calls padding (PS3.3 C.7.5.1.1.2)."""
-    first = dataset.get("PixelPaddingValue")
-    if first is None:
-        return np.zeros(stored.shape, bool)
-    last = dataset.get("PixelPaddingRangeLimit")
-    limits = [_as_stored(int(value), dataset) for value in (first, first if last is None else last)]
-    padded: np.ndarray = (stored >= min(limits)) & (stored <= max(limits))
-    return padded
-
-
-def _as_stored(value: int, dataset: Dataset) -> int:
-    """Wrap a header's value as the pixels are: writers often mix up signed and unsigned."""
-    span = 1 << int(dataset.BitsStored)
-    wrapped = value % span
-    signed = int(dataset.PixelRepresentation) == 1
-    return wrapped - span if signed and wrapped >= span // 2 else wrapped

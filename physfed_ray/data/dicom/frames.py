@@ -6,6 +6,7 @@ have in a file of its own, so that everything else treats frames and files alike
 """
 
 from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +23,18 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from physfed_ray.data.dicom.files import decoding, frame_bytes, open_dicom, skip_to_pixels, to_hu
+from physfed_ray.data.dicom.files import (
+    AS_STORED,
+    decoding,
+    default_layout,
+    frame_bytes,
+    open_dicom,
+    promised_frames,
+    read_slice,
+    skip_to_pixels,
+)
+from physfed_ray.data.dicom.hounsfield import to_hu
+from physfed_ray.data.dicom.pixel_format import read_format
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
@@ -36,15 +48,15 @@ _MACROS = (
     "PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence",
     "PixelValueTransformationSequence", "CTImageFrameTypeSequence", "FrameContentSequence",
     "CTAcquisitionTypeSequence", "CTReconstructionSequence", "CTGeometrySequence",
-    "CardiacSynchronizationSequence",
+    "CTXRayDetailsSequence", "CardiacSynchronizationSequence",
 )  # fmt: skip
-_RENAMED = {"FrameType": "ImageType", "FrameAcquisitionNumber": "AcquisitionNumber"}
+_RENAMED = {
+    "FrameType": "ImageType",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+}
 _OF_ONE_SLICE = (*GROUPS, "ImagePositionPatient", "SliceLocation", "InstanceNumber")
 """What the head of the file cannot say of its frames, or no longer says once they are split."""
-_STACKS = (
-    "StackID", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "ConvolutionKernel",
-)  # fmt: skip
-"""Frames that differ in these are other series: other stacks, points in time or kernels."""
 _LAYOUT = 0x0028
 """Group of the elements that describe the pixels of the whole file."""
 
@@ -54,16 +66,26 @@ def has_frames(dataset: Dataset) -> bool:
     return dataset.get("SOPClassUID") in _CLASSES and any(dataset.get(name) for name in GROUPS)
 
 
-def frame_count(dataset: Dataset) -> int:
-    """Return how many frames a header promises."""
-    return int(dataset.get("NumberOfFrames") or 1)
+def frame_count(dataset: Dataset, there: int) -> int:
+    """Return how many of the frames that a header promises are worth a look.
+
+    A wrong number may be huge. What is neither in the file nor described is no frame.
+
+    Args:
+        dataset: The header of the file, with ``GROUPS``.
+        there: As of ``files.whole_frames``.
+    """
+    described = len(dataset.get(GROUPS[1]) or ())
+    if _is_deflated(dataset):
+        there = 1  # Nobody has counted them.
+    return min(promised_frames(dataset), max(described, there))
 
 
 def frame_header(dataset: Dataset, index: int) -> Dataset:
     """Return the header of one frame, as in a file of its own.
 
-    Stacks, points in time and kernels get series of their own. A frame has an instance number only
-    where the file says its position: the order in a file alone is no position.
+    Stacks get series of their own. A frame has an instance number only where a converter kept that
+    of the single file: the order in a multi-frame file is no position.
 
     Args:
         dataset: The header of the file, with ``GROUPS``.
@@ -74,7 +96,7 @@ def frame_header(dataset: Dataset, index: int) -> Dataset:
     implicit, little = dataset.original_encoding
     flat.set_original_encoding(implicit, little, dataset.original_character_set)
     for raw in map(dataset.get_item, dataset.keys()):
-        flat[raw.tag] = raw
+        flat[raw.tag] = copy(raw)  # What is set below would else be set in the file's header too.
     for name in _OF_ONE_SLICE:
         flat.pop(name, None)
     groups = list(_groups(dataset, index))
@@ -89,49 +111,52 @@ def frame_header(dataset: Dataset, index: int) -> Dataset:
         flat.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     elif "MIXED" in (flat.get("ImageType") or ())[:1]:
         flat.ImageType = ["DERIVED"]  # Some frames are, and this one does not say that it is not.
-    if flat.get("ImagePositionPatient") or flat.get("SliceLocation") is not None:
-        flat.InstanceNumber = index + 1
-    stack = [str(flat.get(name) or "").zfill(4) for name in _STACKS if flat.get(name)]
-    if stack:
-        flat.SeriesInstanceUID = " ".join([str(flat.get("SeriesInstanceUID") or ""), *stack])
-    if flat.get("SOPInstanceUID"):
-        flat.SOPInstanceUID = f"{flat.SOPInstanceUID} {index + 1}"
+    if acquired := str(flat.get("FrameAcquisitionDateTime") or ""):
+        flat.AcquisitionDate, flat.AcquisitionTime = acquired[:8], acquired[8:]
+    if stack := str(flat.get("StackID") or "").strip():
+        flat.SeriesInstanceUID = f"{flat.get('SeriesInstanceUID') or ''} {stack.zfill(4)}"
     flat.SOPClassUID = CTImageStorage
     flat.NumberOfFrames = 1
     return flat
 
 
-def read_frame_hu(path: Path, index: int) -> np.ndarray:
-    """Return one frame as (h, w) float32 HU, as ``files.read_hu`` returns a single slice.
+def read_image(path: Path, index: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a slice as (h, w) float32 HU, and notes on what was done to it.
 
     No other frame is decoded, or held in memory unless the whole file is deflated.
 
     Args:
         path: The file.
-        index: The frame, from 0.
+        index: The frame, from 0; None for a slice in a file of its own.
 
     Raises:
-        LeftOut: The frame cannot be decoded.
-        OSError: The file cannot be read at all.
+        LeftOut: As of ``files.read_slice``.
+        OSError: As of ``files.read_slice``.
     """
+    if index is None:
+        return read_slice(path)
     with decoding():
         state = path.stat()
         dataset, start = _opened(path, state.st_size, state.st_mtime_ns)
-        return to_hu(_stored(path, dataset, start, index), frame_header(dataset, index))
+        pixels = read_format(frame_header(dataset, index))
+        return to_hu(_stored(path, dataset, start, index), pixels)
 
 
-@lru_cache(maxsize=1)
+# Two: full and low dose, or a file and its copy, are read side by side.
+@lru_cache(maxsize=2)
 def _opened(path: Path, size: int, changed_ns: int) -> tuple[Dataset, int]:
     """Parse a file up to its pixels, and say where these begin; kept for its next frames.
 
-    A deflated file is inflated whole: its pixels are in the data set, and begin nowhere.
+    A deflated file is inflated whole: its pixels are in the data set, and the place means nothing.
     """
     with path.open("rb") as file:
         dataset = open_dicom(file, header_tags=None, before_pixels=True)
         if _is_deflated(dataset):
             file.seek(0)
-            return open_dicom(file, header_tags=None), 0
-        skip_to_pixels(file, dataset)
+            dataset = open_dicom(file, header_tags=None)
+        else:
+            skip_to_pixels(file, dataset)
+        default_layout(dataset)
         return dataset, file.tell()
 
 
@@ -140,9 +165,9 @@ def _stored(path: Path, dataset: Dataset, start: int, index: int) -> np.ndarray:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     decoder = get_decoder(syntax)
     if _is_deflated(dataset):
-        return np.asarray(decoder.as_array(dataset, index=index)[0])
+        return np.asarray(decoder.as_array(dataset, index=index, **AS_STORED)[0])
     options = as_pixel_options(
-        dataset, transfer_syntax_uid=syntax, pixel_keyword="PixelData", pixel_vr="OW"
+        dataset, transfer_syntax_uid=syntax, pixel_keyword="PixelData", pixel_vr="OW", **AS_STORED
     )
     with path.open("rb") as file:
         if syntax.is_encapsulated:
@@ -173,4 +198,4 @@ def _write_out(group: Dataset, name: str, flat: Dataset) -> None:
     for item in (group.get(name) or [])[:1]:
         for raw in map(item.get_item, item.keys()):
             if name not in _OF_CONVERTED or (raw.tag.group != _LAYOUT and raw.tag not in flat):
-                flat[raw.tag] = raw
+                flat[raw.tag] = copy(raw)

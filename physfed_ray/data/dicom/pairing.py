@@ -2,31 +2,35 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
 
-from physfed_ray.data.dicom.files import open_dicom, quiet_pydicom
-from physfed_ray.data.dicom.frames import GROUPS, frame_header, has_frames
-from physfed_ray.data.dicom.headers import SliceHeader
+from physfed_ray.data.dicom.details import Details, read_details
+from physfed_ray.data.dicom.duplicates import without_copies
+from physfed_ray.data.dicom.headers import NO_POSITION, SliceHeader
+from physfed_ray.data.dicom.people import TWO_PEOPLE, tell_apart
+from physfed_ray.data.dicom.person import Person
+from physfed_ray.data.dicom.reasons import DERIVED, DERIVED_LET_IN
 from physfed_ray.data.dicom.roles import Role, Roles, without_role
 from physfed_ray.data.dicom.series import (
-    DUPLICATE,
     REPEATED,
     TOO_FEW,
+    by_content,
     one_per_part,
     one_per_position,
     when,
 )
+from physfed_ray.data.dicom.stacks import place, stacks
 
 NEITHER = "neither full nor low dose by its name"
 UNPAIRED = "no slice of the other dose beside it"
 OTHER_GEOMETRY = "another geometry than the other dose"
 OTHER_KERNEL = "full and low dose with different kernels"
+OTHER_NAME = "full and low dose with different names"
 
 SAME_PLACE_MM = 0.1
 """Slices of two series that lie nearer than this, along the body and across it, show the same."""
@@ -35,41 +39,8 @@ SAME_COSINE = 1e-3
 SAME_SPACING = 1e-3
 """Relative."""
 
-_TAGS = [
-    "SOPClassUID", "SeriesDescription", "ImageType", "ConvolutionKernel", "SliceThickness",
-    "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "DistanceSourceToPatient",
-    "DistanceSourceToDetector", "SpecificCharacterSet", "Modality", "NumberOfFrames",
-]  # fmt: skip
-
 Pair = tuple[SliceHeader, SliceHeader]
 """A slice at full dose, and the same at low dose."""
-
-
-@dataclass(frozen=True)
-class Details:
-    """What pairing asks of a slice beyond its ``SliceHeader``.
-
-    Attributes:
-        description: SeriesDescription.
-        kind: ImageType, as text.
-        kernel: ConvolutionKernel, as text; empty where it is not said.
-        shape: Rows and columns.
-        thickness_mm: SliceThickness, or nothing.
-        orientation: Six cosines, or none.
-        corner_mm: Position of the first pixel, or nothing.
-        source_mm: From the source to the middle of the scanner; None where it is not said.
-        to_detector_mm: From the source to the detector, likewise.
-    """
-
-    description: str = ""
-    kind: str = ""
-    kernel: str = ""
-    shape: tuple[int, int] = (0, 0)
-    thickness_mm: tuple[float, ...] = ()
-    orientation: tuple[float, ...] = ()
-    corner_mm: tuple[float, ...] = ()
-    source_mm: float | None = None
-    to_detector_mm: float | None = None
 
 
 @dataclass
@@ -89,9 +60,16 @@ class Paired:
 
 @dataclass(frozen=True)
 class _Series:
-    """Slices of one series at one dose, sorted, and what reads their details."""
+    """Slices of one stack at one dose, sorted.
+
+    Attributes:
+        slices: In the order of the body.
+        placed_by: What says their positions, as of ``stacks.place``.
+        read: Reads the details of a slice.
+    """
 
     slices: list[SliceHeader]
+    placed_by: str
     read: Callable[[SliceHeader], Details]
 
     @property
@@ -99,34 +77,13 @@ class _Series:
         return self.read(self.slices[0]).kernel
 
 
-def read_details(header: SliceHeader) -> Details:
-    """Read the details of a slice; what cannot be read counts as not said."""
-    try:
-        with quiet_pydicom(), header.path.open("rb") as file:
-            dataset = open_dicom(file, [*_TAGS, *GROUPS])
-            if header.frame_index is not None and has_frames(dataset):
-                dataset = frame_header(dataset, header.frame_index)
-            return Details(
-                description=str(dataset.get("SeriesDescription") or ""),
-                kind=_text(dataset, "ImageType"),
-                kernel=_text(dataset, "ConvolutionKernel"),
-                shape=(int(dataset.Rows), int(dataset.Columns)),
-                thickness_mm=_numbers(dataset, "SliceThickness"),
-                orientation=_numbers(dataset, "ImageOrientationPatient"),
-                corner_mm=_numbers(dataset, "ImagePositionPatient"),
-                source_mm=next(iter(_numbers(dataset, "DistanceSourceToPatient")), None),
-                to_detector_mm=next(iter(_numbers(dataset, "DistanceSourceToDetector")), None),
-            )
-    # pydicom raises whatever its parsing of broken values runs into.
-    except Exception:
-        return Details()
-
-
 def pair(
     headers: Iterable[SliceHeader],
     root: Path,
     roles: Roles,
     min_slices: int,
+    *,
+    derived: bool = False,
     read: Callable[[SliceHeader], Details] = read_details,
 ) -> Paired:
     """Pair the slices of all patients.
@@ -137,36 +94,95 @@ def pair(
     kept.
 
     Args:
-        headers: Usable slices, in the order of the folder.
+        headers: Usable slices as they were read, in the order of the folder.
         root: The folder, which says nothing about roles itself.
         roles: Tells the doses apart.
         min_slices: Patients with fewer pairs are left out.
+        derived: Let in full-dose images that were computed from others.
         read: Reads the details of a slice.
     """
     paired, read = Paired({}), cache(read)
-    found: dict[tuple[str, Role], dict[tuple[str, str], list[SliceHeader]]] = {}
+    of_role: dict[Role, list[SliceHeader]] = {"full": [], "low": []}
+    named: dict[tuple[Path, int | None], Person] = {}
     for header, role in _with_roles(headers, root, roles, read):
-        if role is None:
+        if role != "low" and DERIVED_LET_IN in header.notes and not derived:
+            paired.left_out[DERIVED].append(header)
+        elif role is None:
             paired.left_out[NEITHER].append(header)
-            continue
-        of_role = found.setdefault((header.patient, role), {})
-        of_role.setdefault((header.study, header.series), []).append(header)
-    names = {patient for patient, _ in found}
-    whole = {name for name in names if (name, "full") in found and (name, "low") in found}
+        else:
+            if role == "low":
+                # No wonder, and nothing to be told: inserted noise makes images derived.
+                notes = tuple(note for note in header.notes if note != DERIVED_LET_IN)
+                header = replace(header, notes=notes)
+            of_role[role].append(header)
+            named[header.path, header.frame_index] = header.person
+    found = {role: _series_of(slices, root, paired, read) for role, slices in of_role.items()}
+    whole = found["full"].keys() & found["low"].keys()
     people: dict[str, dict[Role, list[_Series]]] = defaultdict(lambda: {"full": [], "low": []})
-    for (name, role), all_series in found.items():
-        person = name if name in whole else without_role(name)
-        for slices in all_series.values():
-            kept, doubled = one_per_position(slices)
-            paired.left_out[DUPLICATE].extend(doubled)
-            people[person][role].append(_Series(kept, read))
+    for role, patients in found.items():
+        for name, series in patients.items():
+            people[name if name in whole else without_role(name)][role].extend(series)
     for person in sorted(people):
-        pairs = _pairs_of(people[person], paired)
+        pairs = _one_person(_pairs_of(people[person], paired), named, paired)
         if len(pairs) >= max(min_slices, 1):
             paired.patients[person] = pairs
         else:
             paired.left_out[TOO_FEW].extend(header for both in pairs for header in both)
     return paired
+
+
+def _series_of(
+    headers: Iterable[SliceHeader],
+    root: Path,
+    paired: Paired,
+    read: Callable[[SliceHeader], Details],
+) -> dict[str, list[_Series]]:
+    """Return the series of each patient at one dose, as ``series.arrange`` finds them."""
+    told, unclear = tell_apart(headers, root)
+    images, copies = without_copies(sorted(told, key=by_content))
+    for reason, slices in (*unclear.items(), *copies.items()):
+        paired.left_out[reason].extend(slices)
+    groups: dict[tuple[str, str, str], list[SliceHeader]] = defaultdict(list)
+    for header in images:
+        groups[header.patient, header.study, header.series].append(header)
+    patients: dict[str, list[_Series]] = defaultdict(list)
+    for (patient, _, _), group in groups.items():
+        placed_by, positioned, lost = place(group)
+        if placed_by == "instance":  # An order that starts anywhere: pairs could be shifted.
+            positioned, lost = [], group
+        paired.left_out[NO_POSITION].extend(lost)
+        for stack in stacks(positioned):
+            kept, doubled = one_per_position(stack)
+            for reason, dropped in doubled.items():
+                paired.left_out[reason].extend(dropped)
+            patients[patient].append(_Series(kept, placed_by, read))
+    return patients
+
+
+def _one_person(
+    pairs: tuple[Pair, ...], named: Mapping[tuple[Path, int | None], Person], paired: Paired
+) -> tuple[Pair, ...]:
+    """Return the pairs whose doses are one person's, as far as birth dates and sexes say.
+
+    Names say less: an export may have put the dose, or another pseudonym, into them.
+    """
+    kept: list[Pair] = []
+    names_differ = False
+    for both in pairs:
+        full, low = (named[header.path, header.frame_index] for header in both)
+        if replace(full, name=()).contradicts(replace(low, name=())):
+            paired.left_out[TWO_PEOPLE].extend(both)
+            continue
+        kept.append(both)
+        ours, theirs = (replace(who, name=_without_roles(who.name)) for who in (full, low))
+        names_differ |= ours.contradicts(theirs)
+    if names_differ:
+        paired.told[OTHER_NAME] += 1
+    return tuple(kept)
+
+
+def _without_roles(name: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(without_role(" ".join(name)).split())
 
 
 def _with_roles(
@@ -178,21 +194,24 @@ def _with_roles(
     """Yield each slice with its role; what a series is called is read once a folder."""
     called: dict[tuple[str, str, Path], Details] = {}
     for header in headers:
-        place = header.study, header.series, header.path.parent
-        if place not in called:
-            called[place] = read(header)
+        where = header.study, header.series, header.path.parent
+        if where not in called:
+            called[where] = read(header)
         path = header.path.relative_to(root) if root in header.path.parents else header.path
-        yield header, roles.of(path, called[place].description, called[place].kind)
+        yield header, roles.of(path, called[where].description, called[where].kind)
 
 
 def _pairs_of(series: dict[Role, list[_Series]], paired: Paired) -> tuple[Pair, ...]:
     """Pair the series of one patient, and sort out what has no partner."""
     partners = _partners(series["full"], series["low"])
     pairs: list[list[Pair]] = []
+    scans: dict[tuple[str, ...], list[list[SliceHeader]]] = defaultdict(list)
     kernels_differ = False
     for one, (other, positions) in partners.items():
         full, low = series["full"][one], series["low"][other]
         pairs.append([(full.slices[i], low.slices[j]) for i, j in positions])
+        first = full.slices[0]
+        scans[first.study, first.frame, full.placed_by].append([both[0] for both in pairs[-1]])
         matched = {id(header) for both in pairs[-1] for header in both}
         alone = [h for h in (*full.slices, *low.slices) if id(h) not in matched]
         paired.left_out[UNPAIRED].extend(alone)
@@ -200,13 +219,9 @@ def _pairs_of(series: dict[Role, list[_Series]], paired: Paired) -> tuple[Pair, 
     taken = {other for other, _ in partners.values()}
     sides = (series["full"], series["low"], partners), (series["low"], series["full"], taken)
     for ours, theirs, used in sides:
-        for lonely in (one for place, one in enumerate(ours) if place not in used):
+        for lonely in (one for index, one in enumerate(ours) if index not in used):
             paired.left_out[_why_lonely(lonely, theirs)].extend(lonely.slices)
     low_of = {id(full): low for both in pairs for full, low in both}
-    scans: dict[tuple[str, str], list[list[SliceHeader]]] = defaultdict(list)
-    for both in pairs:
-        first = both[0][0]
-        scans[first.study, first.frame].append([full for full, _ in both])
     distinct: list[list[SliceHeader]] = []
     for candidates in scans.values():
         kept, repeated = one_per_part(candidates)
@@ -250,12 +265,14 @@ def _partners(
 
 def _positions(one: _Series, other: _Series) -> list[tuple[int, int]]:
     """Return the places of the slices of two sorted series that lie at the same position."""
+    if one.placed_by != other.placed_by:
+        return []
     there = [header.position_mm for header in other.slices]
     found, free = [], 0
-    for place, header in enumerate(one.slices):
+    for index, header in enumerate(one.slices):
         candidate = bisect_left(there, header.position_mm - SAME_PLACE_MM, lo=free)
         if candidate < len(there) and there[candidate] <= header.position_mm + SAME_PLACE_MM:
-            found.append((place, candidate))
+            found.append((index, candidate))
             free = candidate + 1
     return found
 
@@ -278,21 +295,3 @@ def _same_geometry(one: _Series, other: _Series, positions: Sequence[tuple[int, 
 def _agree(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> bool:
     """Compare what both say; what one does not say cannot disagree."""
     return len(ours) != len(theirs) or np.allclose(ours, theirs, rtol=0, atol=tolerance)
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
-    return str(value or "") if isinstance(value, str | None) else " ".join(map(str, value))
-
-
-def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return the finite numbers of an attribute; nothing where one of them is none."""
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return ()
-    try:
-        listed = [value] if isinstance(value, str | int | float) else list(value)
-        numbers = tuple(float(entry) for entry in listed)
-    except (TypeError, ValueError):
-        return ()
-    return numbers if np.isfinite(numbers).all() else ()

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from physfed_ray.ct.protocol import REFERENCE_SIZE
-from physfed_ray.data.dicom.files import LeftOut, quiet_pydicom
+from physfed_ray.data.dicom.details import read_details
+from physfed_ray.data.dicom.files import quiet_pydicom
+from physfed_ray.data.dicom.frames import read_image
 from physfed_ray.data.dicom.headers import SliceHeader
-from physfed_ray.data.dicom.pairing import OTHER_GEOMETRY, Pair, pair, read_details
+from physfed_ray.data.dicom.pairing import OTHER_GEOMETRY, Pair, pair
+from physfed_ray.data.dicom.reasons import LeftOut
 from physfed_ray.data.dicom.roles import Roles
-from physfed_ray.data.dicom.source import THREADS, DicomSource, read_slice
-from physfed_ray.data.patient import PatientVolume, evenly_spaced
-from physfed_ray.errors import PhysFedError
+from physfed_ray.data.dicom.source import THREADS, DicomSource
+from physfed_ray.data.patient import Findings, PatientVolume, evenly_spaced
 
 IDENTICAL = "low dose that is a copy of the full dose"
 SWAPPED = "full dose that is noisier than the low dose"
@@ -49,6 +51,9 @@ class PairedSource(DicomSource):
         min_slices: int = 1,
         full: str | None = None,
         low: str | None = None,
+        *,
+        lossy: bool = False,
+        derived: bool = False,
     ) -> None:
         """Read every file's header, and one pair of images of each patient.
 
@@ -57,6 +62,9 @@ class PairedSource(DicomSource):
             min_slices: Patients with fewer pairs are left out.
             full: As of ``dicom.roles.Roles``.
             low: Likewise.
+            lossy: As of ``DicomSource``.
+            derived: Let in full-dose images that were computed from others. Low-dose ones always
+                are let in: where noise was inserted, they are derived.
 
         Raises:
             PhysFedError: As of ``DicomSource``.
@@ -64,33 +72,34 @@ class PairedSource(DicomSource):
         self._roles = Roles(full, low)
         self._low: dict[str, tuple[SliceHeader, ...]] = {}
         self._told: dict[str, int] = defaultdict(int)
-        super().__init__(root, min_slices)
+        self._derived = derived
+        super().__init__(root, min_slices, lossy=lossy, derived=True)
         self._compare_doses()
 
     def load(self, patient_id: str, limit: int | None) -> PatientVolume:
-        """Read at most ``limit`` pairs, evenly spaced; a slice that does not decode costs its pair.
+        """Read at most ``limit`` pairs, evenly spaced; a slice that cannot be used costs its pair.
 
         Raises:
-            PhysFedError: None of them decodes.
+            NoSliceError: None of them can be used.
         """
         pairs = self._pairs(patient_id)
         images: list[tuple[np.ndarray, np.ndarray]] = []
-        kept = []
+        kept: list[SliceHeader] = []
+        findings: list[Findings] = []
         with quiet_pydicom():
             for index in evenly_spaced(len(pairs), limit):
                 full, low = pairs[index]
-                both = self._read(full), self._read(low)
-                if both[0] is None or both[1] is None:
+                (full_hu, of_full), (low_hu, of_low) = self._read(full), self._read(low)
+                findings += [of_full, of_low]
+                if full_hu is None or low_hu is None:
                     continue
-                if both[0].shape != both[1].shape:
-                    self._leave_out(OTHER_GEOMETRY, full)
+                if full_hu.shape != low_hu.shape:
+                    findings.append(self._leave_out(OTHER_GEOMETRY, full))
                     continue
-                images.append((both[0], both[1]))
+                images.append((full_hu, low_hu))
                 kept.append(full)
-        if not images:
-            raise PhysFedError(self._nothing_decodes(pairs[0][0]))
         return replace(
-            self._volume(patient_id, [full for full, _ in images], kept),
+            self._volume(patient_id, [full for full, _ in images], kept, findings),
             low=tuple(low for _, low in images),
         )
 
@@ -125,10 +134,9 @@ class PairedSource(DicomSource):
         return {name: round(median(values), 4) for name, values in said.items()}
 
     def _arrange(
-        self, headers: Sequence[SliceHeader], min_slices: int
+        self, headers: Sequence[SliceHeader], min_slices: int, folder: Path
     ) -> tuple[dict[str, tuple[SliceHeader, ...]], Mapping[str, Sequence[SliceHeader]]]:
-        with quiet_pydicom():
-            paired = pair(headers, self._root, self._roles, min_slices)
+        paired = pair(headers, folder, self._roles, min_slices, derived=self._derived)
         for what, patients in paired.told.items():
             self._told[what] += patients
         self._low = {id: tuple(low for _, low in pairs) for id, pairs in paired.patients.items()}
@@ -144,7 +152,10 @@ class PairedSource(DicomSource):
         def look(patient: str) -> str | None:
             pairs = self._pairs(patient)
             try:
-                full, low = (read_slice(header) for header in pairs[len(pairs) // 2])
+                full, low = (
+                    read_image(header.path, header.frame_index)[0]
+                    for header in pairs[len(pairs) // 2]
+                )
             except (LeftOut, OSError):
                 return None  # Reported where the patient is loaded.
             return suspicion(full, low)

@@ -1,6 +1,7 @@
 """Multi-frame CT files made of single slices, as scanners and converters write them."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def write_frames(
     frames.file_meta = type(first.file_meta)()
     for element in first:
         if element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020, 0x0028):
-            frames[element.tag] = element
+            frames[element.tag] = copy(element)
     moved = [keyword for keywords in MACROS.values() for keyword in keywords]
     for keyword in (*moved, "SliceLocation", "InstanceNumber", "AcquisitionNumber"):
         frames.pop(keyword, None)

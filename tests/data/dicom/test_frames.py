@@ -302,3 +302,106 @@ def test_a_file_is_parsed_once_and_hashed_once(tmp_path: Path, singles, monkeypa
         )
     dataset.save_as(path)
     assert source.DicomSource(tmp_path / "many").fingerprint("P1") != before
+
+
+def test_frames_in_an_interleaved_order_are_one_scan(tmp_path: Path, singles):
+    slices = singles(8)
+    write_frames(tmp_path / "many" / "a", slices[::2] + slices[1::2])
+    got = DicomSource(tmp_path / "many")
+    assert_same(got.load("P1", None), DicomSource(tmp_path / "singles").load("P1", None))
+
+
+def test_passes_over_the_body_show_in_the_times_of_frames(tmp_path: Path, singles):
+    places = [0, 2, 4, 6, 7, 5, 3, 1]
+    content = [
+        {"FrameAcquisitionDateTime": f"2020010212{index:02d}30.5"} for index in range(len(places))
+    ]
+    write_frames(tmp_path / "many" / "a", singles(8, z_mm=places), content=content)
+    got = DicomSource(tmp_path / "many")
+    assert got.summary()["left_out"] == {"repeated series": 3}
+    assert got.load("P1", None).positions_mm == (0, 2, 4, 6, 7)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])
+def test_two_files_with_the_same_frames_under_one_uid_are_one(tmp_path: Path, singles, syntax):
+    slices = singles(4)
+    path = write_frames(tmp_path / "many" / "a", slices)
+    uid = pydicom.dcmread(path).SOPInstanceUID
+    for patient in ("P1", "P2"):
+        write_frames(
+            tmp_path / "many" / patient, slices, syntax=syntax, SOPInstanceUID=uid,
+            PatientID=patient,
+        )  # fmt: skip
+    got = DicomSource(tmp_path / "many")
+    assert got.ids() == ("P1",)
+    assert got.summary()["left_out"] == {
+        "duplicate slice": 4,
+        "image of another patient too": 4,
+    }
+
+
+def test_other_frames_under_one_uid_are_named(tmp_path: Path, singles):
+    slices = singles(3)
+    path = write_frames(tmp_path / "many" / "a", slices)
+    uid = pydicom.dcmread(path).SOPInstanceUID
+    write_frames(
+        tmp_path / "many" / "b", singles(3, hu=[image(7), image(8), image(2)]), SOPInstanceUID=uid
+    )
+    got = DicomSource(tmp_path / "many")
+    assert got.slice_count("P1") == 3
+    assert got.summary()["left_out"] == {"another image under one UID": 2, "duplicate slice": 1}
+
+
+def test_one_bad_scale_costs_one_frame_and_notes_count_frames(tmp_path: Path, singles):
+    hu = np.stack([image(index) for index in range(4)])
+    hu[:, 5, 5] = 0
+    slices = singles(4, hu=hu, PixelPaddingValue=[1024] * 4)
+    slices[1].RescaleSlope = 0
+    write_frames(tmp_path / "many" / "a", slices)
+    got = DicomSource(tmp_path / "many")
+    assert got.summary()["left_out"] == {"impossible Hounsfield scale": 1}
+    volume = got.load("P1", None)
+    assert volume.positions_mm == (0, 5, 7.5)
+    noted = {"padding value that tissue has, ignored there": 3}
+    assert volume.findings.notes == got.summary()["notes"] == noted
+
+
+def test_unused_bits_of_a_frame_are_not_masked_away(tmp_path: Path, singles):
+    slices = singles(3)
+    for single in slices:
+        single.BitsStored, single.HighBit = 13, 12
+    words = np.stack([single.pixel_array for single in slices])
+    path = write_frames(tmp_path / "many" / "a", slices)
+    dataset = pydicom.dcmread(path)
+    words[1, 5:9, 5:9] |= 0x8000
+    dataset.PixelData = words.tobytes()
+    dataset.save_as(path)
+    got = DicomSource(tmp_path / "many")
+    assert got.load("P1", None).positions_mm == (0, 5)
+    assert got.summary()["left_out"] == {"more bits in use than the header says": 1}
+
+
+def test_lossy_and_derived_frames_need_their_keys(tmp_path: Path, singles):
+    types = [["ORIGINAL", "PRIMARY", "AXIAL"]] * 3 + [["DERIVED", "PRIMARY", "AXIAL"]]
+    slices = singles(4, ImageType=types)
+    write_frames(tmp_path / "many" / "a", slices, LossyImageCompression="01")
+    with pytest.raises(PhysFedError, match="3 lossy compression, 1 derived image"):
+        DicomSource(tmp_path / "many")
+    assert DicomSource(tmp_path / "many", lossy=True).slice_count("P1") == 3
+    both = DicomSource(tmp_path / "many", lossy=True, derived=True).summary()
+    assert both["notes"] == {"derived image, let in": 1, "lossy compression, let in": 4}
+
+
+@pytest.mark.parametrize(("number", "surplus"), [("2000000000", 1), ("-5", None)])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_an_impossible_number_of_frames_takes_no_time(
+    tmp_path: Path, singles, number, surplus, syntax
+):
+    slices = singles(3)
+    write_frames(tmp_path / "many" / "a", slices, syntax=syntax)
+    path = write_frames(
+        tmp_path / "many" / "b", slices, syntax=syntax, SeriesInstanceUID="1.2.9",
+        NumberOfFrames=number,
+    )  # fmt: skip
+    left_out = DicomSource(tmp_path / "many").left_out_paths()
+    assert left_out["unreadable" if surplus is None else "truncated"] == (path,)

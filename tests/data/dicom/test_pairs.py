@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from physfed_ray.data.dicom.pairing import OTHER_KERNEL
+from physfed_ray.data.dicom.pairing import OTHER_KERNEL, OTHER_NAME, UNPAIRED
 from physfed_ray.data.dicom.pairs import IDENTICAL, SWAPPED, PairedSource, suspicion
+from physfed_ray.data.dicom.people import TWO_PEOPLE
 from physfed_ray.errors import PhysFedError
 from tests.data.dicom.multiframe import write_frames
 from tests.data.dicom.pair_files import Layout, noisy_pairs, write_pairs
@@ -160,6 +161,105 @@ def test_copies_and_swapped_doses_are_told(tmp_path: Path, write_ct):
     assert suspicion(np.full((8, 8), -1000.0), np.full((8, 8), -999.0)) is None
 
 
+def test_derived_images_are_low_dose_and_no_full_dose(tmp_path: Path, write_ct):
+    doses = noisy_pairs(2)
+    root = write_pairs(tmp_path, doses, write_ct)
+    derived = [*root.glob("*/*/*Low*/*.dcm"), *root.glob("L002/*/*Full*/*.dcm")]
+    for path in derived:
+        dataset = pydicom.dcmread(path)
+        dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+        dataset.save_as(path)
+    source = PairedSource(root)
+    assert source.ids() == ("L001",)
+    assert source.summary()["left_out"] == {"derived image": 3, UNPAIRED: 3}
+    assert source.summary()["notes"] == {}
+    assert_pairs(source, doses, "L001")
+    let_in = PairedSource(root, derived=True)
+    assert let_in.ids() == ("L001", "L002")
+    assert let_in.summary()["notes"] == {"derived image, let in": 3}
+
+
+def test_lossy_images_of_either_dose_are_no_pair_unless_let_in(tmp_path: Path, write_ct):
+    doses = noisy_pairs(2)
+    root = write_pairs(tmp_path, doses, write_ct)
+    for path in root.glob("L002/*/*Low*/*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.LossyImageCompression = "01"
+        dataset.save_as(path)
+    assert PairedSource(root).summary()["left_out"] == {"lossy compression": 3, UNPAIRED: 3}
+    assert PairedSource(root, lossy=True).ids() == ("L001", "L002")
+
+
+@pytest.mark.parametrize(("birth", "pairs"), [("19500102", 3), ("19500101", 3), ("19710203", 0)])
+def test_doses_of_two_people_under_one_id_are_no_pair(tmp_path: Path, write_ct, birth, pairs):
+    doses = noisy_pairs(2)
+    root = write_pairs(tmp_path, doses, write_ct, PatientBirthDate="19500102")
+    for path in root.glob("L002/*/*Low*/*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientBirthDate = birth
+        dataset.save_as(path)
+    source = PairedSource(root)
+    assert source.slice_count("L001") == 3
+    if pairs:
+        assert source.slice_count("L002") == pairs
+    else:
+        assert source.ids() == ("L001",)
+        assert source.summary()["left_out"] == {TWO_PEOPLE: 6}
+
+
+def test_other_names_are_told_but_for_the_word_of_the_dose(tmp_path: Path, write_ct):
+    root = write_pairs(tmp_path, noisy_pairs(2), write_ct)
+    for path in root.glob("L*/*/*/*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dose = "FD" if "Full" in str(path) else "QD"
+        other = "Smith" if dose == "FD" else "Jones"
+        dataset.PatientName = f"Doe^{dose}" if "L001" in str(path) else f"{other}^Ann"
+        dataset.save_as(path)
+    source = PairedSource(root)
+    assert source.ids() == ("L001", "L002")
+    assert source.summary()["told"] == {OTHER_NAME: 1}
+
+
+def test_patients_without_ids_go_by_their_folders(tmp_path: Path, write_ct):
+    doses = noisy_pairs(2)
+    for patient in doses:
+        uids = {"StudyInstanceUID": f"1.2.{patient[1:]}", "FrameOfReferenceUID": f"1.3.{patient}"}
+        write_pairs(tmp_path, {patient: doses[patient]}, write_ct, "mayo", patient="", **uids)
+    source = PairedSource(tmp_path)
+    assert source.ids() == ("folder/L001", "folder/L002")
+    for patient in doses:
+        volume = source.load(f"folder/{patient}", None)
+        np.testing.assert_array_equal(np.stack(volume.low), doses[patient][1])
+
+
+@pytest.mark.parametrize("location", [True, False])
+def test_positions_come_from_the_location_but_not_from_numbers(tmp_path, write_ct, location: bool):
+    doses = noisy_pairs(2)
+    root = write_pairs(tmp_path, doses, write_ct)
+    for path in root.glob("L002/*/*/*.dcm"):
+        dataset = pydicom.dcmread(path)
+        if location:
+            dataset.SliceLocation = dataset.ImagePositionPatient[2] + 100
+        del dataset.ImagePositionPatient
+        dataset.save_as(path)
+    source = PairedSource(root)
+    if location:
+        assert source.load("L002", None).positions_mm == (100, 105, 110)
+        assert_pairs(source, doses, "L002")
+    else:
+        assert source.ids() == ("L001",)
+        assert source.summary()["left_out"] == {"no position": 6}
+
+
+def test_what_is_done_to_either_dose_is_noted(tmp_path: Path, write_ct):
+    doses = noisy_pairs(1)
+    for images in doses["L001"]:
+        images[1, 0] = images[1, -1] = 3050
+    source = PairedSource(write_pairs(tmp_path, doses, write_ct, PixelPaddingValue=60000))
+    notes = source.load("L001", None).findings.notes
+    assert notes == source.summary()["notes"] == {"padding without a tag, made air": 2}
+
+
 def test_keys_give_the_doses_of_other_names(tmp_path: Path, write_ct):
     doses = noisy_pairs(1)
     write_pairs(tmp_path, doses, write_ct, SeriesDescription="Thorax")
@@ -210,11 +310,11 @@ def test_a_slice_that_does_not_decode_costs_its_pair(tmp_path: Path, write_ct):
 
 def test_the_headers_give_what_they_say_of_the_scanner(tmp_path: Path, write_ct):
     doses = noisy_pairs(2)
-    write_pairs(tmp_path, doses, write_ct, spacing_mm=8.0, DistanceSourceToPatient=595,
+    write_pairs(tmp_path, doses, write_ct, spacing_mm=4.0, DistanceSourceToPatient=595,
                 DistanceSourceToDetector="1085.6")  # fmt: skip
     source = PairedSource(tmp_path)
     assert source.scanner(["L001", "L002"]) == {
-        "pixel_mm": 1.0,
+        "pixel_mm": 0.5,
         "source_mm": 595.0,
         "detector_mm": 490.6,
     }
@@ -246,7 +346,7 @@ def test_pairs_are_the_positions_that_both_doses_have(
     root = tmp_path_factory.mktemp("pairs")
     for role, places, shifted in (("full", full, 0.0), ("low", low, round(shift, 3))):
         for place in places:
-            hu = np.full((4, 4), place + (500 if role == "low" else 0), np.float32)
+            hu = np.full((16, 16), place + (500 if role == "low" else 0), np.float32)
             write_ct(
                 root / f"{role} dose" / f"{place}", hu, series=role, z_mm=2.0 * place + shifted
             )
