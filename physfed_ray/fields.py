@@ -50,7 +50,8 @@ class Acquisition:
             ends of the window where noise is drawn again in a round.
         low_hu: Their reconstructions, (N, n, n) float32, HU, not clipped.
         body: 1 inside the patient, (N, n, n) uint8.
-        line_integrals: What the detector measured, (N, views, bins) float32, dimensionless.
+        line_integrals: What the detector measured, (N, views, bins) float32, dimensionless;
+            (N, 0, 0) where the low dose was measured elsewhere and nothing was simulated.
         expected: What it would measure without noise, likewise.
         simulation: How the scan was simulated.
         window_hu: HU that become 0 and 1 for the network.
@@ -81,6 +82,8 @@ class Field:
         make: Makes it, of N slices (N, ...), while they are scanned; at most
             ``data.shards.SLICES_AT_ONCE`` come at a time. None for the standard fields.
         version: Changes whenever ``make`` would give other numbers for the same slices.
+        simulated: It follows from a simulated scan, its rays or its photons, so that measured pairs
+            of images cannot give it; False if ``make`` reads images alone.
 
     Raises:
         PhysFedError: The declaration contradicts itself.
@@ -93,6 +96,7 @@ class Field:
     reason: str = ""
     make: Callable[[Acquisition], np.ndarray] | None = None
     version: str = "1"
+    simulated: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))

@@ -7,7 +7,12 @@ from typing import Any
 def source_line(summary: Mapping[str, Any]) -> str:
     """Return a source's summary as one line: what was found, left out and noted, and why."""
     found = ", ".join(f"{summary[k]} {k}" for k in ("patients", "series", "slices") if k in summary)
-    parts = (("files left out", left_out_words(summary)), ("noted", counted(summary.get("notes"))))
+    told = (summary.get("told") or {}).items()
+    parts = (
+        ("files left out", left_out_words(summary)),
+        ("noted", counted(summary.get("notes"))),
+        ("please look at", ", ".join(f"{what} ({n} patients)" for what, n in told)),
+    )
     return "; ".join([f"data: {found}", *(f"{what}: {words}" for what, words in parts if words)])
 
 

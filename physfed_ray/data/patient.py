@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -72,6 +72,7 @@ class PatientVolume:
         spacings_mm: Row and column spacing of each slice, mm.
         positions_mm: Position of each slice along the body's axis, mm.
         findings: What was left out or changed while they were read.
+        low: The same slices at low dose, where they were measured; None where they are simulated.
     """
 
     id: str
@@ -79,14 +80,19 @@ class PatientVolume:
     spacings_mm: tuple[tuple[float, float], ...]
     positions_mm: tuple[float, ...]
     findings: Findings = field(default_factory=Findings)
+    low: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.slices) == len(self.spacings_mm) == len(self.positions_mm):
             raise ValueError("a volume needs one spacing and one position for each slice")
+        if self.low is not None and [hu.shape for hu in self.low] != [
+            hu.shape for hu in self.slices
+        ]:
+            raise ValueError("each slice needs its low dose on the same matrix")
 
 
 class PatientSource(typing.Protocol):
-    """Where patients come from: a folder of DICOM, or a generator of phantoms."""
+    """Where patients come from: a folder of DICOM, pairs in it, or a generator of phantoms."""
 
     def ids(self) -> tuple[str, ...]:
         """Return the patients' ids in an order that is the same on every call and machine."""
@@ -106,6 +112,15 @@ class PatientSource(typing.Protocol):
 
     def fingerprint(self, patient_id: str) -> str:
         """Return a hash of everything that the patient's volume depends on."""
+        ...
+
+
+@typing.runtime_checkable
+class Measured(PatientSource, typing.Protocol):
+    """A source of measured images, which know something of their scanner."""
+
+    def scanner(self, patient_ids: Sequence[str]) -> Mapping[str, float]:
+        """Return what is known of the scanner of some patients: lengths of a protocol, mm."""
         ...
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol, further_of
 from physfed_ray.data.left_out import left_out_sentence
-from physfed_ray.data.patient import PatientSource, pseudonym, user_salt
+from physfed_ray.data.measured_split import deal_measured
+from physfed_ray.data.patient import Measured, PatientSource, pseudonym, user_salt
 from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
 from physfed_ray.data.pseudonyms import identified
 from physfed_ray.data.shards import (
@@ -24,9 +25,11 @@ from physfed_ray.data.shards import (
     shard_files,
     shard_path,
 )
-from physfed_ray.data.split import Split, TooFewPatientsError, deal
+from physfed_ray.data.split import TooFewPatientsError, deal
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import Experiment, Reports
+from physfed_ray.experiment import ClientSpec, Experiment, Reports
+from physfed_ray.experiment.from_header import PartlyKnown
+from physfed_ray.experiment.measured import known_protocol, scanners
 from physfed_ray.fields import EXPECTED, field_of, made_fields
 from physfed_ray.methods.registry import get_method
 
@@ -35,6 +38,8 @@ _CODE = tuple(
     f"data/{name}.py"
     for name in ("assemble", "description", "plan", "prepare", "prepared", "store", "verified")
 )
+
+SEEN_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -174,14 +179,7 @@ def plan(experiment: Experiment) -> PreparePlan:
     experiment = identified(experiment, slice_counts)
     data = experiment.data
     try:
-        split = deal(
-            slice_counts,
-            {client.id: client.patients for client in experiment.clients},
-            data.test_patients,
-            data.validation_patients,
-            experiment.seed,
-            reuse=data.reuse_patients,
-        )
+        dealt, unused = _dealt(experiment, slice_counts)
     except TooFewPatientsError as error:
         raise TooFewPatientsError(f"{error}{left_out_sentence(source.summary())}") from None
     needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
@@ -194,47 +192,91 @@ def plan(experiment: Experiment) -> PreparePlan:
         fields=fields,
         training_fields=(EXPECTED.name,) if fresh else (),
         cache=cache_folder(data.cache),
-        clients={client.id: client.protocol for client in experiment.clients},
-        unseen={client.id: client.protocol for client in experiment.unseen},
-        files=_files(experiment, source, split, slice_counts),
-        unused_patients=len(split.unused),
+        clients=_protocols(experiment.clients, source, dealt),
+        unseen=_protocols(experiment.unseen, source, dealt),
+        files=_files(dealt, source, slice_counts),
+        unused_patients=unused,
         source_summary=source.summary(),
     )
 
 
+Dealt = Mapping[tuple[str, str], Sequence[str]]
+"""Patients' ids by split and client."""
+
+
+def _dealt(experiment: Experiment, slice_counts: Mapping[str, int]) -> tuple[Dealt, int]:
+    """Return the patients of each split and client, and how many nobody uses."""
+    data = experiment.data
+    wanted = {client.id: client.patients for client in experiment.clients}
+    held = data.test_patients, data.validation_patients
+    seed, names = experiment.seed, [client.id for client in experiment.clients]
+    unseen = {client.id: client.listed_patients for client in experiment.unseen}
+    if data.source.pairs is None:
+        split = deal(slice_counts, wanted, *held, seed, reuse=data.reuse_patients)
+        splits, unused = [(names, split)], split.unused
+        unseen = dict.fromkeys(unseen, split.test)
+    else:
+        groups = scanners(experiment.clients)
+        found, unused = deal_measured(slice_counts, groups, wanted, unseen, *held, seed)
+        splits = [(list(g.clients), split) for g, split in zip(groups, found, strict=True)]
+    dealt: dict[tuple[str, str], Sequence[str]] = {}
+    for clients, split in splits:
+        for client in clients:
+            dealt["train", client] = split.train[client]
+            dealt["validation", client] = split.validation
+            dealt["test", client] = split.test
+    kept = {(part, client): dealt[part, client] for client in names for part in SEEN_SPLITS}
+    return kept | {("unseen", client): ids for client, ids in unseen.items()}, len(unused)
+
+
 def _files(
-    experiment: Experiment,
-    source: PatientSource,
-    split: Split,
-    slice_counts: Mapping[str, int],
+    dealt: Dealt, source: PatientSource, slice_counts: Mapping[str, int]
 ) -> dict[tuple[str, str], tuple[Patient, ...]]:
     salt = user_salt()
-    used = {id for ids in (*split.train.values(), split.validation, split.test) for id in ids}
+    lists = {id(ids): ids for ids in dealt.values()}  # Many clients are tested on one list.
     known = {
-        id: Patient(id, pseudonym(id, salt), source.fingerprint(id), slice_counts[id])
-        for id in used
+        name: Patient(name, pseudonym(name, salt), source.fingerprint(name), slice_counts[name])
+        for name in {name for ids in lists.values() for name in ids}
     }
-    validation, test = (tuple(known[p] for p in ids) for ids in (split.validation, split.test))
-    files = {}
-    for client in experiment.clients:
-        files["train", client.id] = tuple(known[p] for p in split.train[client.id])
-        files["validation", client.id] = validation
-        files["test", client.id] = test
-    for client in experiment.unseen:
-        files["unseen", client.id] = test
-    return {name: patients for name, patients in files.items() if patients}
+    patients = {place: tuple(known[name] for name in ids) for place, ids in lists.items()}
+    return {file: patients[id(ids)] for file, ids in dealt.items() if ids}
+
+
+def _protocols(
+    clients: Sequence[ClientSpec], source: PatientSource, dealt: Dealt
+) -> dict[str, Protocol]:
+    """Return the clients' protocols, with what the headers of their patients say."""
+    protocols = {}
+    for client in clients:
+        said: Mapping[str, float] = {}
+        if isinstance(client.protocol, PartlyKnown) and isinstance(source, Measured):
+            own = [ids for (_, name), ids in dealt.items() if name == client.id]
+            said = source.scanner([patient for ids in own for patient in ids])
+        protocols[client.id] = known_protocol(client, said)
+    return protocols
 
 
 def make_source(experiment: Experiment) -> PatientSource:
-    """Return where the experiment's full-dose images come from."""
+    """Return where the experiment's images come from."""
     settings = experiment.data.source
     if settings.phantom is not None:
         patients = settings.phantom.patients
         count = experiment.needed_patients() if patients == "auto" else patients
         size = max(SMALLEST_SIZE, experiment.data.simulation.object_size)
         return PhantomSource(count, settings.phantom.slices, experiment.seed, size)
+    if settings.pairs is not None:
+        from physfed_ray.data.dicom.pairs import PairedSource
+
+        return PairedSource(
+            settings.pairs,
+            settings.min_slices,
+            settings.full,
+            settings.low,
+            lossy=settings.lossy,
+            derived=settings.derived,
+        )
     if settings.dicom is None:
-        raise PhysFedError("data.source names neither 'dicom' nor 'phantom'; give one of them.")
+        raise PhysFedError("data.source names no images; give one of 'dicom', 'phantom', 'pairs'.")
     from physfed_ray.data.dicom.source import DicomSource  # pydicom: only for those who read files
 
     return DicomSource(

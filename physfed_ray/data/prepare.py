@@ -26,7 +26,7 @@ from physfed_ray.data.description import (
 from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.left_out import left_out_sentence, source_line
 from physfed_ray.data.patient import Findings
-from physfed_ray.data.plan import PreparePlan, make_source, plan
+from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.record import data_record
 from physfed_ray.data.scanning import Outcome, do_shard
@@ -46,9 +46,6 @@ __all__ = [
     "plan",
     "prepare",
 ]
-
-SEEN_SPLITS = ("train", "validation", "test")
-
 
 RunShards = Callable[[PreparePlan, Sequence[Shard]], Iterator[Outcome]]
 

@@ -1,7 +1,10 @@
-"""Scanning: one patient under one client's protocol becomes a shard in the cache."""
+"""Scanning: one patient under one client's protocol becomes a shard in the cache.
+
+A patient whose low dose was measured is not scanned: the shard holds both doses as they are.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -104,10 +107,18 @@ class _GridJob:
 
 
 @dataclass(frozen=True)
+class _Taken:
+    """A slice on the experiment's grid: the full dose, and the low dose where it was measured."""
+
+    full: Placed
+    low: Placed | None
+
+
+@dataclass(frozen=True)
 class _Volume:
     """A patient's slices on the grid, and what was found when they were read."""
 
-    slices: Sequence[Placed]
+    slices: Sequence[_Taken]
     findings: Findings
 
 
@@ -117,16 +128,22 @@ def _placed(job: _GridJob) -> _Volume:
     volume = _loaded(job)
     if not volume.slices:
         raise UnusablePatientError("no slices")
-    finite = [bool(np.isfinite(hu).all()) for hu in volume.slices]
+    measured = volume.low or [None] * len(volume.slices)
+    finite = [
+        all(np.isfinite(hu).all() for hu in doses if hu is not None)
+        for doses in zip(volume.slices, measured, strict=True)
+    ]
     if not any(finite):
         raise UnusablePatientError(NOT_FINITE)
     lost = Findings(left_out={NOT_FINITE: finite.count(False)} if not all(finite) else {})
-    placed = [
-        place(hu, spacing_mm, job.image_size, job.centre)
-        for hu, spacing_mm, good in zip(volume.slices, volume.spacings_mm, finite, strict=True)
-        if good
-    ]
-    return _Volume(placed, Findings.sum([volume.findings, lost]))
+    taken = []
+    for hu, low, spacing_mm, good in zip(
+        volume.slices, measured, volume.spacings_mm, finite, strict=True
+    ):
+        if good:
+            full = place(hu, spacing_mm, job.image_size, job.centre)
+            taken.append(_Taken(full, None if low is None else replace(full, hu=low)))
+    return _Volume(taken, Findings.sum([volume.findings, lost]))
 
 
 def _loaded(job: _GridJob) -> PatientVolume:
@@ -167,7 +184,7 @@ def _scanned(
         **images,
         patient=[shard.patient.pseudonym] * count,
         slice=np.arange(count, dtype=np.int32),
-        scale=np.array([placed.scale for placed in volume], np.float32),
+        scale=np.array([taken.full.scale for taken in volume], np.float32),
         image=[image_hash(image) for image in images["hu"]],
         findings=patient.findings,
     )
@@ -175,11 +192,13 @@ def _scanned(
 
 
 def _acquired(
-    volume: Sequence[Placed], settings: ShardSettings, shard: Shard, rows: range
+    volume: Sequence[_Taken], settings: ShardSettings, shard: Shard, rows: range
 ) -> Acquisition:
-    """Scan some slices of a patient."""
+    """Scan some slices of a patient, or take them as they were measured."""
     simulation, protocol = settings.simulation, shard.protocol
-    grids = [volume[row].resample(simulation.object_scale) for row in rows]
+    if all(taken.low is not None for taken in volume):
+        return _measured([volume[row] for row in rows], settings, shard)
+    grids = [volume[row].full.resample(simulation.object_scale) for row in rows]
     rngs = [generator(settings.seed, shard.client, shard.patient.id, row, "noise") for row in rows]
     on_gpu = settings.made_with["device"] == "cuda"
     expected = expect(np.stack([g.object for g in grids]), protocol, simulation, cuda=on_gpu)
@@ -192,6 +211,23 @@ def _acquired(
         line_integrals=sinogram,
         expected=expected,
         simulation=simulation,
+        window_hu=settings.window_hu,
+    )
+
+
+def _measured(slices: Sequence[_Taken], settings: ShardSettings, shard: Shard) -> Acquisition:
+    """Return slices whose low dose was measured: both doses on the grid, no line integrals."""
+    full = [taken.full.resample(1) for taken in slices]
+    low = [taken.low.resample(1) for taken in slices if taken.low is not None]
+    none = np.empty((len(slices), 0, 0), np.float32)
+    return Acquisition(
+        protocol=shard.protocol,
+        full_hu=np.stack([grid.image for grid in full]),
+        low_hu=np.stack([grid.image for grid in low]),
+        body=np.stack([grid.body for grid in full]).astype(np.uint8),
+        line_integrals=none,
+        expected=none,
+        simulation=settings.simulation,
         window_hu=settings.window_hu,
     )
 

@@ -70,7 +70,7 @@ def deal(
     groups = {f"clients.{client}.patients": ids for client, ids in clients.items()}
     groups |= {"data.test_patients": test, "data.validation_patients": validation}
     lists = {group: ids for group, ids in groups.items() if isinstance(ids, Sequence)}
-    listed = _listed_once(lists, slice_counts, reuse)
+    listed = listed_once(lists, slice_counts, reuse)
     rng = generator(seed, "split")
     free = [patient for patient in slice_counts if patient not in listed]
     free = [free[i] for i in rng.permutation(len(free))]
@@ -97,7 +97,7 @@ def deal(
     )
 
 
-def _listed_once(
+def listed_once(
     groups: Mapping[str, Sequence[str]], known: Iterable[str], reuse: bool
 ) -> dict[str, str]:
     """Return the group of each listed patient, or refuse an unknown or doubly listed one."""

@@ -19,6 +19,7 @@ from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.experiment.explain import explain
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.experiment.file import apply_overrides, read_yaml
+from physfed_ray.experiment.measured import why_incomplete, why_not_measured
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.experiment.named import names_only, only_names
 from physfed_ray.experiment.reports import Reports
@@ -78,6 +79,7 @@ class Experiment(Settings):
     def _fits_together(self) -> Self:
         _unique_ids([client.id for client in (*self.clients, *self.unseen)])
         self._disjoint_patients()
+        self._measured_or_simulated()
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
@@ -104,6 +106,12 @@ class Experiment(Settings):
                 field = field_of(name)
             except PhysFedError as error:
                 raise ValueError(f"{who} needs a field that is not installed: {error}") from None
+            if self.data.source.pairs is not None and field.make and field.simulated:
+                raise ValueError(
+                    f"data.source.pairs: {who} needs the field '{name}', which follows from a "
+                    "simulated scan, and measured pairs have images alone; choose another method "
+                    "or backbone"
+                )
             if field.crop == "none" and self.training.patch not in (None, size):
                 raise ValueError(
                     f"training.patch: {who} needs the field '{name}', which cannot be cut into "
@@ -128,17 +136,38 @@ class Experiment(Settings):
                 f"pixels a side, and {key} is {side}: raise it, or change the objective"
             )
 
+    def _measured_or_simulated(self) -> None:
+        """Refuse what makes no sense where the low dose was measured, or where it was not."""
+        if self.data.source.pairs is not None:
+            reason = why_not_measured(self.data, self.clients, self.unseen, self.evaluation)
+            if reason is not None:
+                raise ValueError(reason)
+            return
+        for key in ("clients", "unseen"):
+            if (reason := why_incomplete(getattr(self, key))) is not None:
+                raise ValueError(f"{key}.{reason}")
+
     def _disjoint_patients(self) -> None:
-        groups: list[tuple[str, Sequence[str]]] = [
-            (f"clients.{i}.patients", client.listed_patients)
-            for i, client in enumerate(self.clients)
-        ]
+        """Refuse a patient in two lists; clients of measured pairs may list who is tested."""
+        clients = self._lists("clients")
+        held: list[tuple[str, Sequence[str]]] = []
         for key in ("test_patients", "validation_patients"):
             value = getattr(self.data, key)
-            groups.append((f"data.{key}", value if isinstance(value, tuple) else ()))
+            held.append((f"data.{key}", value if isinstance(value, tuple) else ()))
+        if self.data.source.pairs is not None:
+            self._refuse_overlap([*clients, *self._lists("unseen")])
+            self._refuse_overlap([*held, *self._lists("unseen")])
+            return
         if any(client.patients for client in self.unseen):
             raise ValueError("unseen: an unseen protocol has no patients of its own; it scans "
                              "data.test_patients")  # fmt: skip
+        self._refuse_overlap([*clients, *held])
+
+    def _lists(self, key: Literal["clients", "unseen"]) -> list[tuple[str, Sequence[str]]]:
+        parts: Clients = getattr(self, key)
+        return [(f"{key}.{i}.patients", part.listed_patients) for i, part in enumerate(parts)]
+
+    def _refuse_overlap(self, groups: Sequence[tuple[str, Sequence[str]]]) -> None:
         owner: dict[str, str] = {}
         for key, patients in groups:
             for patient in patients:
@@ -162,7 +191,7 @@ class Experiment(Settings):
         """Yield the patients that are listed by id."""
         for listed in (self.data.test_patients, self.data.validation_patients):
             yield from listed if isinstance(listed, tuple) else ()
-        for client in self.clients:
+        for client in (*self.clients, *self.unseen):
             yield from client.listed_patients
 
     def with_patients(self, rename: Callable[[str], str]) -> "Experiment":
@@ -173,13 +202,14 @@ class Experiment(Settings):
 
         keys = ("test_patients", "validation_patients")
         data = {key: renamed(getattr(self.data, key)) for key in keys}
-        clients = tuple(
-            client.model_copy(update={"patients": renamed(client.patients)})
-            for client in self.clients
-        )
-        return self.model_copy(
-            update={"data": self.data.model_copy(update=data), "clients": clients}
-        )
+        parts = {
+            key: tuple(
+                client.model_copy(update={"patients": renamed(client.patients)})
+                for client in getattr(self, key)
+            )
+            for key in ("clients", "unseen")
+        }
+        return self.model_copy(update={"data": self.data.model_copy(update=data), **parts})
 
     def needed_patients(self) -> int:
         """Return how many patients clients, validation and test need, each used once."""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, V
 from physfed_ray.ct.protocol import FURTHER, PRESETS, SEVEN, Protocol, select_presets
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.explain import did_you_mean, explain
+from physfed_ray.experiment.from_header import FROM_HEADER, PartlyKnown
 from physfed_ray.experiment.generate import Generate, draw_protocols, draw_speeds
 from physfed_ray.experiment.patients import patients
 from physfed_ray.experiment.settings import LONGEST_NAME, NAME, Settings
@@ -28,12 +29,16 @@ def _protocol(value: Any) -> Any:
         if key not in PROTOCOL_KEYS:
             raise ValueError(f"unknown key '{key}'; {did_you_mean(str(key), PROTOCOL_KEYS)}")
     missing = [key for key in SEVEN if key not in value]
-    if missing:
+    if missing and not set(missing) <= set(FROM_HEADER):
         raise ValueError(f"a protocol has seven numbers; missing: {', '.join(missing)}")
     try:
-        return Protocol(**value)
+        return PartlyKnown.of(value) if missing else Protocol(**value)
     except PhysFedError as error:
         raise ValueError(str(error)) from None
+
+
+def _written(protocol: Protocol) -> dict[str, Any]:
+    return protocol.values()
 
 
 def _patients(value: Any) -> Any:
@@ -46,11 +51,10 @@ class ClientSpec(Settings):
     id: str = Field(
         pattern=NAME, max_length=LONGEST_NAME, description="name in logs, tables and files"
     )
-    protocol: Annotated[Protocol, BeforeValidator(_protocol), PlainSerializer(Protocol.values)] = (
-        Field(
-            description="name of a preset (`physfed protocols`), or the seven numbers and, unless "
-            "they are flat and 360, `detector` and `arc_deg`"
-        )
+    protocol: Annotated[Protocol, BeforeValidator(_protocol), PlainSerializer(_written)] = Field(
+        description="name of a preset (`physfed protocols`), or the seven numbers and, unless "
+        "they are flat and 360, `detector` and `arc_deg`; of measured pairs, `pixel_mm`, "
+        "`source_mm` and `detector_mm` may be left to the DICOM headers"
     )
     patients: Annotated[int | tuple[str, ...] | None, BeforeValidator(_patients)] = Field(
         None,

@@ -1,5 +1,6 @@
 """Keys under ``data``: where the images come from and how they are cut up."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -44,10 +45,24 @@ class Phantom(Settings):
 
 
 class Source(Settings):
-    """Where the full-dose images come from: DICOM or phantoms."""
+    """Where the images come from: full dose in DICOM, phantoms, or both doses in DICOM."""
 
     dicom: RelativePath | None = Field(
         None, description="folder tree with CT DICOM files, relative to this file"
+    )
+    pairs: RelativePath | None = Field(
+        None,
+        description="folder tree with CT DICOM files of the same patients at full and at low dose, "
+        "which are used as they are, without simulation (docs/data.md)",
+    )
+    full: str | None = Field(
+        None,
+        min_length=1,
+        description="of pairs: pattern for paths or series descriptions of the full dose, such as "
+        "'*full_1mm*'; null: as their names say",
+    )
+    low: str | None = Field(
+        None, min_length=1, description="of pairs: pattern for those of the low dose, likewise"
     )
     min_slices: int = Field(
         1, ge=1, le=MOST, description="DICOM patients with fewer usable slices are left out"
@@ -62,8 +77,13 @@ class Source(Settings):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.dicom is None) == (self.phantom is None):
-            raise ValueError("give exactly one of 'dicom' (a folder) and 'phantom'")
+        if sum(given is not None for given in (self.dicom, self.phantom, self.pairs)) != 1:
+            raise ValueError(
+                "give exactly one of 'dicom' (a folder), 'phantom' and 'pairs' (a folder); clients "
+                "with measured and with simulated low dose cannot share an experiment"
+            )
+        if self.pairs is None and (self.full, self.low) != (None, None):
+            raise ValueError("'full' and 'low' belong to 'pairs'")
         if self.phantom and "min_slices" in self.model_fields_set and self.min_slices > 1:
             raise ValueError("'min_slices' belongs to 'dicom'; phantoms have 'phantom.slices'")
         if self.phantom and (self.lossy or self.derived):
@@ -71,11 +91,16 @@ class Source(Settings):
             raise ValueError(f"'{key}' belongs to 'dicom'; phantoms are what they are")
         return self
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that is read, None for phantoms."""
+        return self.dicom or self.pairs
+
 
 class Data(Settings):
     """The images and how they are cut up."""
 
-    source: Source = Field(description="where the full-dose images come from")
+    source: Source = Field(description="where the images come from")
     image_size: int = Field(
         256,
         ge=SMALLEST_IMAGE,

@@ -108,12 +108,12 @@ def find(target: Path, overrides: Sequence[str] = ()) -> Experiment | Prepared:
         return load_experiment(target, overrides)
     if (target / "experiment.yaml").is_file():
         experiment = load_experiment(target / "experiment.yaml", overrides)
-        folder = experiment.data.source.dicom
+        folder = experiment.data.source.folder
         if folder is not None and not folder.is_dir():
             raise PhysFedError(
                 f"the patients of the run {target} are not on this machine (no folder {folder}): "
                 "look at its reports where it ran, or say where they lie with "
-                "--set data.source.dicom=FOLDER"
+                f"--set data.source.{'pairs' if experiment.data.source.pairs else 'dicom'}=FOLDER"
             )
         return experiment
     if not (target / MANIFEST).is_file():

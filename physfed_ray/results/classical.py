@@ -142,22 +142,31 @@ def add_classical(run_dir: str | Path) -> Path:
     prepared = prepare(experiment)
     check_input(directory, prepared)
     todo = plan(experiment)
-    for name in dict.fromkeys(name for d in DENOISERS.values() for name in d.fields):
+    names = _possible(measured=experiment.data.source.pairs is not None)
+    for name in dict.fromkeys(name for d in names for name in DENOISERS[d].fields):
         make_field(todo, name, _files(prepared))
     scores = classical_scores(
         prepared,
         experiment.data.simulation,
         experiment.data.clinical_windows,
         partial(read_made, todo),
+        names,
     )
     directory.write(CLASSICAL_FILE, scores.to_parquet())
     return local / CLASSICAL_FILE
 
 
 def has_classical(directory: RunDirectory) -> bool:
-    """Return whether a run directory holds the scores of every classical denoiser."""
+    """Return whether a run directory holds the scores of every classical denoiser that it can."""
     scored = directory.read_table(CLASSICAL_FILE, CLASSICAL_COLUMNS).distinct("method")
-    return {denoiser.title for denoiser in DENOISERS.values()} <= set(scored)
+    source = directory.read_yaml("experiment.yaml")["data"]["source"]
+    names = _possible(measured=source.get("pairs") is not None)
+    return {DENOISERS[name].title for name in names} <= set(scored)
+
+
+def _possible(*, measured: bool) -> tuple[str, ...]:
+    """Return the classical denoisers that a data set allows: measured pairs have no sinograms."""
+    return tuple(name for name, d in DENOISERS.items() if not (measured and d.fields))
 
 
 def check_scanner(directory: RunDirectory) -> None:

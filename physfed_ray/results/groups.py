@@ -169,6 +169,9 @@ def _defaults(method: str) -> dict[str, str]:
     return dict(flatten({name: field.default for name, field in fields.items()}, "method"))
 
 
+_FOLDERS = ("data.source.dicom", "data.source.pairs")
+
+
 def _check_same_data(runs: Sequence[RunResults]) -> None:
     first = _data_key(runs[0])
     for run in runs[1:]:
@@ -239,7 +242,7 @@ def _data_key(run: RunResults) -> dict[str, Any]:
     for name, value in flatten(run.experiment.get("data", {}), "data"):
         if name == "data.cache":
             continue
-        key[name] = PurePath(value).name if name == "data.source.dicom" else value
+        key[name] = PurePath(value).name if name in _FOLDERS else value
     for part in ("clients", "unseen"):
         entries = run.experiment.get(part, ())
         key[part] = "; ".join(

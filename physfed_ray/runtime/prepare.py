@@ -51,7 +51,7 @@ def prepare_on_ray(experiment: Experiment, progress: Progress | None = None) -> 
         PhysFedError: As ``physfed_ray.data.prepare.prepare`` does; also if a Ray worker dies again
             and again.
     """
-    run = partial(run_shards, folder=experiment.data.source.dicom)
+    run = partial(run_shards, folder=experiment.data.source.folder)
     return prepare(experiment, run, describe_on_ray, progress)
 
 

@@ -26,6 +26,7 @@ from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.left_out import source_line
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.experiment.measured import scanners
 from physfed_ray.methods.base import Method
 from physfed_ray.screen.catalogue import FURTHER_HEADINGS, PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
@@ -65,14 +66,14 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
 
 
 def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
-    further = experiment.further
+    further, protocols = experiment.further, {**todo.clients, **todo.unseen}
     headings = (*PROTOCOL_HEADINGS, *(FURTHER_HEADINGS[name] for name in further))
     table = number_table("client", "patients", "slices", *headings)
     groups = (("train", experiment.clients), ("unseen", experiment.unseen))
     for split, clients in groups:
         for client in clients[:CLIENT_ROWS]:
             patients, slices = counts(todo, split, client.id)
-            shown = numbers(client.protocol, further)
+            shown = numbers(protocols[client.id], further)
             table.add_row(client.id, str(patients), str(slices), *shown)
         if len(clients) > CLIENT_ROWS:
             table.add_row(f"and {len(clients) - CLIENT_ROWS} more")
@@ -81,17 +82,32 @@ def _client_table(experiment: Experiment, todo: PreparePlan) -> Table:
 
 
 def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
-    data, first = experiment.data, experiment.clients[0].id
+    data = experiment.data
     low, high = data.window_hu
     yield source_line(todo.source_summary)
     yield f"images: {data.image_size} x {data.image_size}, {low:g} to {high:g} HU become 0 to 1"
-    yield _object_words(data.simulation)
-    for split in ("validation", "test"):
-        patients, slices = counts(todo, split, first)
-        yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
+    yield from _dose_lines(experiment, todo)
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
     yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
+
+
+def _dose_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
+    if experiment.data.source.pairs is None:
+        yield _object_words(experiment.data.simulation)
+        for split in ("validation", "test"):
+            patients, slices = counts(todo, split, experiment.clients[0].id)
+            yield f"{split}: {patients} patient(s), {slices} slices under every seen protocol"
+        return
+    yield "pairs: full and low dose as they were measured; no scan is simulated"
+    groups = scanners(experiment.clients)
+    for split in ("validation", "test"):
+        each = [counts(todo, split, group.clients[0]) for group in groups]
+        patients, slices = (sum(numbers) for numbers in zip(*each, strict=True))
+        yield (
+            f"{split}: {patients} patient(s), {slices} slices, each under the protocol of its own "
+            f"scanner ({len(groups)} in all)"
+        )
 
 
 def _noise_lines(load: Load) -> Iterable[str]:

@@ -119,7 +119,8 @@ def test_a_resolved_experiment_reads_back_equal(file: Path, tmp_path: Path):
     generated = "clients={generate: {clients: 11, patients_per_client: 2, speed_spread: 0.4}}"
     own = [path for path in FILES if not is_suite(path)]
     for source, *more in ((file, generated), *((path,) for path in own)):
-        experiment = load_experiment(source, ["unseen=unseen-*", "method.name=scan_physfed", *more])
+        unseen = [] if source.name == "pairs.yaml" else ["unseen=unseen-*"]  # none can be scanned
+        experiment = load_experiment(source, [*unseen, "method.name=scan_physfed", *more])
         resolved = tmp_path / "resolved.yaml"
         resolved.write_text(experiment.to_yaml())
         assert load_experiment(resolved) == experiment

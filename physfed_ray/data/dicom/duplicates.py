@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
-from physfed_ray.data.dicom.files import read_hu
+from physfed_ray.data.dicom.frames import read_image
 from physfed_ray.data.dicom.headers import SliceHeader
 from physfed_ray.data.dicom.reasons import LeftOut
 
@@ -36,7 +37,7 @@ def without_copies(
             kept += same_place  # One file, or frames of one.
             continue
         first: dict[str, SliceHeader] = {}
-        digests = image_digests([header.path for header in same_place])
+        digests = image_digests(same_place)
         by_patient = sorted(
             zip(digests, same_place, strict=True), key=lambda p: (p[1].patient, p[0])
         )
@@ -50,27 +51,35 @@ def without_copies(
     return kept, left_out
 
 
-def image_digests(paths: Sequence[Path]) -> list[str]:
+def image_digests(headers: Sequence[SliceHeader]) -> list[str]:
     """Return what is equal for equal images: of the files' bytes, or of their HU if they differ.
 
-    Files that cannot be read are equal to none.
+    Images that cannot be read are equal to none.
     """
-    whole = [_file_digest(path) for path in paths]
+    whole = [_written_digest(header) for header in headers]
     if len(set(whole)) == 1:
         return whole
-    return [_hu_digest(path) or written for path, written in zip(paths, whole, strict=True)]
+    return [_hu_digest(header) or written for header, written in zip(headers, whole, strict=True)]
 
 
-def _file_digest(path: Path) -> str:
+def _written_digest(header: SliceHeader) -> str:
     try:
-        return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        state = header.path.stat()
+        digest = _file_digest(header.path, state.st_size, state.st_mtime_ns)
     except OSError:
-        return f"unreadable {path}"
+        digest = f"unreadable {header.path}"
+    return digest if header.frame_index is None else f"{digest} {header.frame_index}"
 
 
-def _hu_digest(path: Path) -> str | None:
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, size: int, changed_ns: int) -> str:
+    """Hash a file; kept for the next frames of it."""
+    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def _hu_digest(header: SliceHeader) -> str | None:
     try:
-        hu = read_hu(path)
+        hu, _ = read_image(header.path, header.frame_index)
     except (LeftOut, OSError):
         return None
     return blake2b(repr(hu.shape).encode() + hu.tobytes(), digest_size=16).hexdigest()

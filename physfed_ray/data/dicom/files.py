@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -38,6 +38,9 @@ UNDECODABLE = "undecodable pixel data"
 
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _PIXEL_DATA = 0x7FE00010
+AS_STORED: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
+"""For decoders: all bits of each pixel, as whether those not stored mean anything is our choice."""
+
 _VRS_OF_PIXELS = (b"OW", b"OB", b"UN")
 _ITEM = 0xFFFEE000
 _SEQUENCE_END = 0xFFFEE0DD
@@ -58,11 +61,6 @@ def quiet_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_hu(path: Path) -> np.ndarray:
-    """Return one slice as (h, w) float32 HU; raises as ``read_slice`` does."""
-    return read_slice(path)[0]
-
-
 def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return one slice as (h, w) float32 HU, and notes on what was done to it, as ``to_hu`` does.
 
@@ -70,18 +68,26 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         LeftOut: The pixels cannot be decoded, or their values are no Hounsfield units.
         OSError: The file cannot be read at all, so that a failing disk is not taken for bad images.
     """
+    with decoding(), path.open("rb") as file:
+        dataset = open_dicom(file, header_tags=None)
+        pixels = read_format(dataset)
+        default_layout(dataset)
+        dataset.pixel_array_options(**AS_STORED)
+        return to_hu(dataset.pixel_array, pixels)
+
+
+def default_layout(dataset: Dataset) -> None:
+    """Write down what a decoder wants to know of the pixels, where a header does not say it."""
+    dataset.setdefault("PhotometricInterpretation", "MONOCHROME2")
+    dataset.setdefault("SamplesPerPixel", 1)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Leave out whose pixels cannot be decoded, but let a failing disk fail."""
     try:
-        with path.open("rb") as file:
-            dataset = open_dicom(file, header_tags=None)
-            pixels = read_format(dataset)
-            dataset.setdefault("PhotometricInterpretation", "MONOCHROME2")
-            dataset.setdefault("SamplesPerPixel", 1)
-            # All bits of each pixel: whether those that are not stored mean anything is our choice.
-            dataset.pixel_array_options(raw=True, correct_unused_bits=False)
-            return to_hu(dataset.pixel_array, pixels)
-    except LeftOut:
-        raise
-    except MemoryError:
+        yield
+    except (LeftOut, MemoryError):
         raise
     # The decoders are many, and each fails in its own way; only the system's errors have a number.
     except Exception as error:
@@ -90,8 +96,15 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         raise LeftOut(UNDECODABLE) from error
 
 
-def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
+def open_dicom(
+    file: BinaryIO, header_tags: Sequence[str] | None, *, before_pixels: bool = False
+) -> Dataset:
     """Parse a file, or only some tags of its header (then left at the pixel data's element).
+
+    Args:
+        file: The open file.
+        header_tags: The tags; None for all.
+        before_pixels: Stop at the pixel data also where all tags are read.
 
     Raises:
         LeftOut: It is no DICOM file, or an index of files.
@@ -105,7 +118,7 @@ def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
         raise LeftOut(NOT_DICOM)
     dataset = pydicom.dcmread(
         file,
-        stop_before_pixels=header_tags is not None,
+        stop_before_pixels=before_pixels or header_tags is not None,
         specific_tags=None if header_tags is None else list(header_tags),
         force=bare,
     )
@@ -121,21 +134,55 @@ def open_dicom(file: BinaryIO, header_tags: Sequence[str] | None) -> Dataset:
     return dataset
 
 
-def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
+def whole_frames(file: BinaryIO, dataset: Dataset) -> int:
     """Compare the length of the pixel data with what the header promises, without reading it.
 
     Args:
         file: Left by ``open_dicom`` at the pixel data's element.
         dataset: The header, with rows, columns and bits allocated.
 
+    Returns:
+        How many of the promised frames are there, from the first one on; 1 for a single slice.
+
     Raises:
-        LeftOut: The file is cut short, or no plugin decodes its compression.
+        LeftOut: None is, or no plugin decodes the compression.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    promised = promised_frames(dataset)
     if syntax == DeflatedExplicitVRLittleEndian:
-        return  # Inflated as a whole by the reader, which fails on a cut stream.
+        return promised  # Inflated as a whole by the reader, which fails on a cut stream.
     if syntax.is_compressed and not _decodable(syntax):
         raise LeftOut(UNSUPPORTED)
+    length = skip_to_pixels(file, dataset)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if length == _UNDEFINED:
+        there = _whole_fragments(file, left)
+    else:
+        wanted = frame_bytes(dataset)
+        there = min(length, left) // wanted if wanted > 0 else 0
+    if there < 1:
+        raise LeftOut(TRUNCATED)
+    return min(there, promised)
+
+
+def promised_frames(dataset: Dataset) -> int:
+    """Return how many frames a header promises.
+
+    Raises:
+        LeftOut: The number is none.
+    """
+    number = int(dataset.get("NumberOfFrames") or 1)
+    if number < 1:
+        raise LeftOut(UNREADABLE)
+    return number
+
+
+def skip_to_pixels(file: BinaryIO, dataset: Dataset) -> int:
+    """Move from the pixel data's element to its value, and return the length that it gives.
+
+    Raises:
+        LeftOut: There is no such element.
+    """
     _, little = dataset.original_encoding
     byte_order = "<" if little else ">"
     head = file.read(8)
@@ -149,14 +196,12 @@ def refuse_incomplete_pixels(file: BinaryIO, dataset: Dataset) -> None:
     (length,) = struct.unpack(f"{byte_order}L", head[-4:])
     if group << 16 | element != _PIXEL_DATA:
         raise LeftOut(UNREADABLE)
-    left = os.fstat(file.fileno()).st_size - file.tell()
-    if length == _UNDEFINED:
-        complete = _fragments_are_complete(file, left)
-    else:
-        wanted = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-        complete = wanted <= min(length, left) and wanted > 0
-    if not complete:
-        raise LeftOut(TRUNCATED)
+    return int(length)
+
+
+def frame_bytes(dataset: Dataset) -> int:
+    """Return how long one uncompressed slice is."""
+    return int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
 
 
 def _decodable(syntax: UID) -> bool:
@@ -166,14 +211,19 @@ def _decodable(syntax: UID) -> bool:
         return False
 
 
-def _fragments_are_complete(file: BinaryIO, left: int) -> bool:
-    """Hop over the fragments of compressed pixel data to the mark that ends them."""
+def _whole_fragments(file: BinaryIO, left: int) -> int:
+    """Count the fragments of compressed pixel data up to the mark that ends them; 0 without it.
+
+    The first item is a table of offsets. A frame has at least one fragment.
+    """
+    items = 0
     while left >= 8:
         group, element, length = struct.unpack("<HHL", file.read(8))
         left -= 8 + length
         if group << 16 | element == _SEQUENCE_END:
-            return True
+            return items - 1
         if group << 16 | element != _ITEM:
-            return False
+            return 0
+        items += 1
         file.seek(length, os.SEEK_CUR)
-    return False
+    return 0

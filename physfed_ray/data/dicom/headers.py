@@ -3,6 +3,8 @@
 import math
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from physfed_ray.data.dicom.files import (
     TRUNCATED,
     UNREADABLE,
     open_dicom,
-    refuse_incomplete_pixels,
+    promised_frames,
+    whole_frames,
 )
+from physfed_ray.data.dicom.frames import GROUPS, frame_count, frame_header, has_frames
 from physfed_ray.data.dicom.names import is_dose_sheet, is_hounsfield, is_localizer
 from physfed_ray.data.dicom.person import NOBODY, Person, person_of
 from physfed_ray.data.dicom.pixel_format import FORMAT_TAGS, read_format
@@ -27,6 +31,7 @@ LOCALIZER = "localizer"
 DOSE_SCREEN = "dose screen"
 SECONDARY_CAPTURE = "secondary capture"
 MULTI_FRAME = "multi-frame image"
+PROJECTIONS = "projection data"
 NOT_AXIAL = "not axial"
 NO_SPACING = "no pixel spacing"
 ODD_SPACING = "impossible pixel spacing"
@@ -47,6 +52,8 @@ IMAGE_PIXELS = (16, 4096)
 
 _CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
+_PROJECTION_TAGS = ["0x70291010", "0x70291011"]
+"""Private elements that every file of DICOM-CT-PD has: rows and columns of the detector."""
 _HEADER_TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "StudyDate",
     "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "AcquisitionNumber",
@@ -55,6 +62,7 @@ _HEADER_TAGS = [
     "RescaleType", "PatientName", "PatientBirthDate", "PatientSex", "AcquisitionDate",
     "AcquisitionTime", "SliceThickness", "SpacingBetweenSlices", "TemporalPositionIdentifier",
     "ConvolutionKernel", "KVP", "NominalPercentageOfCardiacPhase", *FORMAT_TAGS, *TRUTH_TAGS,
+    *_PROJECTION_TAGS,
 ]  # fmt: skip
 
 
@@ -78,6 +86,7 @@ class SliceHeader:
         instance: InstanceNumber.
         distance_mm: Distance to the next slice, as the header says; 1 where it says nothing.
         notes: What is to be said of a slice that stays: why it is let in.
+        frame_index: Its place in a multi-frame file, from 0; None for a file with one slice.
     """
 
     path: Path
@@ -99,12 +108,26 @@ class SliceHeader:
     instance: int | None = None
     distance_mm: float = 1.0
     notes: tuple[str, ...] = ()
+    frame_index: int | None = None
 
 
-def read_header(
+@dataclass(frozen=True)
+class LeftOutFrame:
+    """A frame that is no usable CT slice, in a file that has others.
+
+    Attributes:
+        index: The frame, from 0.
+        reason: As ``LeftOut`` has it.
+    """
+
+    index: int
+    reason: str
+
+
+def read_headers(
     path: Path, number: int, *, lossy: bool = False, derived: bool = False
-) -> SliceHeader:
-    """Read what sorting needs of a file, without its pixels.
+) -> list[SliceHeader | LeftOutFrame]:
+    """Read what sorting needs of each slice of a file, without its pixels.
 
     Args:
         path: The file.
@@ -113,15 +136,58 @@ def read_header(
         derived: As in ``refuse_untrue``.
 
     Raises:
-        LeftOut: The file is no original axial CT image, or is not complete.
+        LeftOut: The file holds no original axial CT image, or is not complete.
     """
+    with _parsing(), path.open("rb") as file:
+        dataset = open_dicom(file, [*_HEADER_TAGS, *GROUPS])
+        pixels = file.tell()
+
+        def judge(header: Dataset) -> tuple[str, ...]:
+            _refuse_other_kinds(header)
+            file.seek(pixels)
+            return refuse_untrue(file, header, lossy=lossy, derived=derived)
+
+        if not has_frames(dataset):
+            notes = judge(dataset)
+            whole_frames(file, dataset)
+            return [replace(_parse(dataset, path, number), notes=notes)]
+        there = whole_frames(file, dataset)
+
+        def read_frame(index: int) -> SliceHeader | LeftOutFrame:
+            try:
+                with _parsing():
+                    header = frame_header(dataset, index)
+                    notes = judge(header)
+                    if index >= there:
+                        raise LeftOut(TRUNCATED)
+                    return _parse_frame(header, path, number, index, notes)
+            except LeftOut as left_out:
+                return LeftOutFrame(index, str(left_out))
+
+        count = frame_count(dataset, there)
+        found = [read_frame(index) for index in range(count)]
+    if promised_frames(dataset) > count:
+        found.append(LeftOutFrame(count, TRUNCATED))
+    reasons = {entry.reason for entry in found if isinstance(entry, LeftOutFrame)}
+    if len(reasons) == 1 and not any(isinstance(entry, SliceHeader) for entry in found):
+        raise LeftOut(reasons.pop())
+    return found
+
+
+def _parse_frame(
+    header: Dataset, path: Path, number: int, index: int, notes: tuple[str, ...]
+) -> SliceHeader:
+    """Parse the header of a frame; its place in the file breaks ties, and is no instance number."""
+    parsed = _parse(header, path, number)
+    order = parsed.order if parsed.instance is not None else (parsed.order[0], index + 1)
+    return replace(parsed, frame_index=index, notes=notes, order=order)
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Leave out whose header cannot be read."""
     try:
-        with path.open("rb") as file:
-            dataset = open_dicom(file, _HEADER_TAGS)
-            _refuse_other_kinds(dataset)
-            notes = refuse_untrue(file, dataset, lossy=lossy, derived=derived)
-            refuse_incomplete_pixels(file, dataset)
-            return replace(_parse(dataset, path, number), notes=notes)
+        yield
     except LeftOut:
         raise
     except (zlib.error, EOFError) as error:
@@ -152,10 +218,20 @@ def _refuse_other_kinds(dataset: Dataset) -> None:
         raise LeftOut(LOCALIZER)
     if is_screen:
         raise LeftOut(DOSE_SCREEN)
+    if _is_projection(dataset, description):
+        raise LeftOut(PROJECTIONS)
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise LeftOut(SECONDARY_CAPTURE)
     if int(dataset.get("NumberOfFrames") or 1) != 1 or sop_class.startswith(f"{_CT_CLASS}."):
         raise LeftOut(MULTI_FRAME)
+
+
+def _is_projection(dataset: Dataset, description: str) -> bool:
+    """Say whether a file holds raw projections (DICOM-CT-PD), which call themselves CT."""
+    if any(tag in dataset for tag in _PROJECTION_TAGS):
+        return True
+    placed = dataset.get("ImageOrientationPatient") or dataset.get("ImagePositionPatient")
+    return not placed and re.search(r"\bprojections?\b", description, re.I) is not None
 
 
 def _parse(dataset: Dataset, path: Path, number: int) -> SliceHeader:

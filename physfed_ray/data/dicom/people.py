@@ -224,7 +224,7 @@ def _made_up_uids(headers: Sequence[SliceHeader], top: Sequence[tuple[str, ...]]
         if elsewhere == folder or header.study in distrusted:
             continue
         if header.instance_uid == other.instance_uid:
-            differ = len(set(image_digests([header.path, other.path]))) == 2
+            differ = len(set(image_digests([header, other]))) == 2
         else:
             differ = True
         if differ:

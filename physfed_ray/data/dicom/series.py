@@ -34,7 +34,7 @@ def arrange(
     """
     left_out: dict[str, list[SliceHeader]] = defaultdict(list)
     told, unclear = tell_apart(headers, root)
-    images, copies = without_copies(sorted(told, key=_by_content))
+    images, copies = without_copies(sorted(told, key=by_content))
     for reason, slices in (*unclear.items(), *copies.items()):
         left_out[reason].extend(slices)
     series: dict[tuple[str, str, str], list[SliceHeader]] = defaultdict(list)
@@ -46,18 +46,18 @@ def arrange(
         kind, positioned, lost = place(slices)
         left_out[NO_POSITION].extend(lost)
         for stack in stacks(positioned):
-            kept, doubled = _one_per_position(stack)
+            kept, doubled = one_per_position(stack)
             for reason, dropped in doubled.items():
                 left_out[reason].extend(dropped)
             scans[kept[0].patient, kept[0].study, kept[0].frame, kind].append(kept)
     patients: dict[str, list[list[SliceHeader]]] = defaultdict(list)
     for (patient, *_), candidates in scans.items():
-        distinct, repeated = _one_per_part(candidates)
+        distinct, repeated = one_per_part(candidates)
         patients[patient].extend(distinct)
         left_out[REPEATED].extend(repeated)
     usable = {}
     for patient in sorted(patients):
-        ordered = [header for slices in sorted(patients[patient], key=_when) for header in slices]
+        ordered = [header for slices in sorted(patients[patient], key=when) for header in slices]
         if len(ordered) < min_slices:
             left_out[TOO_FEW].extend(ordered)
         else:
@@ -65,18 +65,20 @@ def arrange(
     return usable, {reason: files for reason, files in left_out.items() if files}
 
 
-def _by_content(header: SliceHeader) -> tuple[object, ...]:
+def by_content(header: SliceHeader) -> tuple[object, ...]:
+    """Return what orders slices, whatever their files are called."""
     position = header.position_mm if math.isfinite(header.position_mm) else math.inf
     where = (header.patient, header.study, header.series, position)
     return *where, *taken(header), header.number
 
 
-def _when(slices: Sequence[SliceHeader]) -> tuple[str, str, int, str, float]:
+def when(slices: Sequence[SliceHeader]) -> tuple[str, str, int, str, float]:
+    """Return what orders series: date, study, number, place in the body."""
     first = slices[0]
     return first.date, first.study, first.series_number, first.series, first.position_mm
 
 
-def _one_per_position(
+def one_per_position(
     slices: Iterable[SliceHeader],
 ) -> tuple[list[SliceHeader], dict[str, list[SliceHeader]]]:
     """Order a stack along the body and keep the first slice of each position."""
@@ -85,13 +87,14 @@ def _one_per_position(
     for header in sorted(slices, key=lambda h: (round(h.position_mm, 2), h.order, h.time)):
         if kept and header.position_mm - kept[-1].position_mm < SAME_POSITION_MM:
             same_uid = header.instance_uid and header.instance_uid == kept[-1].instance_uid
-            doubled[OTHER_IMAGE if same_uid else DUPLICATE].append(header)
+            lies = same_uid and header.path != kept[-1].path  # Frames of a file share its UID.
+            doubled[OTHER_IMAGE if lies else DUPLICATE].append(header)
         else:
             kept.append(header)
     return kept, doubled
 
 
-def _one_per_part(
+def one_per_part(
     candidates: Sequence[list[SliceHeader]],
 ) -> tuple[list[list[SliceHeader]], list[SliceHeader]]:
     """Drop series of which more than half lies where a series with more slices lies."""
@@ -107,7 +110,7 @@ def _one_per_part(
 
 
 def _first_taken(slices: Sequence[SliceHeader]) -> tuple[object, ...]:
-    return *_when(slices)[:-1], *min(map(taken, slices))
+    return *when(slices)[:-1], *min(map(taken, slices))
 
 
 def _inside(
