@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from physfed_ray.errors import PhysFedError
+
 # No file takes nearly so long to write.
 ABANDONED_AFTER_S = 24 * 3600.0
 
@@ -16,6 +18,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends well, and vanishes if not.
 
     Readers and other writers of the same path see the old file or the new one, never a part.
+
+    Raises:
+        PhysFedError: A folder is where the file is to be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
@@ -23,6 +28,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        if path.is_dir():
+            raise PhysFedError(f"{path} is a folder where a file is to be: remove it")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from physfed_ray.atomic import ABANDONED_AFTER_S, atomic_file, sweep
+from physfed_ray.errors import PhysFedError
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -34,6 +35,16 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path, error: type[BaseExce
     with pytest.raises(error):
         fail()
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with (
+        pytest.raises(PhysFedError, match="is a folder where a file is to be"),
+        atomic_file(tmp_path / "a") as temporary,
+    ):
+        temporary.touch()
     assert os.listdir(tmp_path) == ["a"]
 
 

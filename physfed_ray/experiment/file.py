@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.explain import shown
+from physfed_ray.experiment.explain import short, shown
 
 MOST_BYTES = 64 * 2**20
 DEEPEST = 40
@@ -168,7 +168,9 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
-            raise PhysFedError(f"--set {override}: write key=value, for example training.lr=1e-3")
+            raise PhysFedError(
+                f"--set {short(override)}: write key=value, for example training.lr=1e-3"
+            )
         set_key(content, key.strip().split("."), parse_yaml(value, f"--set {key}"), f"--set {key}")
 
 

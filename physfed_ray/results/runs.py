@@ -287,9 +287,11 @@ def _codebook(directory: RunDirectory) -> tuple[list[str], NDArray[np.float32]] 
 
 def _missing(directory: RunDirectory) -> Iterable[tuple[int, str, str]]:
     """Yield round, client and reason from the log's round events; other lines are skipped."""
-    if not directory.exists("run.log"):
+    try:
+        log = directory.read("run.log").decode(errors="replace")
+    except (FileNotFoundError, IsADirectoryError):
         return
-    for line in directory.read("run.log").decode(errors="replace").splitlines():
+    for line in log.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

@@ -148,7 +148,9 @@ class RecordedFiles:
         if content is None:
             return {}
         where = f"{self._root}/{CHECKSUMS_FILE}"
-        files = unseal(content, where, RESUME)["files"]
+        files = unseal(content, where, RESUME).get("files")
+        if not isinstance(files, dict):
+            raise DamagedError(where, RESUME)
         return {name: tuple(entry) for name, entry in files.items()}
 
     def _save(self, entries: dict[str, Entry]) -> None:

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from physfed_ray.ct.protocol import PRESETS, Protocol
-from physfed_ray.errors import PhysFedError
+from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.flat import flat_network
 from physfed_ray.methods.base import Method
 from physfed_ray.reports.base import Described
+from physfed_ray.rundir.manifest import PART_CURE, manifest_name
 from physfed_ray.rundir.model import ModelCard, read_card
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
 from physfed_ray.serving.choice import Policy, choose, own_model
@@ -27,8 +28,8 @@ def load_run(path: str | Path) -> "TrainedRun":
         path: A run directory: local path or fsspec URL. The run may have been interrupted.
 
     Raises:
-        PhysFedError: There is no run, no round of it was completed, or what it needs is not
-            installed.
+        PhysFedError: There is no run, no round of it was completed, its newest checkpoint is
+            gone, or what it needs is not installed.
     """
     directory = RunDirectory(path)
     card = read_card(directory)
@@ -37,7 +38,19 @@ def load_run(path: str | Path) -> "TrainedRun":
         raise PhysFedError(
             f"{path} holds no completed round yet; let the run go on, or resume it with --resume"
         )
+    if manifest.round < _finished_round(directory):
+        name = manifest_name(_finished_round(directory))
+        raise DamagedError(f"{path}/{name}", PART_CURE, "is gone")
     return TrainedRun(directory, card, manifest)
+
+
+def _finished_round(directory: RunDirectory) -> int:
+    """Return the round after which the run was finished, 0 where nothing says that it was."""
+    try:
+        finished = directory.read_json("summary.json")["rounds"]
+    except (FileNotFoundError, DamagedError, KeyError, TypeError):
+        return 0
+    return finished if isinstance(finished, int) else 0
 
 
 class TrainedRun:

@@ -143,6 +143,27 @@ def test_damaged_checksums_are_said_and_written_anew(
     assert RunDirectory(copy).unchecked is None
 
 
+@pytest.mark.parametrize("gone", ["state.json", ""])
+def test_an_earlier_model_is_not_taken_for_that_of_a_finished_run(
+    experiment: Experiment, whole: Path, copy: Path, gone: str
+) -> None:
+    newest = copy / "checkpoints/round-0003"
+    (newest / gone).unlink() if gone else shutil.rmtree(newest)
+    with pytest.raises(PhysFedError, match=r"round-0003/state\.json is gone"):
+        load_run(copy)
+    resumed(experiment, copy)
+    assert load_run(copy).round == 3
+    assert state_of(copy) == state_of(whole)
+
+
+def test_another_file_is_not_taken_for_checksums_nor_a_folder_for_the_log(copy: Path) -> None:
+    shutil.copy(copy / "checkpoints/round-0003/state.json", copy / "checksums.json")
+    assert "checksums.json is damaged" in (RunDirectory(copy).unchecked or "")
+    (copy / "run.log").unlink()
+    (copy / "run.log").mkdir()
+    assert read_results(copy).missing == ()
+
+
 def test_no_intact_round_is_an_error_and_no_new_beginning(
     experiment: Experiment, copy: Path
 ) -> None:

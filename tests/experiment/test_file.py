@@ -160,6 +160,12 @@ def test_a_place_that_a_list_has_not_is_refused(place: str) -> None:
         set_key({"clients": [{}]}, ["clients", place, "id"], "a", "--set")
 
 
+def test_an_override_of_endless_length_is_cut_short() -> None:
+    with pytest.raises(PhysFedError, match=r"--set =9+…: write key=value") as error:
+        apply_overrides({}, ["=" + "9" * 5000])
+    assert len(str(error.value)) < 200
+
+
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_any_override_is_set_or_refused(key: str, value: str) -> None:
     content = {"name": "a", "clients": [{"id": "b"}]}

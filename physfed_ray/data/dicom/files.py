@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -27,6 +27,7 @@ from pydicom.uid import (
 from physfed_ray.data.dicom.hounsfield import to_hu
 from physfed_ray.data.dicom.pixel_format import read_format
 from physfed_ray.data.dicom.reasons import LeftOut
+from physfed_ray.data.dicom.within_file import WithinFile
 
 NOT_DICOM = "not DICOM"
 INDEX = "DICOMDIR index"
@@ -110,6 +111,7 @@ def open_dicom(
     """
     start = file.read(132)
     file.seek(0)
+    file = cast(BinaryIO, WithinFile(file))
     # Old exports lack the preamble and begin with an element of group 2 or 8.
     bare = start[128:] != b"DICM"
     if bare and (len(start) < 8 or start[:2] not in (b"\x02\x00", b"\x08\x00")):
