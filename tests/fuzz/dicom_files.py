@@ -23,8 +23,8 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from tests.data.dicom.multiframe import write_frames
 
+from tests.data.dicom.multiframe import write_frames
 from tests.fuzz.elements import File, parse
 
 SIZE = 40
