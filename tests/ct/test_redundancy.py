@@ -68,8 +68,8 @@ def test_the_taper_is_the_squared_sine_of_noo_et_al() -> None:
 
     c is 1/2 at 5 of 10 degrees from either end, and 1 from 10 degrees on.
     """
-    protocol = replace(PAPER_1, arc_deg=200, views=2_000_000)
+    protocol = replace(PAPER_1, arc_deg=200, views=90_000)
     view = torch.tensor([5.0, 15.0, 1.0]).double().deg2rad()
     found = share(protocol, view, torch.zeros(3).double())
     first = math.sin(math.radians(9)) ** 2
-    np.testing.assert_allclose(found, [1 / 3, 2 / 3, first / (first + 1)], rtol=1e-4)
+    np.testing.assert_allclose(found, [1 / 3, 2 / 3, first / (first + 1)], rtol=5e-3)

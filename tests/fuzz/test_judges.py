@@ -75,8 +75,8 @@ def test_a_reader_that_changes_values_is_found_out(
 def test_a_reader_that_believes_any_scale_is_found_out(
     dicom: Dicom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = source.read_slice
-    monkeypatch.setattr(source, "read_slice", lambda p: (read(p)[0] * np.float32(np.inf), ()))
+    read = source.read_image
+    monkeypatch.setattr(source, "read_image", lambda *at: (read(*at)[0] * np.float32(np.inf), ()))
     assert WRONG in results(dicom, tmp_path)
 
 

@@ -267,7 +267,7 @@ def test_a_failed_run_stops_no_other_and_is_named(finished: Mapping[str, Any]) -
     assert "fedavg-red_cnn-seed1: done in" in printed
     last = printed.strip().splitlines()
     assert last[-2].startswith("failed: fedper-red_cnn-seed1: ")
-    assert "summary.json cannot be written" in last[-2]
+    assert "holds other files (summary.json)" in last[-2]
     assert last[-1].startswith("1 failed; what they printed: ")
     assert not finished["page"]
 
