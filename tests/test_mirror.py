@@ -25,6 +25,7 @@ REASONS = {
     "data/anatomy/trunk": "tests/data/test_phantom.py",
     "data/anatomy/vessels": "tests/data/test_phantom.py",
     "data/assemble": "tests/data/test_prepare.py: the files that shards become",
+    "data/dicom/decoder_process": "tests/data/dicom/test_decoders.py: what ends it",
     "data/dicom/details": "tests/data/dicom/test_pairs.py: geometry, kernels, the scanner",
     "data/dicom/files": "tests/data/dicom/test_source.py: broken and compressed files",
     "data/dicom/headers": "tests/data/dicom/test_source.py: what is left out and why",

@@ -69,7 +69,7 @@ class ArrowCache:
         if not self._folder.is_dir():
             return
         for path in self._folder.glob("*.arrow"):
-            if path.name not in self._files:
+            if path.name not in self._files and path.is_file():
                 try:
                     batch = _opened(path)
                 except DAMAGED:

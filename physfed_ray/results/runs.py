@@ -17,6 +17,7 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.rundir.data_record import DataRecord, read_record
 from physfed_ray.rundir.long_table import METRICS_FILE, SLICE_COLUMNS, SLICES_FILE, LongTable
 from physfed_ray.rundir.place import no_run
+from physfed_ray.rundir.recorded_files import CHECKSUMS_FILE
 from physfed_ray.rundir.run_directory import RunDirectory
 
 LOG = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ def read_results(root: str | Path) -> RunResults:
     if not directory.has("experiment.yaml"):
         raise no_run(root)
     if directory.unchecked is not None:
-        _note_unchecked(directory.unchecked)
+        _note_unchecked(directory)
     metrics = directory.read_table(METRICS_FILE)
     if not len(metrics):
         raise PhysFedError(
@@ -271,11 +272,13 @@ def read_results(root: str | Path) -> RunResults:
     )
 
 
-def _note_unchecked(text: str) -> None:
-    """Say once in a process that files are taken as they are."""
-    if not _noted:
+def _note_unchecked(directory: RunDirectory) -> None:
+    """Say that files are taken as they are: of all runs of earlier versions once in a process."""
+    text = str(directory.unchecked)
+    about = directory.root if directory.exists(CHECKSUMS_FILE) else "runs of earlier versions"
+    if about not in _noted:
         LOG.warning("%s", text)
-        _noted.append(text)
+        _noted.append(about)
 
 
 def _codebook(directory: RunDirectory) -> tuple[list[str], NDArray[np.float32]] | None:

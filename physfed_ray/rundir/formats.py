@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,8 +75,14 @@ def yaml_of(content: bytes, where: str, cure: str) -> dict[str, Any]:
     return _read(parse, content, where, cure)
 
 
-def table_of(content: bytes, where: str, cure: str) -> LongTable:
+def table_of(content: bytes, where: str, cure: str, columns: Sequence[str]) -> LongTable:
     """Return the table that a Parquet file holds.
+
+    Args:
+        content: The file's bytes.
+        where: Its name, for the message.
+        cure: What a reader of the message can do.
+        columns: Those that it has at least.
 
     Raises:
         DamagedError: It cannot be read.
@@ -84,7 +90,7 @@ def table_of(content: bytes, where: str, cure: str) -> LongTable:
 
     def parse(content: bytes) -> LongTable:
         table = LongTable.from_parquet(content)
-        if table.names[-1:] != ("value",) or not set(table.names) <= NAMES:
+        if table.names[-1:] != ("value",) or not set(columns) <= set(table.names) <= NAMES:
             raise ValueError("no table of a run")
         return table
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.rundir import formats
 from physfed_ray.rundir.background import WRITERS
-from physfed_ray.rundir.long_table import METRICS_FILE, LongTable
+from physfed_ray.rundir.long_table import METRIC_COLUMNS, METRICS_FILE, LongTable
 from physfed_ray.rundir.manifest import PART_CURE, Manifest, manifest_name, round_name
 from physfed_ray.rundir.run_directory import RunDirectory
 
@@ -104,7 +104,7 @@ def _metrics(directory: RunDirectory, manifest: Manifest) -> tuple[LongTable, bo
         table, mend = directory.read_table(METRICS_FILE), False
     else:
         content = directory.read_part(own, manifest.parts[own])
-        table = formats.table_of(content, f"{directory.root}/{own}", PART_CURE)
+        table = formats.table_of(content, f"{directory.root}/{own}", PART_CURE, METRIC_COLUMNS)
         mend = bool(directory.problems([METRICS_FILE]))
     table.truncate(manifest.round)
     return table, mend

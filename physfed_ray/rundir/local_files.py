@@ -104,11 +104,22 @@ class LocalFiles:
         ]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files, and the folders that are empty without them."""
+        """Delete files, and the folders that are empty without them.
+
+        Raises:
+            PhysFedError: If the disk refuses, or a folder is where a file should be.
+        """
         folders = set()
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._root / name)
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._root / name)
+            except OSError as error:
+                why = error.strerror or error
+                raise PhysFedError(
+                    f"{self._root / name} cannot be deleted: {why}; remove it, or choose another "
+                    "--out"
+                ) from error
             folders |= set(Path(name).parents) - {Path(".")}
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # not empty

@@ -99,9 +99,10 @@ class RecordedFiles:
                         self._notice(self._stands_in(name, place, gone=found[name] is None))
                     return content
             found = {place: self._read(place) for place in _places(name)}
-        if found[name] is None and (name in SPARE or entry is None or None in entry):
+        gone = found[name] is None and not self._files.exists(name)
+        if gone and (name in SPARE or entry is None or None in entry):
             raise FileNotFoundError(f"{self._root}/{name}")
-        what = {"what": "is gone"} if found[name] is None else {}
+        what = {"what": "is gone"} if gone else {}
         raise DamagedError(f"{self._root}/{name}", cure_of(name), **what)
 
     def settled(self, name: str) -> bool:

@@ -214,7 +214,7 @@ class RunDirectory:
         """Read a Parquet file with those columns; no rows where it was never written."""
         if not self.has(name):
             return LongTable(columns)
-        return formats.table_of(self.read(name), f"{self.root}/{name}", cure_of(name))
+        return formats.table_of(self.read(name), f"{self.root}/{name}", cure_of(name), columns)
 
     def append_line(self, name: str, line: str) -> None:
         """Append a line to a log; on a bucket it is written within 10 s or by ``flush``."""

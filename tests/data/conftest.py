@@ -56,7 +56,8 @@ def _header(shape: tuple[int, int], patient: str, series: str, z_mm: float) -> D
     return dataset
 
 
-def _compress(dataset: Dataset, syntax: UID, path: Path) -> None:
+def compress(dataset: Dataset, syntax: UID, path: Path) -> None:
+    """Compress a data set in place; GDCM does it by way of a file."""
     if syntax not in (JPEGLosslessSV1, JPEG2000Lossless):
         dataset.compress(syntax, generate_instance_uid=False)
         return
@@ -120,7 +121,7 @@ def write_ct() -> WriteCT:
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
         dataset.file_meta.TransferSyntaxUID = syntax if syntax in NATIVE else ExplicitVRLittleEndian
         if syntax not in NATIVE:
-            _compress(dataset, syntax, path)
+            compress(dataset, syntax, path)
         dataset.save_as(path, enforce_file_format=True)
         return path
 

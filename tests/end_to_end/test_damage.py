@@ -156,6 +156,41 @@ def test_an_earlier_model_is_not_taken_for_that_of_a_finished_run(
     assert state_of(copy) == state_of(whole)
 
 
+def test_without_checksums_a_file_of_another_kind_is_not_believed(copy: Path) -> None:
+    flip(copy / "checksums.json")
+    shutil.copy(copy / "slices.parquet", copy / "metrics.parquet")
+    with pytest.raises(PhysFedError, match=r"metrics\.parquet is damaged"):
+        read_results(copy)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_folder_in_place_of_a_file_is_named(
+    experiment: Experiment, copy: Path, checksums: bool
+) -> None:
+    if not checksums:
+        flip(copy / "checksums.json")
+    for name in ("codebook.npz", "checkpoints/round-0003/state.json"):
+        (copy / name).unlink()
+        (copy / name).mkdir()
+    with pytest.raises(PhysFedError, match=r"codebook\.npz is damaged"):
+        read_results(copy)
+    with pytest.raises(PhysFedError, match=r"state\.json cannot be deleted: Is a directory"):
+        resumed(experiment, copy)
+
+
+def test_what_cannot_be_checked_is_said_of_every_run_that_is_damaged(
+    copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(copy, tmp_path / name)
+        flip(tmp_path / name / "checksums.json")
+        for _ in range(2):
+            read_results(tmp_path / name)
+    said = [record.getMessage() for record in caplog.records if "unnoticed" in record.getMessage()]
+    assert [any(name in text for text in said) for name in ("/one/", "/two/")] == [True, True]
+    assert len(said) == 2
+
+
 def test_another_file_is_not_taken_for_checksums_nor_a_folder_for_the_log(copy: Path) -> None:
     shutil.copy(copy / "checkpoints/round-0003/state.json", copy / "checksums.json")
     assert "checksums.json is damaged" in (RunDirectory(copy).unchecked or "")

@@ -74,6 +74,9 @@ class Folder:
                     others += 1
                     self._judge_damaged(hu, spacing)
                     continue
+                if place in owners and "swap (7fe0,0010)" in self.attempt.damage:
+                    others += 1
+                    continue
                 if place in owners:
                     raise WrongError(f"{place} is there twice, in {owners[place]} and {patient}")
                 owners[place] = patient

@@ -4,6 +4,8 @@ import random
 import struct
 from dataclasses import dataclass, replace
 
+from tests.fuzz.mutators import damage
+
 _LONG = {b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN"}
 _UNDEFINED = 0xFFFFFFFF
 _NUMBERS = {b"US": "<H", b"SS": "<h", b"UL": "<L"}
@@ -103,13 +105,19 @@ def damage_elements(rng: random.Random, file: File, other: File, said: list[str]
         if rng.random() < 0.15
         else rng.randrange(next(i for i, e in enumerate(elements) if e.tag[0] != 2), len(elements))
     )
+    if rng.random() < 0.1:
+        index = len(elements) - 1  # the pixels
     old = elements[index]
     how = rng.choice(
         ["value"] * 8 + ["add"] * 3 + ["delete", "empty", "swap", "double", "move", "vr", "length"]
     )
     name = f"({old.tag[0]:04x},{old.tag[1]:04x})"
     said.append(f"{how} {name}")
-    if how == "value" and old.tag != PIXEL_DATA:
+    if old.tag == PIXEL_DATA and old.length == _UNDEFINED and rng.random() < 0.8:
+        said[-1] = "stream"
+        elements[index] = replace(old, value=_with_damaged_stream(rng, old.value, said))
+        how = "stream"
+    elif how == "value" and old.tag != PIXEL_DATA:
         elements[index] = _with(old, odd_bytes(rng, old))
     elif how == "add":
         tag, vr = rng.choice(ADDED)
@@ -137,6 +145,15 @@ def damage_elements(rng: random.Random, file: File, other: File, said: list[str]
     if how == "value":
         said.append(repr(elements[index].value[:40]))
     return replace(file, elements=tuple(elements))
+
+
+def _with_damaged_stream(rng: random.Random, value: bytes, said: list[str]) -> bytes:
+    """Damage the first fragment of compressed pixel data, and give its length rightly."""
+    start = 8 + int.from_bytes(value[4:8], "little") + 8
+    end = start + int.from_bytes(value[start - 4 : start], "little")
+    stream = damage(rng, value[start:end], said)
+    stream += bytes(len(stream) % 2)
+    return value[: start - 4] + struct.pack("<L", len(stream)) + stream + value[end:]
 
 
 def odd_bytes(rng: random.Random, element: Element) -> bytes:

@@ -102,6 +102,8 @@ def disturb(attempt: Attempt, root: Path, names: list[str], others: list[str]) -
         else:
             alike = [o for o in others if o != name and Path(o).suffix == path.suffix]
             other = root / rng.choice(alike or [name])
+            if not other.is_file():
+                continue
             attempt.damage.append(f"with {other.relative_to(root)}")
             content = path.read_bytes()
             path.write_bytes(other.read_bytes())

@@ -42,7 +42,7 @@ def test_tensors_tables_and_arrays_come_back(directory: RunDirectory) -> None:
     directory.write_table("m.parquet", LongTable(rows=rows))
     assert directory.read_table("m.parquet").rows()[0] == rows[0]
     directory.write_table("empty.parquet", LongTable(SLICE_COLUMNS))
-    assert directory.read_table("empty.parquet").rows() == []
+    assert directory.read_table("empty.parquet", SLICE_COLUMNS).rows() == []
     assert directory.read_table("absent.parquet", SLICE_COLUMNS).names == SLICE_COLUMNS
     directory.write_arrays("a.npz", {"test/c1/low": np.eye(3)})
     directory.append_line("run.log", "one")

@@ -16,7 +16,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -24,9 +26,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from physfed_ray.data.dicom.decoders import decode, may_die
 from physfed_ray.data.dicom.hounsfield import to_hu
 from physfed_ray.data.dicom.pixel_format import read_format
-from physfed_ray.data.dicom.reasons import LeftOut
+from physfed_ray.data.dicom.reasons import UNDECODABLE, LeftOut
 from physfed_ray.data.dicom.within_file import WithinFile
 
 NOT_DICOM = "not DICOM"
@@ -34,7 +37,6 @@ INDEX = "DICOMDIR index"
 UNREADABLE = "unreadable"
 TRUNCATED = "truncated"
 UNSUPPORTED = "unsupported compression"
-UNDECODABLE = "undecodable pixel data"
 
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _PIXEL_DATA = 0x7FE00010
@@ -72,8 +74,19 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         dataset = open_dicom(file, header_tags=None)
         pixels = read_format(dataset)
         default_layout(dataset)
+        return to_hu(_stored(dataset), pixels)
+
+
+def _stored(dataset: Dataset) -> np.ndarray:
+    """Return the values of a single slice, (h, w), as stored."""
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    if not may_die(syntax):
         dataset.pixel_array_options(**AS_STORED)
-        return to_hu(dataset.pixel_array, pixels)
+        return np.asarray(dataset.pixel_array)
+    options = as_pixel_options(
+        dataset, transfer_syntax_uid=syntax, pixel_keyword="PixelData", pixel_vr="OB", **AS_STORED
+    )
+    return decode(get_frame(dataset.PixelData, 0, number_of_frames=1), options)
 
 
 def default_layout(dataset: Dataset) -> None:
@@ -183,7 +196,7 @@ def skip_to_pixels(file: BinaryIO, dataset: Dataset) -> int:
     Raises:
         LeftOut: There is no such element.
     """
-    _, little = dataset.original_encoding
+    implicit, little = dataset.original_encoding
     byte_order = "<" if little else ">"
     head = file.read(8)
     # Headers lie about it, and pydicom reads what is there. No length has these letters: each is
@@ -196,7 +209,14 @@ def skip_to_pixels(file: BinaryIO, dataset: Dataset) -> int:
     (length,) = struct.unpack(f"{byte_order}L", head[-4:])
     if group << 16 | element != _PIXEL_DATA:
         raise LeftOut(UNREADABLE)
+    promised = frame_bytes(dataset) * int(dataset.get("NumberOfFrames") or 1)
+    if not implicit and len(head) == 8 and _is_vr(head[4:6]) and length != promised:
+        raise LeftOut(UNREADABLE)  # Pixels of another kind, whose length is no length.
     return int(length)
+
+
+def _is_vr(letters: bytes) -> bool:
+    return letters.isalpha() and letters.isupper()
 
 
 def frame_bytes(dataset: Dataset) -> int:

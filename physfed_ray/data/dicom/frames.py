@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
@@ -23,6 +24,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from physfed_ray.data.dicom.decoders import decode, may_die
 from physfed_ray.data.dicom.files import (
     AS_STORED,
     decoding,
@@ -172,6 +174,10 @@ def _stored(path: Path, dataset: Dataset, start: int, index: int) -> np.ndarray:
     with path.open("rb") as file:
         if syntax.is_encapsulated:
             file.seek(start)
+            if may_die(syntax):
+                count, offsets = options["number_of_frames"], options.get("extended_offsets")
+                frame = get_frame(file, index, number_of_frames=count, extended_offsets=offsets)
+                return decode(frame, options)
             return np.asarray(decoder.as_array(file, index=index, **options)[0])
         length = frame_bytes(dataset)
         file.seek(start + index * length)

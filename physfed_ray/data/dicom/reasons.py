@@ -3,6 +3,7 @@
 A reason leaves a slice out (``LeftOut``); a note says what was done to a slice that stays.
 """
 
+UNDECODABLE = "undecodable pixel data"
 NO_HU = "no Hounsfield scale"
 BAD_SCALE = "impossible Hounsfield scale"
 EIGHT_BITS = "8-bit image"

@@ -238,6 +238,14 @@ def test_a_cut_compressed_file_and_one_without_whole_frames_are_truncated(tmp_pa
         DicomSource(tmp_path / "many")
 
 
+@pytest.mark.parametrize("vr", [b"SQ", b"US", b"OF", b"ZZ"])
+def test_pixels_under_another_kind_of_value_are_not_shifted(tmp_path: Path, singles, vr: bytes):
+    path = write_frames(tmp_path / "many" / "a", singles(3))
+    path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00" + vr))
+    with pytest.raises(PhysFedError, match="1 unreadable"):
+        DicomSource(tmp_path / "many")
+
+
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless])
 def test_a_broken_frame_costs_one_frame(tmp_path: Path, singles, syntax):
     path = write_frames(tmp_path / "many" / "a", singles(4), syntax=syntax)
