@@ -68,12 +68,11 @@ def test_a_second_process_is_refused_and_a_killed_one_is_not_in_the_way(root: st
         pass
 
 
+@pytest.mark.parametrize("root", ["bucket"], indirect=True)  # a disk's lock is not leased
 def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether its process lives cannot be asked there; its silence is what says so."""
-    if "://" not in root:
-        pytest.skip("a disk's lock ends with its process")
     notices: list[str] = []
     with holder(root) as process:
         os.kill(process.pid, signal.SIGKILL)
@@ -85,9 +84,8 @@ def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent(
     assert f"is held by process {process.pid}" in notice
 
 
+@pytest.mark.parametrize("root", ["bucket"], indirect=True)  # a disk's lock is not leased
 def test_who_lost_a_lease_commits_nothing_more(root: str) -> None:
-    if "://" not in root:
-        pytest.skip("a disk's lock is not lost")
     with alone(root) as check:
         check()
         BucketFiles(root).write(LEASE_FILE, b'{"token": "theirs", "pid": 1, "host": "far"}')

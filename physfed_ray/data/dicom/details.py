@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from physfed_ray.data.dicom.files import open_dicom, quiet_pydicom
 from physfed_ray.data.dicom.frames import GROUPS, frame_header, has_frames
 from physfed_ray.data.dicom.headers import SliceHeader
+from physfed_ray.data.dicom.tags import number, numbers
 
 _TAGS = [
     "SOPClassUID", "SeriesDescription", "ImageType", "ConvolutionKernel", "SliceThickness",
@@ -55,11 +55,11 @@ def read_details(header: SliceHeader) -> Details:
                 kind=_text(dataset, "ImageType"),
                 kernel=_text(dataset, "ConvolutionKernel"),
                 shape=(int(dataset.Rows), int(dataset.Columns)),
-                thickness_mm=_numbers(dataset, "SliceThickness"),
-                orientation=_numbers(dataset, "ImageOrientationPatient"),
-                corner_mm=_numbers(dataset, "ImagePositionPatient"),
-                source_mm=next(iter(_numbers(dataset, "DistanceSourceToPatient")), None),
-                to_detector_mm=next(iter(_numbers(dataset, "DistanceSourceToDetector")), None),
+                thickness_mm=tuple(numbers(dataset, "SliceThickness")),
+                orientation=tuple(numbers(dataset, "ImageOrientationPatient")),
+                corner_mm=tuple(numbers(dataset, "ImagePositionPatient")),
+                source_mm=number(dataset, "DistanceSourceToPatient"),
+                to_detector_mm=number(dataset, "DistanceSourceToDetector"),
             )
     # pydicom raises whatever its parsing of broken values runs into.
     except Exception:
@@ -69,16 +69,3 @@ def read_details(header: SliceHeader) -> Details:
 def _text(dataset: Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     return str(value or "") if isinstance(value, str | None) else " ".join(map(str, value))
-
-
-def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return the finite numbers of an attribute; nothing where one of them is none."""
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return ()
-    try:
-        listed = [value] if isinstance(value, str | int | float) else list(value)
-        numbers = tuple(float(entry) for entry in listed)
-    except (TypeError, ValueError):
-        return ()
-    return numbers if np.isfinite(numbers).all() else ()

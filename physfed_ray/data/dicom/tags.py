@@ -16,7 +16,7 @@ def values(dataset: Dataset, keyword: str) -> list[Any]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
-    return [value] if isinstance(value, str) else list(value)
+    return [value] if isinstance(value, str | int | float) else list(value)
 
 
 def text(dataset: Dataset, keyword: str) -> str:
