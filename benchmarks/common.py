@@ -27,6 +27,7 @@ from physfed_ray.models.registry import make_backbone
 from physfed_ray.rundir.long_table import MetricRow
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots
+from physfed_ray.runtime.local import few_processes
 from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import reserve
 
@@ -109,7 +110,8 @@ def make_spec(
 
 def make_empty_spec(clients: int, size: int, folder: Path) -> Spec:
     """Return a federation of ``size`` shared parameters whose clients do no training."""
-    file = write_random_slices(folder / "one.arrow", 1, 8)
+    # In a process of its own: to write Arrow data imports pandas, whose memory is no round's.
+    file = run_alone(write_random_slices, folder / "one.arrow", 1, 8)
     method = OnlyParameters(size, make_task(clients, 8))
     return make_spec(method, clients, [file], 1, local_epochs=0)
 
@@ -139,15 +141,18 @@ def write_random_slices(file: Path, slices: int, size: int, dim: int = 1, seed: 
 
 
 def start_ray(cpus: int | None = None) -> None:
-    """Start Ray on this machine, with an object store of a fixed size."""
+    """Start Ray on this machine as a run does, with an object store of a fixed size."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        object_store_memory=STORE_BYTES,
-    )
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    with few_processes():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            object_store_memory=STORE_BYTES,
+        )
 
 
 def make_runtime(spec: Spec, hosts_of_nodes: Sequence[int]) -> RayRuntime:

@@ -1,6 +1,6 @@
 """The empty round beside Flower's Ray simulation: seconds and memory, in the same run.
 
-    python -m venv FLOWER && FLOWER/bin/pip install "flwr[simulation]==1.41.*"
+    python -m venv FLOWER && FLOWER/bin/pip install "flwr[simulation]==1.42.*"
     python benchmarks/flower.py --flower-python FLOWER/bin/python
 
 Clients that do no training, 2 cores. Flower: FedAvg, NumPy parameters in one array, the client

@@ -63,6 +63,8 @@ def _run(options: argparse.Namespace) -> int:
         return _run_suite(options)
     if options.jobs:
         raise PhysFedError(f"--jobs is for suites, and {options.experiment} is one experiment")
+    if options.dashboard and options.runtime == "inline":
+        raise PhysFedError("--dashboard is Ray's, and --runtime inline has no Ray: leave one out")
     experiment = load_experiment(options.experiment, options.set)
 
     from physfed_ray.runtime.run import run_experiment
@@ -76,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
             resume=options.resume,
             runtime=options.runtime,
             address=options.address,
+            dashboard=options.dashboard,
             on_event=show,
             command=options.command,
         )
@@ -86,6 +89,11 @@ def _run_suite(options: argparse.Namespace) -> int:
     from physfed_ray.suites.suite import load_suite
 
     suite = load_suite(options.experiment, options.set)
+    if options.dashboard:
+        raise PhysFedError(
+            f"--dashboard is for one experiment, and {options.experiment} is a suite of runs with "
+            "a Ray each: start one for all with `ray start --head`, and add --address auto"
+        )
 
     from physfed_ray.runtime.submission import default_folder
     from physfed_ray.screen.suite import SuiteDisplay, print_result

@@ -58,6 +58,11 @@ def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
         help="go on after the last completed round of --out; a suite always does",
     )
     run.add_argument(
+        "--dashboard",
+        action="store_true",
+        help="start Ray's dashboard with the run on this machine (150 MiB more)",
+    )
+    run.add_argument(
         "--jobs",
         metavar="N",
         type=_count,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,8 @@ class FlatState:
     Attributes:
         vector: (size,) float32, on the network's device.
         entries: Layout of the vector.
-        parameters: One flat leaf a part, a view of ``vector`` whose ``grad`` is a view of one
-            flat gradient: what an optimiser is given.
-        gradient: (trainable size,) float32.
+        parameters: One flat leaf a part, a view of ``vector`` whose ``grad`` is a view of
+            ``gradient``: what an optimiser is given.
     """
 
     def __init__(self, network: nn.Module, parts: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ class FlatState:
         self.entries: list[Entry] = []
         for _, name, parameter in self._trained:
             self._append(name, parameter)
-        total = self._size
+        self._trainable = self._size
         for name, parameter in self._frozen:
             self._append(name, parameter)
         for name, owner, leaf in self._buffers:
@@ -65,13 +65,30 @@ class FlatState:
         values = [p.detach() for _, _, p in self._trained] + [p.detach() for _, p in self._frozen]
         values += [owner.get_buffer(leaf) for _, owner, leaf in self._buffers]
         device = values[0].device if values else torch.device("cpu")
-        self.gradient = torch.zeros(total, device=device)
         self.parameters = {
             part: nn.Parameter(torch.empty(0, device=device)) for part, _, _ in self._trained
         }
         empty = torch.zeros(0, device=device)
         self.rebind(torch.cat([v.reshape(-1).float() for v in values]) if values else empty)
-        self._place_gradients()
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """The gradient of what is trained, (trainable size,) float32, zeros at first.
+
+        It is made when it is first asked for, because the parameter server never needs it, and a
+        host only where something trains.
+        """
+        gradient = torch.zeros(self._trainable, device=self.vector.device)
+        views = self.named(gradient, trained=True)
+        for _, name, parameter in self._trained:
+            parameter.grad = views[name]
+        for part, (start, stop) in self._spans().items():
+            self.parameters[part].grad = gradient[start:stop]
+        return gradient
+
+    def zero_gradient(self) -> None:
+        """Make the gradient zeros, before a loss is differentiated."""
+        self.gradient.zero_()
 
     @property
     def _size(self) -> int:
@@ -92,13 +109,6 @@ class FlatState:
             setattr(owner, leaf, views[name])
         for part, (start, stop) in self._spans().items():
             self.parameters[part].data = vector[start:stop]
-
-    def _place_gradients(self) -> None:
-        views = self.named(self.gradient, trained=True)
-        for _, name, parameter in self._trained:
-            parameter.grad = views[name]
-        for part, (start, stop) in self._spans().items():
-            self.parameters[part].grad = self.gradient[start:stop]
 
     def _spans(self) -> dict[str, tuple[int, int]]:
         spans: dict[str, tuple[int, int]] = {}

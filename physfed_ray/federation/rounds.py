@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -156,6 +156,7 @@ class Rounds:
         """Run one round, and commit it where a checkpoint is due."""
         began = time.monotonic()
         plan = self._schedule.plan(number)
+        self._forget({*plan.bases, *(turn.base for turn in plan.turns)})
         if self.manifest.round in plan.bases:
             self.broadcast(self.manifest.round)  # while the server still has it
         outcome = self._train(number, plan)
@@ -169,7 +170,7 @@ class Rounds:
         private = self.manifest.private_rounds | touched
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
         self._parts |= {self._file(number, c): outcome.results[c].part for c in kept}
-        self._vectors = {b: v for b, v in self._vectors.items() if b in plan.bases}
+        self._forget(plan.bases)
         published = self._published if number == 1 else (0, 0)
         account = self._account() if outcome.results else {}
         record = RoundRecord(self.spec, number, plan, outcome, seconds, sizes, published, account)
@@ -180,6 +181,10 @@ class Rounds:
         self._unsaved |= kept
         if self._saves(number):
             self._commit(saved=kept)
+
+    def _forget(self, needed: Collection[int]) -> None:
+        """Let go of the vectors of all rounds but some."""
+        self._vectors = {base: v for base, v in self._vectors.items() if base in needed}
 
     def _saves(self, number: int) -> bool:
         return number % self._settings.checkpoint_every == 0 or number == self.spec.training.rounds

@@ -8,7 +8,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.errors import DivergedError, PhysFedError
-from physfed_ray.federation.channel.base import Arrival
+from physfed_ray.federation.channel.base import Arrival, Channel
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.names import PUBLISHED, TOLD, split_told
 from physfed_ray.federation.routes import Route, has_private, nearest_code
@@ -36,8 +36,6 @@ class ParameterServer:
         self._extras: dict[str, np.ndarray] = {}
         self._state: Mapping[str, np.ndarray] = spec.channel.initial()
         self._account: dict[str, float] = {}
-        self._mean = torch.empty_like(self._shared.vector)
-        self._spare: list[torch.Tensor] = []
 
     def broadcast(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the shared vector and the small arrays that go with it."""
@@ -119,7 +117,7 @@ class ParameterServer:
         arrival = Arrival(
             spec.seed, number, tuple(participants), sum(weights.values()), size, self._state
         )
-        tree, vectors = TreeSum(self._spare), self._vectors(arrival, difference, pieces)
+        tree, vectors = TreeSum(), self._vectors(arrival, difference, pieces)
         for part in pieces:
             for node, sent in part.items():
                 tree.absorb({node: self._addend(node, sent, vectors, weights)})
@@ -127,12 +125,12 @@ class ParameterServer:
             tree.add(client, None)
         total = tree.total(len(spec.clients))
         if total is not None and size:
-            state = self._take_mean(total, arrival, difference)
+            mean, state = self._take_mean(total, tree.is_mine, arrival, difference)
             self._move(
                 Aggregation(
                     round=number,
                     previous=self._shared.vector.numpy(),
-                    mean=self._mean.numpy(),
+                    mean=mean.numpy(),
                     clients=clients,
                     weights=weights,
                     uploads=uploads,
@@ -142,7 +140,6 @@ class ParameterServer:
             )
             self._state = state
             self._account = spec.channel.account(replace(arrival, state=state))
-        tree.release()
         self._codes = self._compute_codes([client.g for client in self._spec.clients])
         return self.sizes()
 
@@ -196,16 +193,23 @@ class ParameterServer:
         return torch.from_numpy(vectors[id] * np.float32(weights[id]))
 
     def _take_mean(
-        self, total: torch.Tensor, arrival: Arrival, difference: bool
-    ) -> Mapping[str, np.ndarray]:
-        """Write the mean of a sum; return the channel's next state."""
-        if not self._spec.method.linear:
-            torch.div(total, arrival.weight, out=self._mean)
-            return self._state
-        state = self._spec.channel.incoming(total, self._mean, arrival)
+        self, total: torch.Tensor, mine: bool, arrival: Arrival, difference: bool
+    ) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
+        """Return the mean of a sum, and the channel's next state.
+
+        The mean takes the place of the sum where that is nobody else's and all that is to be done
+        is to divide it: one vector fewer.
+        """
+        channel, linear = self._spec.channel, self._spec.method.linear
+        divides = not linear or type(channel).incoming is Channel.incoming
+        mean = total if mine and divides else torch.empty_like(self._shared.vector)
+        if not linear:
+            torch.div(total, arrival.weight, out=mean)
+            return mean, self._state
+        state = channel.incoming(total, mean, arrival)
         if difference:
-            self._mean.add_(self._shared.vector)
-        return state
+            mean.add_(self._shared.vector)
+        return mean, state
 
     def account(self) -> dict[str, float]:
         """Return what the channel says of the last round that was aggregated."""

@@ -18,13 +18,12 @@ Node = tuple[int, int]
 class TreeSum:
     """Running sums over the tree; holds at most one vector a level, never a list of models.
 
-    Args:
-        spare: Buffers to use before new ones are made; buffers no longer needed go back there.
+    Its buffers go with it: between two rounds nobody keeps any.
     """
 
-    def __init__(self, spare: list[Tensor] | None = None) -> None:
+    def __init__(self) -> None:
         self._nodes: dict[Node, tuple[Tensor | None, bool]] = {}  # value, may it be overwritten
-        self._spare = [] if spare is None else spare
+        self._spare: list[Tensor] = []
 
     def add(self, client: int, vector: Tensor | None) -> Tensor | None:
         """Add a client's vector (any shape, float32), or None when it did not take part.
@@ -47,11 +46,6 @@ class TreeSum:
         """Return the largest subtrees that are complete."""
         return {node: vector for node, (vector, _) in self._nodes.items()}
 
-    def release(self) -> None:
-        """Give all buffers back to the spare ones; the sum is empty then."""
-        self._spare += [v for v, mine in self._nodes.values() if mine and v is not None]
-        self._nodes.clear()
-
     def total(self, clients: int) -> Tensor | None:
         """Close the sum over clients 0 to ``clients - 1``; None when nobody took part.
 
@@ -66,6 +60,11 @@ class TreeSum:
         if set(self._nodes) != {(level, 0)}:
             raise ValueError(f"the sum over {clients} clients is incomplete: {sorted(self._nodes)}")
         return self._nodes[level, 0][0]
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether all that it holds are buffers of its own, which may be overwritten."""
+        return all(mine for _, mine in self._nodes.values())
 
     def _insert(self, node: Node, vector: Tensor | None, *, mine: bool) -> None:
         level, position = node

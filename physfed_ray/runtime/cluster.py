@@ -1,9 +1,9 @@
 """Joining or starting Ray, and deciding how many hosts its resources carry."""
 
+import logging
 import math
 import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,9 @@ import ray
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Federation
-from physfed_ray.experiment.explain import shown
+from physfed_ray.runtime.local import first_line, start
 
 CONNECT_S = 5.0
-LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
-"""Bytes of a UNIX socket's path."""
-SOCKET_BELOW = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.12"
-"""The longest name that Ray gives a socket below its temporary folder, with room to spare."""
 
 
 @dataclass(frozen=True)
@@ -61,78 +57,46 @@ def told_address(address: str | None) -> str | None:
     return variable if variable not in ("", "local") else None
 
 
-def connect(address: str | None) -> str | None:
+def connect(address: str | None, dashboard: bool = False) -> str | None:
     """Join the Ray cluster that the user told, or start one on this machine.
 
     Does nothing when this process is already connected.
 
+    Args:
+        address: As in ``told_address``.
+        dashboard: Start Ray's dashboard with the cluster on this machine.
+
     Returns:
-        A sentence where the environment, not the command, said which cluster; None otherwise.
+        A sentence where the environment, not the command, said which cluster, or where the
+        dashboard is; None otherwise.
 
     Raises:
-        PhysFedError: If there is no cluster at the address, or Ray cannot start here.
+        PhysFedError: If there is no cluster at the address, or Ray cannot start here, or a
+            dashboard is asked for of a cluster that runs already.
     """
     if ray.is_initialized():
         return None
     told = told_address(address)
+    if dashboard and told is not None:
+        raise PhysFedError(
+            f"--dashboard is for a run on this machine, and this one joins the Ray cluster at "
+            f"{told}, which has a dashboard of its own: leave --dashboard out"
+        )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # What a failed call also left in values that nobody reads would follow the error's sentence.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if told is None:
-        _start(settings)
-        return None
+        where = start(dashboard)
+        return f"Ray's dashboard is at {where}" if where else None
     check_reachable(told)
     try:
-        ray.init(address=told, **settings)
+        ray.init(address=told, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise PhysFedError(
-            f"no Ray cluster answers at {told} ({_first_line(error)}): start one with `ray start "
+            f"no Ray cluster answers at {told} ({first_line(error)}): start one with `ray start "
             "--head`, correct --address, or leave it out to run on this machine"
         ) from error
     return None if address else f"joined the Ray cluster at {told}, as RAY_ADDRESS says"
-
-
-def _start(settings: Mapping[str, Any]) -> None:
-    """Start Ray on this machine.
-
-    Raises:
-        PhysFedError: Its files have no place, or it does not start.
-    """
-    check_temporary_folder()
-    try:
-        ray.init(address="local", include_dashboard=False, **settings)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise PhysFedError(
-            f"Ray does not start on this machine ({_first_line(error)}): look into its cause "
-            "(memory, disk, RAY_TMPDIR), or run with --runtime inline"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def check_temporary_folder() -> None:
-    """Refuse a folder for temporary files whose name leaves no room for Ray's sockets.
-
-    Raises:
-        PhysFedError: It is too long, or no folder that can be written to.
-    """
-    variable = next((v for v in ("RAY_TMPDIR", "TMPDIR") if v in os.environ), None)
-    folder = os.environ[variable] if variable else "/tmp"
-    room = LONGEST_SOCKET - len(SOCKET_BELOW)
-    if len(os.fsencode(folder)) > room:
-        raise PhysFedError(
-            f"{variable} = {shown(folder)} is too long: below it Ray's sockets would have names of "
-            f"more than {LONGEST_SOCKET} bytes, and the system takes no longer ones; set "
-            f"RAY_TMPDIR to a folder of at most {room} characters, such as /tmp"
-        )
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-        raise PhysFedError(
-            f"{variable or 'the folder for temporary files'} = {folder} is no folder that can be "
-            "written to, and Ray keeps its files there; set RAY_TMPDIR to one, such as /tmp"
-        )
 
 
 def check_reachable(address: str | None) -> None:

@@ -69,6 +69,7 @@ def run_experiment(
     resume: bool = False,
     runtime: Literal["ray", "inline"] = "ray",
     address: str | None = None,
+    dashboard: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     command: str = "",
     tested: bool = True,
@@ -83,6 +84,7 @@ def run_experiment(
         resume: Go on from the last completed round of ``out``.
         runtime: "ray" or "inline" (one process).
         address: Ray cluster to join; None starts one on this machine.
+        dashboard: Start Ray's dashboard with it.
         on_event: Receives progress events.
         command: The command line, for the record.
         tested: Evaluate on test patients and unseen protocols, and write the page; otherwise
@@ -118,7 +120,7 @@ def run_experiment(
         make_availability(experiment.federation.availability, experiment.seed, ids)
         on_event = _logged(directory, on_event)
         if runtime == "ray":
-            on_event = _on_cluster(experiment, address, on_event, stack)
+            on_event = _on_cluster(experiment, address, dashboard, on_event, stack)
         prepared = _prepare(listed, runtime, on_event)
         check_data(directory, prepared.record, beside, tell)
         model = begun_model(directory, resume)
@@ -156,6 +158,7 @@ def run_experiment(
 def _on_cluster(
     experiment: Experiment,
     address: str | None,
+    dashboard: bool,
     on_event: Callable[[Event], None],
     stack: ExitStack,
 ) -> Callable[[Event], None]:
@@ -163,8 +166,8 @@ def _on_cluster(
     from physfed_ray.runtime.cluster import connect
     from physfed_ray.runtime.metrics import RunMetrics
 
-    if (joined := connect(address)) is not None:
-        on_event({"event": "message", "text": joined})
+    if (said := connect(address, dashboard)) is not None:
+        on_event({"event": "message", "text": said})
     metrics = RunMetrics(experiment.run_name())
     stack.callback(metrics.close)
 

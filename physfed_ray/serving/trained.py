@@ -143,7 +143,7 @@ class TrainedRun:
         if choice.client is not None and number > 0 and private.entries:
             name = client_file(number, choice.client)
             fill(private, read_weights(self._directory, self._manifest, name), name)
-        network.requires_grad_(False).zero_grad(set_to_none=True)  # frees the flat gradients
+        network.requires_grad_(False)
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         inference = Inference(self.method, network.to(where).eval(), where, self.card.precision)
         return Denoiser(self.card, inference, choice, threads)

@@ -36,6 +36,7 @@ def test_network_and_vector_are_one_memory() -> None:
 def test_one_adam_over_the_flat_parameter_equals_adam_over_the_parameters() -> None:
     x, plain, flat = torch.randn(6, 3), network(), network()
     state = FlatState(flat, ["a", "b"])
+    state.zero_gradient()
     one = torch.optim.Adam(plain.parameters(), lr=0.01)
     other = torch.optim.Adam(state.parameters.values(), lr=0.01)
     for _ in range(4):

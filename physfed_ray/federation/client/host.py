@@ -54,7 +54,7 @@ class Host:
         self.seen, self.unseen = SeenEvaluation(self.network), UnseenService(self.network)
         self._spec, self._watch, self._train_client = spec, watch, train
         self._unsaved: dict[int, int] = {}
-        self._tree, self._merged = TreeSum(), TreeSum()
+        self._tree = TreeSum()
         self._apart: dict[Node, torch.Tensor | None] = {}
 
     def train(
@@ -74,8 +74,6 @@ class Host:
         deadline = None if order.deadline_s is None else time.monotonic() + order.deadline_s
         broadcast = dict(zip(order.bases, zip(given[::2], given[1::2], strict=True), strict=True))
         self.network.optimizer.learning_rate = order.learning_rate
-        self._tree.release()
-        self._apart.clear()
         results: dict[int, ClientResult] = {}
         turns = {turn.client: turn for turn in order.turns}
         for client in order.clients:
@@ -87,7 +85,7 @@ class Host:
                 self._watch.begin(self._spec.clients[client].id, len(turns) - len(results) - 1)
             name = self._spec.clients[client].id
             with at_work(f"while training client {name} in round {order.round}"):
-                self.network.load(vector, turns[client])
+                self.network.load(vector, turns[client], trains=True)
                 passage, extras = self._passage(order, turns[client], extras)
                 result = self._train(order, client, vector, extras, deadline)
                 results[client] = self._send(order, passage, vector, result)
@@ -96,6 +94,7 @@ class Host:
         if self.network.directory is not None:
             self.network.directory.sync()
         kept = self._apart or self._tree.pieces()
+        self._tree, self._apart = TreeSum(), {}
         pieces = {n: None if v is None else v.cpu().numpy() for n, v in kept.items()}
         return [results[turn.client] for turn in order.turns], pieces
 
@@ -219,10 +218,10 @@ class Host:
 
     def merge(self, *parts: Mapping[Node, np.ndarray | None]) -> dict[Node, np.ndarray | None]:
         """Add up the pieces of several hosts of one node, so that one node sends once."""
-        self._merged.release()
+        tree = TreeSum()
         for part in parts:
-            self._merged.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
-        return {n: None if v is None else v.numpy() for n, v in self._merged.pieces().items()}
+            tree.absorb({n: None if v is None else from_dlpack(v) for n, v in part.items()})
+        return {n: None if v is None else v.numpy() for n, v in tree.pieces().items()}
 
     def device_words(self) -> str:
         """Name the device that this host computes on."""

@@ -41,6 +41,7 @@ class ClientNetwork:
         torch.set_num_threads(spec.training.threads)
         self.spec, self._locate = spec, locate
         self._data: dict[tuple[Path, ...], ClientData] = {}
+        self._own: torch.Tensor | None = None  # set aside while the network reads a mapped vector
         self.module, (self.shared, self.private), self.optimizer = build_network(spec)
         self.inference = Inference(spec.method, self.module, spec.device, spec.precision)
         self.states = PrivateStates(
@@ -56,9 +57,15 @@ class ClientNetwork:
         """The run directory, None when nothing is to be written."""
         return RunDirectory(self.spec.run_root) if self.spec.run_root else None
 
-    def load(self, vector: np.ndarray, turn: ClientTurn) -> None:
-        """Load the shared vector, and the private state of a client."""
-        self.load_shared(vector)
+    def load(self, vector: np.ndarray, turn: ClientTurn, *, trains: bool = False) -> None:
+        """Load the shared vector, and the private state of a client.
+
+        Args:
+            vector: As in ``load_shared``.
+            turn: The client.
+            trains: Whether it will train, and so change the shared parameters.
+        """
+        self.load_shared(vector, trains=trains)
         state: State | None = None
         if turn.private_round > 0:
             state = self.states.get(turn.client, turn.private_round)
@@ -73,8 +80,12 @@ class ClientNetwork:
             raise ValueError(f"the private state of {name} is gone, and no run directory has it")
         return self.directory.read_tensors(client_file(turn.private_round, name), turn.part)
 
-    def load_shared(self, vector: np.ndarray) -> None:
+    def load_shared(self, vector: np.ndarray, *, trains: bool = False) -> None:
         """Load the shared vector, (shared size,) float32.
+
+        A network that trains has a vector of its own, and the shared one is copied there. One that
+        only denoises on a CPU reads the shared vector where it is, in memory that all hosts of a
+        machine map and nobody may write to.
 
         Raises:
             PhysFedError: The vector has another size.
@@ -86,7 +97,15 @@ class ClientNetwork:
                 f"{vector.size:,} on the parameter server's: every node must run the same version "
                 "of physfed_ray and of the method; mend it and run again with --resume"
             )
-        self.shared.vector.copy_(from_dlpack(vector))
+        given = from_dlpack(vector)
+        if not trains and self.spec.device == "cpu":
+            self._own = self.shared.vector if self._own is None else self._own
+            self.shared.rebind(given)
+            return
+        if self._own is not None:
+            self.shared.rebind(self._own)
+            self._own = None
+        self.shared.vector.copy_(given)
 
     def inspect(self, data: ClientData) -> dict[str, float]:
         """Return the state of the method's modulation on some of the images."""

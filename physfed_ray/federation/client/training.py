@@ -186,8 +186,12 @@ def train_client(
                 f"loss is {float(values['loss'])} in round {number}, batch {steps + 1}",
                 diverged=True,
             )
+        for flat in states:
+            flat.zero_gradient()
         torch.autograd.backward(loss * weight)
-        _update(states, optimizer, team)
+        for flat in states:
+            team.add_up(flat.gradient)
+        optimizer.step()
         _add(sums, values)
         steps, images = steps + 1, images + len(batch.low)
     if not all(bool(torch.isfinite(flat.vector.sum())) for flat in states):
@@ -202,15 +206,6 @@ def train_client(
         seconds=time.monotonic() - began,
         uploads=spec.method.finish(network, given, state, steps),
     )
-
-
-def _update(states: tuple[FlatState, FlatState], optimizer: FlatOptimizer, team: Team) -> None:
-    """Make a step along the team's gradient, and leave none behind."""
-    for flat in states:
-        team.add_up(flat.gradient)
-    optimizer.step()
-    for flat in states:
-        flat.gradient.zero_()
 
 
 def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -90,6 +90,7 @@ from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.client.optimizer import FlatOptimizer
 state = FlatState(nn.ModuleDict({"a": nn.Linear(5, 7)}), ["a"])
+state.zero_gradient()
 for name in ("adam", "sgd"):
     FlatOptimizer(Training(optimizer=name), [state], {}).step()
 sys.exit("torch._dynamo" in sys.modules)
