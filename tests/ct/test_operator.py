@@ -19,7 +19,7 @@ from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 
 PAPER_1 = PRESETS["paper-1"]
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+on_gpu = pytest.mark.cuda
 DEVICES = ["cpu", pytest.param("cuda", marks=on_gpu)]
 
 
