@@ -1,1 +1,1 @@
-"""The steps of ``benchmarks/gpu.py``, and what they share: the clock, the record, the carried CT."""
+"""The steps of ``benchmarks/gpu.py``, and what they share: clock, record, carried CT."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
 from gpu_steps.setting import Setting
 
 FLOAT32_MODES = {"fp32": "highest", "TF32": "high"}

@@ -10,7 +10,7 @@ RESERVE_S = 6.0
 """Seconds at the end for the last lines of the page."""
 
 
-class OutOfTime(BaseException):  # noqa: N818 - no error: what was done until then counts
+class OutOfTime(BaseException):
     """The time of a step is over. Not an ``Exception``, so that nothing on its way swallows it."""
 
 

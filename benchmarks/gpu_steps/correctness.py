@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import replace
 
 import torch
-from gpu_steps.record import ROOT
-from gpu_steps.setting import PROTOCOLS, Setting
 from torch import Tensor
 
+from gpu_steps.record import ROOT
+from gpu_steps.setting import PROTOCOLS, Setting
 from physfed_ray.ct.operator import FanBeam
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError

@@ -1,8 +1,8 @@
 """Step 5: denoising at 512 x 512."""
 
 import torch
-from gpu_steps.setting import Setting
 
+from gpu_steps.setting import Setting
 from physfed_ray.federation.client.training import autocast, build_network
 
 BATCHES = (1, 4, 8, 16, 32)

@@ -5,9 +5,9 @@ import sys
 import time
 
 import torch
+
 from gpu_steps.record import ROOT
 from gpu_steps.setting import Setting
-
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.orders import ClientTurn, Order
 from physfed_ray.runtime.inline import InlineRuntime

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import yaml
+
 from gpu_steps.clock import OutOfTime
 from gpu_steps.pack import PackSource
 from gpu_steps.setting import PROTOCOLS, Setting
-
 from physfed_ray.data.description import DescribedSlices, Slice, describe_slices
 from physfed_ray.data.plan import PreparePlan
 from physfed_ray.data.prepare import prepare
@@ -154,12 +154,16 @@ def scan(setting: Setting, source: PackSource | None) -> None:
 
         first = next(iter(METHODS))
         try:
-            prepared = prepare(experiment(setting, first, ROUNDS, source), shards, reports, None, source)
+            prepared = prepare(
+                experiment(setting, first, ROUNDS, source), shards, reports, None, source
+            )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     torch.set_num_threads(threads)
-    slices = sum(n["slices"] for part in prepared.data_summary["splits"].values() for n in part.values())
+    slices = sum(
+        n["slices"] for part in prepared.data_summary["splits"].values() for n in part.values()
+    )
     kind = "real CT" if source else "phantoms"
     setting.record.measured(
         "paper", "data", what=kind, scans=slices, seconds=time.monotonic() - began

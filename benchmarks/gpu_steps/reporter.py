@@ -4,7 +4,6 @@ import importlib.util
 import time
 
 from gpu_steps.setting import Setting, random_data
-
 from physfed_ray.reports.mllm import MllmReporter
 from physfed_ray.window import denormalise
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gpu_steps.clock import Clock
-from gpu_steps.record import Record
 from torch import Tensor
 
+from gpu_steps.clock import Clock
+from gpu_steps.record import Record
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.store import ClientData, write_client_data
@@ -84,7 +84,13 @@ class Setting:
         mask = there(data.embedding_mask.astype(bool))
         origin = torch.zeros(count, 2, dtype=torch.int64, device=self.device)
         return Batch(
-            image(data.low), image(data.full), there(data.g), there(data.embedding), mask, origin, size
+            image(data.low),
+            image(data.full),
+            there(data.g),
+            there(data.embedding),
+            mask,
+            origin,
+            size,
         )
 
     def federation(

@@ -1,4 +1,4 @@
-"""Step 2, second half: SCAN-PhysFed's training step, ours and the authors', and variants of ours."""
+"""Step 2, second half: SCAN-PhysFed's training step, ours, the authors', and variants of ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_steps.ceilings import product_rate
-from gpu_steps.setting import PROTOCOLS, Setting
 from torch import Tensor
 from torch.nn import functional
 from train_step import whole_pass
 
+from gpu_steps.ceilings import product_rate
+from gpu_steps.setting import PROTOCOLS, Setting
 from physfed_ray.cost.operations import Operations
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.data.store import read_client_data

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 from pydantic import Field
@@ -54,7 +55,7 @@ class HashedWords(TextEncoder):
     def _vector(self, text: str) -> np.ndarray:
         words = ["", *_WORD.findall(text.lower())]
         vector = np.zeros(self.dim, np.float32)
-        for term in (*words, *map(" ".join, zip(words, words[1:], strict=False))):
+        for term in (*words, *map(" ".join, pairwise(words))):
             term_hash = blake2b(term.encode(errors="surrogatepass"), digest_size=8).digest()
             number = int.from_bytes(term_hash, "little")
             vector[(number >> 1) % self.dim] += 1 - 2 * (number & 1)
