@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from gpu_steps.clock import OutOfTime
+from gpu_steps.clock import Clock, OutOfTime
 from gpu_steps.pack import PackSource
 from gpu_steps.setting import PROTOCOLS, Setting
 from physfed_ray.data.description import DescribedSlices, Slice, describe_slices
@@ -19,7 +19,7 @@ from physfed_ray.data.plan import PreparePlan
 from physfed_ray.data.prepare import prepare
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Shard
-from physfed_ray.errors import sentence
+from physfed_ray.errors import PhysFedError, sentence
 from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment, Reports, load_experiment
 from physfed_ray.rundir.run_directory import RunDirectory
@@ -37,6 +37,11 @@ METHODS = {
 ROUNDS = 200
 EVERY = 20
 """Rounds between two checkpoints; a run goes on in multiples of it."""
+ALL = "all rounds"
+SPLITS = (
+    "test", "test/input", "unseen/shared", "unseen/pvqs", "unseen/nearest_protocol", "unseen/input"
+)  # fmt: skip
+"""What the page shows of a run; its own tables have more."""
 WORKERS = 16
 """Threads that scan and describe; NumPy, SciPy and torch let others work meanwhile."""
 
@@ -72,18 +77,25 @@ def run(setting: Setting) -> None:
     """Run the step."""
     source = PackSource(setting.data) if setting.data else None
     scan(setting, source)
-    for number, (method, share) in enumerate(METHODS.items()):
-        if setting.dry and number > 1:
-            break
+    ended = {r["method"]: r["result"] for r in setting.record.rows if r.get("table") == "methods"}
+    for method, share in list(METHODS.items())[: setting.size(len(METHODS), 2)]:
+        if ended.get(method) == ALL:
+            continue
+        progress = Progress(checkpoint_every(setting))
         try:
             with setting.clock.limit(share * setting.clock.left()) as clock:
-                told = train(setting, clock.left, method, source)
+                told = train(setting, clock, progress, method, source)
         except OutOfTime:
-            told = {"result": "cut by the clock; a second call goes on from its checkpoint"}
+            told = {"rounds": progress.kept, "result": "cut by the clock"}
         except Exception as error:
-            told = {"result": f"failed: {sentence(error)[:300]}"}
+            told = {"rounds": progress.kept, "result": f"failed: {sentence(error)[:300]}"}
         setting.record.measured("paper", "methods", method=method, **told)
-    if setting.clock.left() <= 0:
+        ended[method] = told["result"]
+    cut = [method for method, result in ended.items() if result.startswith("cut")]
+    failed = [method for method, result in ended.items() if result.startswith("failed")]
+    if failed:
+        raise PhysFedError(f"{', '.join(failed)} failed, as the table of methods says")
+    if cut:
         raise OutOfTime
 
 
@@ -170,15 +182,16 @@ def scan(setting: Setting, source: PackSource | None) -> None:
     )
 
 
-def train(setting: Setting, left: Any, method: str, source: PackSource | None) -> dict[str, Any]:
+def train(
+    setting: Setting, clock: Clock, progress: Progress, method: str, source: PackSource | None
+) -> dict[str, Any]:
     """Run a method as far as its time goes, test it there, and return what was seen.
 
     First a few rounds are run for their time, and then as many as there is time for, the test
     included: as long as the first part took beside its rounds, and twice that again.
     """
     root = setting.out / "runs" / method
-    every, most = checkpoint_every(setting), setting.size(ROUNDS, 4)
-    progress = Progress(every)
+    every, most = progress.every, setting.size(ROUNDS, 4)
 
     def go(rounds: int, tested: bool) -> None:
         run_experiment(
@@ -197,14 +210,14 @@ def train(setting: Setting, left: Any, method: str, source: PackSource | None) -
     go(min(most, before + every), tested=False)
     a_round = _median(progress.seconds)
     beside = time.monotonic() - began - sum(progress.seconds)
-    affordable = int((left() - 3 * beside) / a_round) // every * every if a_round else 0
+    affordable = int((clock.left() - 3 * beside) / a_round) // every * every if a_round else 0
     go(min(most, progress.kept + max(0, affordable)), tested=True)
     return {
         "rounds": progress.kept,
         "seconds_a_round": a_round,
         "s": time.monotonic() - began,
+        "result": ALL if progress.kept >= most else "cut: a second call goes on",
         **scores(root),
-        "result": "all rounds" if progress.kept >= most else "cut: a second call goes on",
     }
 
 
@@ -227,5 +240,5 @@ def scores(root: Path) -> dict[str, float]:
     return {
         f"{split} {metric}": value
         for (split, metric), value in sorted(means.items())
-        if metric in ("psnr", "ssim") and split != "validation"
+        if metric in ("psnr", "ssim") and split in SPLITS
     }

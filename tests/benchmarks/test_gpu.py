@@ -84,6 +84,7 @@ def test_the_runs_end_with_their_scores_and_every_way_of_a_step_was_tried(out: P
         "scan_physfed": (4, "all rounds"), "fedavg": (4, "all rounds")
     }  # fmt: skip
     assert methods["scan_physfed"]["unseen/pvqs psnr"] > 20
+    assert methods["fedavg"]["unseen/shared ssim"] > 0.5
 
 
 def test_a_second_call_leaves_out_what_is_done(out: Path) -> None:
