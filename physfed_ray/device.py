@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from physfed_ray.errors import PhysFedError
+
 
 def device_words(device: str) -> str:
     """Name the device (``cpu`` or ``cuda``) of this machine in words."""
@@ -37,6 +39,25 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def enough_memory(name: str) -> Iterator[None]:
+    """Say in one sentence that a host wants more of a GPU's memory than its share.
+
+    Args:
+        name: Of the host, with its clients.
+
+    Raises:
+        PhysFedError: It did.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PhysFedError(
+            f"{name} ran out of its share of the GPU's memory: raise federation.gpus_per_host, or "
+            "lower training.batch_size, training.patch or backbone.channels"
+        ) from error
 
 
 def _cpu_info() -> str:

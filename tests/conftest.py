@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import ray
+import torch
 from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
@@ -56,6 +56,17 @@ LATE = "(?i)waited in vain|timed? ?out"
 """What a test says that was not wrong but too late, on a busy machine."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker of tests on a GPU known."""
+    config.addinivalue_line("markers", "cuda: needs a GPU, and is skipped where there is none")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist is to see the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal the tests to two processes: first those on Ray, then file by file, the longest first.
@@ -90,6 +101,8 @@ def real_ct() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray on this machine for all tests that need it."""
+    import ray  # a machine that has a GPU to test on may have no Ray
+
     ray.init(
         address="local",
         num_cpus=4,

@@ -43,7 +43,7 @@ def expect(
     protocol: Protocol,
     simulation: Simulation,
     *,
-    cuda: bool = False,
+    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Return the line integrals that a detector without noise would measure.
 
@@ -56,8 +56,7 @@ def expect(
             simulation's ``object_size``. Outside the inscribed circle they are taken for air.
         protocol: The scanner.
         simulation: How scans are simulated.
-        cuda: Whether to project on the GPU, by ASTRA, which has no curved detector: that always on
-            the CPU.
+        device: Where ``FanBeam`` projects, ``cpu`` or ``cuda``; ASTRA projects on the CPU.
 
     Returns:
         (B, views, bins) float32, dimensionless.
@@ -66,20 +65,21 @@ def expect(
     outside = ~inscribed_circle(hu.shape[-1])
     mu = hu_to_mu(np.where(outside, np.float32(AIR_HU), hu))
     rays = simulation.rays(protocol)
-    astra = (cuda or simulation.object_scale == 1) and protocol.detector == "flat"
-    paths = _project(mu, fine_detector(protocol, rays), astra=astra, cuda=cuda)
+    fine = fine_detector(protocol, rays)
+    if simulation.object_scale == 1 and protocol.detector == "flat":
+        paths = torch.from_numpy(project(mu, fine, cuda=False))
+    else:
+        paths = _project(mu, fine, device)
     if rays > 1:
         bins = paths.view(*paths.shape[:-1], protocol.bins, rays)
         paths = math.log(rays) - (-bins).logsumexp(-1)
-    return paths.numpy()
+    return paths.cpu().numpy()
 
 
-def _project(mu: NDArray[np.float32], protocol: Protocol, *, astra: bool, cuda: bool) -> Tensor:
-    """Return line integrals (B, views, bins): by ASTRA, or by ``FanBeam`` on the CPU."""
-    if astra:
-        return torch.from_numpy(project(mu, protocol, cuda=cuda))
+def _project(mu: NDArray[np.float32], protocol: Protocol, device: str) -> Tensor:
+    """Return line integrals (B, views, bins) by ``FanBeam``, on its device."""
     with torch.inference_mode():
-        images = torch.from_numpy(mu)[:, None]
+        images = torch.from_numpy(mu)[:, None].to(device)
         return FanBeam(protocol, mu.shape[-1]).project(images)[:, 0]
 
 
@@ -109,7 +109,11 @@ def measure(
 
 
 def reconstruct(
-    line_integrals: NDArray[np.float32], protocol: Protocol, simulation: Simulation
+    line_integrals: NDArray[np.float32],
+    protocol: Protocol,
+    simulation: Simulation,
+    *,
+    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Return images by FBP, (B, n, n) float32, HU, not clipped.
 
@@ -117,9 +121,10 @@ def reconstruct(
         line_integrals: (B, views, bins) float32, dimensionless.
         protocol: The scanner.
         simulation: How scans are simulated.
+        device: Where to compute, ``cpu`` or ``cuda``.
     """
     with torch.inference_mode():
-        measured = torch.from_numpy(line_integrals)
+        measured = torch.from_numpy(line_integrals).to(device)
         size, kernel_mm = simulation.image_size, simulation.kernel_mm(protocol)
         mu = fbp(measured, protocol, size, kernel_mm)
-    return mu_to_hu(mu.numpy())
+    return mu_to_hu(mu.cpu().numpy())

@@ -200,13 +200,13 @@ def _acquired(
         return _measured([volume[row] for row in rows], settings, shard)
     grids = [volume[row].full.resample(simulation.object_scale) for row in rows]
     rngs = [generator(settings.seed, shard.client, shard.patient.id, row, "noise") for row in rows]
-    on_gpu = settings.made_with["device"] == "cuda"
-    expected = expect(np.stack([g.object for g in grids]), protocol, simulation, cuda=on_gpu)
+    device = settings.made_with["device"]
+    expected = expect(np.stack([g.object for g in grids]), protocol, simulation, device=device)
     sinogram = measure(expected, protocol, rngs, simulation)
     return Acquisition(
         protocol=protocol,
         full_hu=np.stack([grid.image for grid in grids]),
-        low_hu=reconstruct(sinogram, protocol, simulation),
+        low_hu=reconstruct(sinogram, protocol, simulation, device=device),
         body=np.stack([grid.body for grid in grids]).astype(np.uint8),
         line_integrals=sinogram,
         expected=expected,

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import blake2b
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
@@ -30,18 +32,22 @@ SCAN_CODE = (
 LIBRARIES = ("astra-toolbox", "numpy", "scipy", "torch")
 """Another version of these may give other bits."""
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-"""A machine without either file has no GPU that ASTRA could use: Linux, and Linux in Windows."""
+"""A machine without either file has no GPU to scan on: Linux, and Linux in Windows."""
 
 
 @cache
 def made_with() -> Mapping[str, str]:
     """Return what decides a scan's bits beside its inputs: the device and the libraries."""
-    device = "cpu"
-    if any(Path(file).exists() for file in DRIVERS):
-        import astra  # 0.4 s, which `physfed describe` should not take where there is no GPU
+    on_gpu = any(Path(file).exists() for file in DRIVERS) and torch.cuda.is_available()
+    return {"device": "cuda" if on_gpu else "cpu"} | {name: _version(name) for name in LIBRARIES}
 
-        device = "cuda" if astra.use_cuda() else "cpu"
-    return {"device": device} | {name: version(name) for name in LIBRARIES}
+
+def _version(name: str) -> str:
+    """Return a library's version; without ASTRA, objects that are finer than images are scanned."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 @dataclass(frozen=True)

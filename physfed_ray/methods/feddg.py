@@ -154,8 +154,8 @@ class FedDG(Method):
         # On the CPU: a GPU has a generator of its own, which would draw others.
         drawn = torch.multinomial(bank.chances, len(low), replacement=True)
         share = torch.rand(len(low), 1, 1, 1)
-        other = bank.amplitudes[drawn.to(low.device)].unsqueeze(1)
-        return interpolate_amplitudes(low, other, share.to(low.device))
+        drawn, share = (t.to(low.device, non_blocking=True) for t in (drawn, share))
+        return interpolate_amplitudes(low, bank.amplitudes[drawn].unsqueeze(1), share)
 
 
 class _Denoiser(nn.Module):

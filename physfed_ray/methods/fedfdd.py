@@ -143,7 +143,7 @@ class FedFDD(Method):
         return (
             adaptive_mask(len(x), size, cutoff, x.device)
             if training
-            else _fixed_mask(size, cutoff).to(x.device)
+            else _fixed_mask(size, cutoff).to(x.device, non_blocking=True)
         )
 
 

@@ -23,5 +23,6 @@ ENCODERS: "Registry[type[TextEncoder]]" = Registry(
         "minilm": "physfed_ray.reports.encoder:MiniLM",
         "text": "physfed_ray.reports.encoder:TextModel",
         "mllm": "physfed_ray.reports.mllm_encoder:MllmEncoder",
+        "hashed": "physfed_ray.reports.hashed:HashedWords",
     },
 )

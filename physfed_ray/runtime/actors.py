@@ -1,7 +1,6 @@
 """The Ray actors: thin shells around ``Host`` and ``ParameterServer`` that forward calls."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import ray
 import torch
 
-from physfed_ray.errors import PhysFedError
+from physfed_ray.device import enough_memory
 from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.client.training import ClientResult, Train, train_client
 from physfed_ray.federation.server import ParameterServer
@@ -58,7 +57,7 @@ class HostActor:
     @ray.method(num_returns=2)
     def train(self, *arguments: Any) -> tuple[Any, Any]:
         """Forward to ``Host.train``; the pieces become an object of their own."""
-        with _enough_memory(self._name):
+        with enough_memory(self._name):
             return self._host.train(*arguments)
 
     def merge(self, *parts: Any) -> Any:
@@ -67,7 +66,7 @@ class HostActor:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Forward any other call."""
-        with _enough_memory(self._name):
+        with enough_memory(self._name):
             return attrgetter(name)(self._host)(*arguments)
 
     def missing(self, sizes: Mapping[Path, int]) -> list[Path]:
@@ -126,17 +125,6 @@ class ServerActor:
 
     def ping(self) -> None:
         """Answer."""
-
-
-@contextmanager
-def _enough_memory(name: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise PhysFedError(
-            f"{name} ran out of its share of the GPU's memory: raise federation.gpus_per_host, or "
-            "lower training.batch_size, training.patch or backbone.channels"
-        ) from error
 
 
 def remote_host() -> Any:

@@ -17,7 +17,6 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.serving import FinalResults
 from physfed_ray.methods.base import Method
 from physfed_ray.models.registry import parameter_counts
-from physfed_ray.pages.run_page import write_run_page
 from physfed_ray.rundir.long_table import SLICE_COLUMNS, SLICES_FILE, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 
@@ -142,6 +141,8 @@ def _parameters(method: Method, seed: int) -> dict[str, Any]:
 
 def write_page(directory: RunDirectory) -> None:
     """Write the run's page, figures and tables, also where the directory is a bucket."""
+    from physfed_ray.pages.run_page import write_run_page  # figures: only for those who want them
+
     if directory.local_path is not None:
         write_run_page(directory.local_path)
         return

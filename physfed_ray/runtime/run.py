@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command, pseudonymous_keys
 from physfed_ray.device import resolve_precision
@@ -75,6 +76,8 @@ def run_experiment(
     tested: bool = True,
     share: ClusterShare | None = None,
     beside: Sequence[str] = (),
+    source: PatientSource | None = None,
+    page: bool = True,
 ) -> str:
     """Run an experiment, or go on with an interrupted run, and write its page.
 
@@ -89,6 +92,9 @@ def run_experiment(
         command: The command line, for the record.
         tested: Evaluate on test patients and unseen protocols, and write the page; otherwise
             the run ends with its validation scores.
+        source: Where the patients come from, in place of what ``data.source`` names; for the
+            inline runtime, which has no other node that would look for them.
+        page: Write the page of a tested run.
         share: What it may take of the Ray cluster; None: all.
         beside: Run directories, begun or not, that it will be compared with: of the same data.
 
@@ -121,7 +127,7 @@ def run_experiment(
         on_event = _logged(directory, on_event)
         if runtime == "ray":
             on_event = _on_cluster(experiment, address, dashboard, on_event, stack)
-        prepared = _prepare(listed, runtime, on_event)
+        prepared = _prepare(listed, runtime, on_event, source)
         check_data(directory, prepared.record, beside, tell)
         model = begun_model(directory, resume)
         if model is not None:
@@ -148,7 +154,7 @@ def run_experiment(
             lambda: write_results(directory, rounds, results, experiment, prepared, command)
         )
         tracker.add(results.rows)
-        if tested:
+        if tested and page:
             write_page(directory)
         tracker.finish("finished")
         on_event({"event": "done", "run_dir": directory.root})
@@ -353,11 +359,16 @@ def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Calla
     return log
 
 
-def _prepare(experiment: Experiment, runtime: str, on_event: Callable[[Event], None]) -> Prepared:
+def _prepare(
+    experiment: Experiment,
+    runtime: str,
+    on_event: Callable[[Event], None],
+    source: PatientSource | None,
+) -> Prepared:
     if runtime == "inline":
         from physfed_ray.data.prepare import prepare
 
-        return prepare(experiment, progress=on_event)
+        return prepare(experiment, progress=on_event, source=source)
     from physfed_ray.runtime.prepare import prepare_on_ray
 
     return prepare_on_ray(experiment, on_event)

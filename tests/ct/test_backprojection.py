@@ -75,7 +75,7 @@ def test_a_batch_equals_its_slices(small: Protocol) -> None:
     torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_a_gpu_gives_what_the_cpu_gives(small: Protocol) -> None:
     sinogram = torch.randn(2, small.views, small.bins, generator=torch.manual_seed(0))
     expected = back_project_views(sinogram, small, 16)

@@ -222,6 +222,7 @@ def test_the_filter_of_a_curved_detector_is_that_of_kak_and_slaney() -> None:
     torch.testing.assert_close(far, ramp_filter(bins, bin_mm, 0.7), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not astra.use_cuda(), reason="ASTRA sees no CUDA device")
 def test_astra_fbp_cuda_gives_the_same_image(exact) -> None:
     n, radius = 128, PAPER_1.field_radius_mm

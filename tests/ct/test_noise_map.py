@@ -122,7 +122,7 @@ def test_batched_slices_equal_single_ones_whatever_the_threads() -> None:
     torch.testing.assert_close(together, single, rtol=1e-5, atol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.cuda
 def test_a_gpu_gives_the_same_map(small: Protocol) -> None:
     images = 0.02 * torch.rand(2, 1, 12, 12, generator=torch.manual_seed(0))
     there = noise_map(images.cuda(), small).cpu()

@@ -19,8 +19,7 @@ from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 
 PAPER_1 = PRESETS["paper-1"]
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=on_gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 def ray_by_ray(image: np.ndarray, p: Protocol) -> np.ndarray:
@@ -255,7 +254,7 @@ def test_outside_the_inscribed_circle_is_air(small: Protocol) -> None:
     assert (operator.fbp(sinogram)[0, 0][outside] == 0).all()
 
 
-@on_gpu
+@pytest.mark.cuda
 def test_a_gpu_gives_what_the_cpu_gives(scanner: Protocol) -> None:
     operator = FanBeam(scanner, 32)
     x = torch.rand(3, 1, 32, 32, generator=torch.manual_seed(0))

@@ -4,8 +4,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import astra
 import pytest
+import torch
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.ct.simulation import Simulation
@@ -40,7 +40,7 @@ def test_what_makes_a_shard_is_what_is_installed(monkeypatch: pytest.MonkeyPatch
     assert {name: made_with()[name] for name in LIBRARIES} == {n: version(n) for n in LIBRARIES}
     for found, device in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(shards, "DRIVERS", (__file__,))  # a file that is there
-        monkeypatch.setattr(astra, "use_cuda", lambda found=found: found)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=found: found)
         assert made_with.__wrapped__()["device"] == device
 
 

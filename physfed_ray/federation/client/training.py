@@ -1,8 +1,9 @@
 """Local training of one client in one round."""
 
+import math
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -172,20 +173,15 @@ def train_client(
     batches = _batches(spec, data, generator(spec.seed, number, client.id, "batches"))
     state = spec.method.begin(network, given)
     sums: dict[str, Tensor] = {}
-    steps = images = 0
+    losses: list[Tensor] = []
+    images = 0
     for batch in batches:
         if deadline is not None and team.any(time.monotonic() > deadline):
-            return ClientResult(client.id, f"missed the deadline after {steps} batches")
+            return ClientResult(client.id, f"missed the deadline after {len(losses)} batches")
         part, weight = team.part(batch)
         with autocast(spec.device, spec.precision):
             loss, parts = spec.method.loss(network, to_device(part, spec.device), state)
         values = team.mean({"loss": loss.detach(), **parts}, weight)
-        if not torch.isfinite(values["loss"]):
-            return ClientResult(
-                client.id,
-                f"loss is {float(values['loss'])} in round {number}, batch {steps + 1}",
-                diverged=True,
-            )
         for flat in states:
             flat.zero_gradient()
         torch.autograd.backward(loss * weight)
@@ -193,7 +189,14 @@ def train_client(
             team.add_up(flat.gradient)
         optimizer.step()
         _add(sums, values)
-        steps, images = steps + 1, images + len(batch.low)
+        losses.append(values["loss"])
+        images += len(batch.low)
+    steps = len(losses)
+    if (spoiled := _first_not_finite(losses)) is not None:
+        step, value = spoiled
+        return ClientResult(
+            client.id, f"loss is {value} in round {number}, batch {step}", diverged=True
+        )
     if not all(bool(torch.isfinite(flat.vector.sum())) for flat in states):
         return ClientResult(
             client.id, f"update is not finite in round {number}, after batch {steps}", diverged=True
@@ -212,6 +215,15 @@ def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     """Add scalars to sums in float64, where they are: to read one is to wait for the device."""
     for name, value in values.items():
         sums[name] = sums[name] + value.double() if name in sums else value.double()
+
+
+def _first_not_finite(losses: Sequence[Tensor]) -> tuple[int, float] | None:
+    """Return the number of the first step whose loss is not finite, from 1, and that loss.
+
+    Looked for once, after the last step: to look after each would let the device stand idle.
+    """
+    values = torch.stack(list(losses)).tolist() if losses else []
+    return next(((k, v) for k, v in enumerate(values, 1) if not math.isfinite(v)), None)
 
 
 def _read(sums: dict[str, Tensor]) -> dict[str, float]:
