@@ -14,10 +14,10 @@ from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.channel.base import Channel
 from physfed_ray.federation.client.training import learning_rate
+from physfed_ray.federation.examples import PICTURED, slices_each
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Order
 from physfed_ray.federation.record import RoundOutcome, RoundRecord, mean_score, score_rows
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
-from physfed_ray.federation.examples import PICTURED, slices_each
 from physfed_ray.federation.schedule import Plan, PlannedTurn, make_schedule
 from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.base import Method
