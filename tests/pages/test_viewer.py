@@ -106,6 +106,7 @@ def _keys(chromium: Browser) -> None:
         (" ", "image", 2), (" ", "image", 0), ("ArrowLeft", "image", 2), ("2", "image", 1),
         ("d", "difference", True), ("l", "tool", "line"), ("r", "tool", "window"),
         ("r", "difference", False), ("]", "span", 460), (".", "level", 63), ("+", "zoom", 1.4),
+        ("-", "zoom", 1),
     ]:  # fmt: skip
         chromium.key(key)
         assert _state(chromium)[name] == value, key
@@ -182,6 +183,8 @@ def test_a_reader_with_a_phone_and_two_viewers(chromium: Browser, tmp_path: Path
     state = _state(chromium)
     assert state["zoom"] == pytest.approx(2.0)
     assert (state["span"], state["level"]) == (800, 140)
+    chromium.fingers([(x + 50, y + 100)], [(x + 90, y + 100)], [(x + 178, y + 100)])
+    assert _state(chromium)["span"] == 1600
     other = "document.querySelectorAll('.viewer')[1].viewer"
     assert chromium.run(f"{other}.span") == 400
     assert chromium.run(f"{other}.data.names") == ["low dose"]
