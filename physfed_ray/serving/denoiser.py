@@ -17,12 +17,13 @@ from physfed_ray.fields import extra_fields, field_of
 from physfed_ray.reports.base import Described
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
+from physfed_ray.serving.frame import beyond_the_field
 from physfed_ray.serving.identity import model_hash
 from physfed_ray.serving.own_fields import made_for, report_images
 from physfed_ray.serving.own_grid import NetworkGrid, Rule, network_grid
 from physfed_ray.window import denormalise, normalise
 
-SERIES_BATCH = 1
+SERIES_BATCH, SERIES_BATCH_GPU = 1, 4
 """Slices of a series that go through the network at a time: more are not faster on a CPU."""
 
 
@@ -182,7 +183,7 @@ class Denoiser:
         fields = made_for(self._inference.method, seen, grid, self.protocol, card.window_hu)
         residual = grid.back(self.denoise(seen, embedding, mask, fields, len(hu)) - seen)
         denoised = np.clip(hu + residual * np.float32(high - low), low, high)
-        outside = (hu < low) | (hu > high)
+        outside = (hu < low) | (hu > high) | beyond_the_field(hu)
         return np.where(outside, hu, denoised).astype(np.float32)
 
     def denoise(
