@@ -135,6 +135,7 @@ def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]"
     """Return what is wanted, and what makes it."""
     import torch
 
+    from physfed_ray.rundir.local_files import local_path
     from physfed_ray.serving.denoiser import SERIES_BATCH, SERIES_BATCH_GPU
     from physfed_ray.serving.parts import here
     from physfed_ray.serving.protocol_file import is_file, read_protocol
@@ -153,7 +154,7 @@ def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]"
         run_parts, device, threads = pool, pool.device, options.threads or 1
     batch = options.batch or (SERIES_BATCH_GPU if device == "cuda" else SERIES_BATCH)
     wanted = Wanted(
-        run=options.run_dir,
+        run=str(run if (run := local_path(options.run_dir)) is None else run.absolute()),
         client=options.client,
         protocol=protocol,
         policy=options.policy,

@@ -74,6 +74,7 @@ def denoise_folder(
     Raises:
         PhysFedError: The places, the model or the images do not do.
     """
+    source, out = source.absolute(), out.absolute()  # an actor may stand elsewhere
     check_places(source, out)
     run, denoiser = wanted.load()
     near = familiarity(denoiser.protocol, run.card.clients, run.card.further)
