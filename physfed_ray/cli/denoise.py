@@ -106,7 +106,10 @@ def denoise(options: argparse.Namespace) -> int:
             run_parts=run_parts,
             on_event=show,
         )
-    print_result(result)
+
+    from physfed_ray.pages.denoised_viewer import write_viewer
+
+    print_result(result, write_viewer(result.out, result.found, result.window_hu))
     return 0
 
 

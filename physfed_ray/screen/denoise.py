@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -86,12 +87,14 @@ def progress(console: Console | None = None) -> DenoiseProgress:
     return DenoiseProgress(console or Console(highlight=False))
 
 
-def print_result(result: "Denoised") -> None:
-    """Print what a call has done."""
+def print_result(result: "Denoised", viewer: Path | None) -> None:
+    """Print what a call has done, and where its page lies."""
     rate = f", {result.made / result.seconds:.2f} slices/s" if result.made else ""
     there = f", {result.there} were there already" if result.there else ""
     print(f"denoised {result.made} slices in {duration(result.seconds)}{rate}{there}")
     for what, counts in (("left out", result.left_out), ("noted", result.notes)):
         if counts:
             print(f"{what}: {counted(counts)}")
-    print(result.out)
+    print(f"series: {result.out}")
+    if viewer is not None:
+        print(f"viewer: {viewer}")

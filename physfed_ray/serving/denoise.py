@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from physfed_ray.data.dicom.whole_series import Found, WholeSeries, find_series
+from physfed_ray.data.left_out import left_out_words
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.serving.denoiser import Denoiser
@@ -22,6 +23,7 @@ from physfed_ray.serving.output import (
 from physfed_ray.serving.parts import Outcome, RunParts, cut, here
 from physfed_ray.serving.trained import TrainedRun
 from physfed_ray.serving.wanted import Wanted, model_of
+from physfed_ray.window import Window
 
 FORMAT = 1
 
@@ -38,6 +40,7 @@ class Denoised:
         left_out: Images that are not in the folder, by reason.
         notes: What is to be said of images that are, by what was done to them.
         seconds: What the denoising took.
+        window_hu: The run's window.
     """
 
     out: Path
@@ -47,6 +50,7 @@ class Denoised:
     left_out: dict[str, int]
     notes: dict[str, int]
     seconds: float
+    window_hu: Window
 
 
 def denoise_folder(
@@ -92,7 +96,7 @@ def denoise_folder(
         parts = [part for series in found.series for part in cut(series, wanted.batch)]
         for outcome in run_parts(wanted, denoiser.model_hash, out, parts):
             counter.add(outcome)
-        result = counter.result(out, found)
+        result = counter.result(out, found, run.card.window_hu)
         record |= {"left_out": result.left_out, "notes": result.notes, "complete": True}
         write_record(out, record)
     return result
@@ -181,7 +185,7 @@ class _Counter:
              "eta_s": (self._total - self._done) / rate if rate else 0.0}
         )  # fmt: skip
 
-    def result(self, out: Path, found: Found) -> Denoised:
+    def result(self, out: Path, found: Found, window_hu: Window) -> Denoised:
         """Return what was done.
 
         Raises:
@@ -190,8 +194,6 @@ class _Counter:
         left_out = Counter(found.left_out) + self._left_out
         counts = {"left_out": dict(sorted(left_out.items()))}
         if not self._made + self._there:
-            from physfed_ray.data.left_out import left_out_words
-
             raise PhysFedError(
                 f"none of {self._total} slices could be denoised ({left_out_words(counts)}): "
                 "export the images again"
@@ -199,4 +201,4 @@ class _Counter:
         notes = Counter(found.notes) + self._notes
         seconds = time.monotonic() - self._began
         return Denoised(out, found, self._made, self._there, counts["left_out"],
-                        dict(sorted(notes.items())), seconds)  # fmt: skip
+                        dict(sorted(notes.items())), seconds, window_hu)  # fmt: skip

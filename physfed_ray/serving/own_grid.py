@@ -87,7 +87,7 @@ def network_grid(
     if spacing.shape != (2,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise PhysFedError(
             "the spacing must be two lengths in mm, between rows and between columns, and not "
-            f"{str(spacing_mm)[:40]}"
+            f"{' '.join(str(spacing_mm).split())[:40]}"
         )
     if rule not in RULES:
         raise PhysFedError(f"unknown rule '{rule}'; there are: {', '.join(RULES)}")
