@@ -5,6 +5,7 @@ same bytes. Actors read and write by themselves, on the machines that see the fo
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from ray.experimental.internal_kv import (
     _internal_kv_get,
     _internal_kv_put,
 )
+from ray.util.annotations import RayDeprecationWarning
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.rundir.local_files import local_path
@@ -172,18 +174,19 @@ def _pipeline(
 
     everything = ray.put(list(parts))
     rows = data.from_items([{"part": index} for index in range(len(parts))])
-    made = rows.repartition(len(parts)).map_batches(
-        DenoiseActor,
-        fn_constructor_args=(wanted, expected, out, [everything], pool.gpus, run),
-        batch_size=1,
-        batch_format="pandas",
-        compute=data.ActorPoolStrategy(size=size),
-        num_cpus=wanted.threads,
-        num_gpus=pool.gpus,
-        label_selector={"ray.io/node-id": f"in({','.join(nodes)})"},
-        max_restarts=-1,
-        ray_remote_args_fn=of_actor,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # there is no other way so far
+        made = rows.repartition(len(parts)).map_batches(
+            DenoiseActor,
+            fn_constructor_args=(wanted, expected, out, [everything], pool.gpus, run),
+            batch_size=1,
+            batch_format="pandas",
+            compute=data.ActorPoolStrategy(size=size),
+            num_cpus=wanted.threads,
+            num_gpus=pool.gpus,
+            label_selector={"ray.io/node-id": f"in({','.join(nodes)})"},
+            ray_remote_args_fn=of_actor,
+        )
     return quiet(made)
 
 
