@@ -161,7 +161,8 @@ def _words(source: Dataset) -> np.ndarray:
     """Decode the pixels without touching the source."""
     part = Dataset()
     part.file_meta = source.file_meta
-    part.set_original_encoding(*source.original_encoding, source.original_character_set)
+    implicit, little = source.original_encoding
+    part.set_original_encoding(implicit, little, source.original_character_set)
     for tag in list(source.keys()):
         if tag.group in _PIXEL_GROUPS:
             part[tag] = source.get_item(tag)
