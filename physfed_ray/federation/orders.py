@@ -76,7 +76,7 @@ class ClientEvaluation:
         patients: Pseudonym of each slice's patient.
         slices: Slice number of each.
         scores: Each metric, (N,).
-        examples: Images (n, n) of one slice, by name.
+        examples: Images by name, see ``examples.kept``.
         inspection: State of the method's modulation.
     """
 

@@ -14,6 +14,7 @@ from physfed_ray.events import Event
 from physfed_ray.experiment import Federation
 from physfed_ray.federation.channel.base import Channel
 from physfed_ray.federation.client.training import learning_rate
+from physfed_ray.federation.examples import PICTURED, slices_each
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn, Order
 from physfed_ray.federation.record import RoundOutcome, RoundRecord, mean_score, score_rows
 from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
@@ -26,8 +27,6 @@ from physfed_ray.rundir.long_table import METRICS_FILE, LongTable, MetricRow
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
 
 T = TypeVar("T")
-PICTURED = 32
-"""Clients whose images are kept for the report; evenly spaced where there are more."""
 RETRIES = 5
 """Times that a round, or a host in it, may be lost before the run stops."""
 
@@ -212,11 +211,12 @@ class Rounds:
         pictured = {
             clients[i] for i in np.linspace(0, len(clients) - 1, PICTURED).round().astype(int)
         }
+        each = slices_each(len(pictured), len(self.spec.unseen)) if split == "test" else 1
         calls = [
             (
                 self.runtime.host_of[turn.client],
                 "seen.evaluate",
-                (vector, turn, split, None, detail, detail and turn.client in pictured),
+                (vector, turn, split, None, detail, each * (detail and turn.client in pictured)),
             )
             for turn in self.turns(clients)
         ]

@@ -56,7 +56,10 @@ class FinalResults:
                 )
             ]
         for name, image in evaluation.examples.items():
-            self.examples[f"{split}/{client}/{name}"] = np.asarray(image, np.float32)
+            whole = image.dtype == np.int16
+            self.examples[f"{split}/{client}/{name}"] = np.asarray(
+                image, np.int16 if whole else np.float32
+            )
 
 
 def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:

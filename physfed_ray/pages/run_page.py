@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from physfed_ray.pages import figures, pictures, render
 from physfed_ray.pages.gain_figure import GainPanel, gain_figure
+from physfed_ray.pages.run_viewer import run_viewer
 from physfed_ray.pages.run_words import followed_modulation, page
 from physfed_ray.results.grids import grids
 from physfed_ray.results.run_tables import WHOLE, write_tables
@@ -61,7 +62,9 @@ def write_run_page(run_dir: str | Path) -> Path:
         width = min(_WIDTH_PX, round(figure.get_size_inches()[0] * 106.4))
         coded = base64.b64encode(content).decode()
         embedded[name] = EmbeddedFigure(f"figure-{name}", title, sentence, coded, width)
-    html = render("report.html", page=page(run, tables, plain), figures=embedded)
+    words = page(run, tables, plain)
+    viewer = run_viewer(run, shown_policy(run, "unseen"))
+    html = render("report.html", page=words, figures=embedded, viewer=viewer)
     run.directory.write("report.html", html.encode())
     return Path(run.directory.path("report.html"))
 

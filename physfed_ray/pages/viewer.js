@@ -3,10 +3,10 @@
 (function () {
 "use strict";
 
-const PAD = 2, KEPT_PX = 24, LOUPE_PX = 95, LOUPE_ZOOM = 4, FLICKER_MS = 500;
+const PAD = 2, KEPT_PX = 24, LOUPE_PX = 95, LOUPE_PIXEL_PX = 12, FLICKER_MS = 500;
 const DIFFERENCE_HU = 200, MOST_ZOOM = 24, STEP_KEY = 1.15;
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-const hu = (x) => (Math.round(x) || 0).toString().replace("-", "\u2212");
+const hu = (x, digits = 0) => x.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "\u2212");
 
 /* ---- Pixels: the exact inverse of viewer_pixels.py ---- */
 
@@ -102,7 +102,7 @@ class Viewer {
     } catch (problem) {
       this.failed = "The images cannot be unpacked (" + problem.message + "). This page needs a "
         + "browser of 2023 or later.";
-      this.root.querySelector(".viewer-status").textContent = this.failed;
+      this.root.querySelector(".viewer-place").textContent = this.failed;
     }
   }
 
@@ -273,16 +273,19 @@ class Viewer {
 
   paintWords(pen) {
     const [wide, high] = this.size, names = this.data.names;
+    const colours = this.difference ? ["#111", "#fff"] : ["#fff", "#000"];
+    const write = (...words) => lettered(pen, colours, ...words);
     const what = this.difference
       ? names[this.image] + " minus " + names[this.reference] : names[this.image];
-    write(pen, what, 10, 22, "left", "600 16px");
-    write(pen, this.slice + 1 + " / " + this.data.chunks.length, wide - 10, 22, "right");
+    write(what, 10, 22, "left", "600 16px");
+    write(this.slice + 1 + " / " + this.data.chunks.length, wide - 10, 22, "right");
+    write(this.data.captions[this.slice], 10, 42, "left");
     const range = "level " + hu(this.level) + ", width " + hu(this.span) + " HU";
-    write(pen, this.difference ? "\u00b1" + hu(this.span / 2) + " HU" : range, 10, high - 12, "left");
+    write(this.difference ? "\u00b1" + hu(this.span / 2) + " HU" : range, 10, high - 12, "left");
     const mm = [200, 100, 50, 20, 10, 5, 2, 1].find((m) => this.onScreen(m) < wide / 3) || 1;
     const bar = this.onScreen(mm);
-    write(pen, mm + " mm", wide - 10, high - 18, "right");
-    for (const [style, width] of [["#000", 4], ["#fff", 2]]) {
+    write(mm + " mm", wide - 10, high - 18, "right");
+    for (const [style, width] of [[colours[1], 4], [colours[0], 2]]) {
       pen.strokeStyle = style;
       pen.lineWidth = width;
       pen.beginPath();
@@ -306,7 +309,8 @@ class Viewer {
     pen.clip();
     pen.imageSmoothingEnabled = false;
     pen.translate(left, top);
-    pen.scale(LOUPE_ZOOM, LOUPE_ZOOM);
+    const times = Math.max(2, LOUPE_PIXEL_PX / Math.min(...this.scale));
+    pen.scale(times, times);
     pen.translate(-x, -y);
     this.place(pen);
     pen.restore();
@@ -380,7 +384,7 @@ class Viewer {
       const [mean, sd] = found ? moments(found.hu[k]) : [NaN, NaN];
       const values = [inside ? this.value(k, ...at) : NaN, mean, sd];
       values.forEach((v, i) => {
-        row.cells[i + 1].textContent = Number.isNaN(v) ? "\u2013" : i ? v.toFixed(1) : hu(v);
+        row.cells[i + 1].textContent = Number.isNaN(v) ? "\u2013" : hu(v, i ? 1 : 0);
       });
     });
     place.textContent = inside
@@ -479,7 +483,7 @@ class Viewer {
   }
 
   leave() {
-    if (this.pointers.size || this.byKeys) return;
+    if (this.pointers.size || this.byKeys || this.touched) return;
     this.point = null;
     this.draw();
   }
@@ -600,14 +604,14 @@ function prepared(canvas, width, height) {
   return pen;
 }
 
-function write(pen, text, x, y, side, font = "13px") {
+function lettered(pen, [ink, rim], text, x, y, side, font = "13px") {
   pen.font = font + " system-ui, sans-serif";
   pen.textAlign = side;
   pen.lineJoin = "round";
   pen.lineWidth = 3;
-  pen.strokeStyle = "#000";
+  pen.strokeStyle = rim;
   pen.strokeText(text, x, y);
-  pen.fillStyle = "#fff";
+  pen.fillStyle = ink;
   pen.fillText(text, x, y);
 }
 

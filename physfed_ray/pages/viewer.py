@@ -123,7 +123,10 @@ def _note(packed: Packed, count: int) -> str:
     half = packed.step_hu / 2
     said = [f"HU are kept in steps of {packed.step_hu}, so each is within {half:g} HU of its value"]
     if packed.block > 1:
-        said.append(f"each pixel is the mean of {packed.block} x {packed.block} of the image's")
+        said.append(
+            f"each pixel is the mean of {packed.block} x {packed.block} of the image's, which "
+            "weakens fine noise in all images alike"
+        )
     if len(packed.kept) < count:
         said.append(f"{len(packed.kept)} of {count} slices are here, evenly spread")
     return "To keep this page small: " + "; ".join(said) + "."

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from physfed_ray.federation.examples import spread
+
 STEPS_HU = (1, 2, 4, 8)
 """How coarse values may become: each lies within half a step of what it was."""
 LEAST_MATRIX = 128
@@ -71,12 +73,6 @@ def pack(images: Sequence[np.ndarray], *, slices: int, max_bytes: int) -> Packed
         if len(kept) == 1:
             raise ValueError(f"one slice does not fit {max_bytes} bytes")
         kept = tuple(kept[k] for k in spread(len(kept), len(kept) // 2))
-
-
-def spread(count: int, most: int) -> tuple[int, ...]:
-    """Choose at most so many of ``count`` things: the middle of each of as many equal parts."""
-    parts = min(count, most)
-    return tuple((2 * k + 1) * count // (2 * parts) for k in range(parts))
 
 
 def _block_sides(shape: Sequence[int]) -> Iterator[int]:

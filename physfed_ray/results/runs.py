@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.federation.examples import STACK
 from physfed_ray.rundir.data_record import DataRecord, read_record
 from physfed_ray.rundir.long_table import METRICS_FILE, SLICE_COLUMNS, SLICES_FILE, LongTable
 from physfed_ray.rundir.place import no_run
@@ -40,6 +41,8 @@ POLICIES: Mapping[str, tuple[str, str]] = {
 }
 
 
+KINDS = ("low", "denoised", "full")
+"""What is kept of a slice, in the order in which a reader flicks through them."""
 Curve = tuple[Sequence[int], Sequence[float]]
 """Rounds and values."""
 Curves = Mapping[str, Curve]
@@ -118,7 +121,7 @@ class RunResults:
         summary: ``summary.json``, {} when the run did not finish.
         metrics: Rows of round, client, split, metric, value.
         slices: Rows of client, split, patient, slice, metric, value.
-        arrays: Example images by ``split/client/kind``.
+        arrays: Example images by ``split/client/kind``, see ``federation/examples.py``.
         codebook: Client ids and their codes (K, code_dim), None without a codebook.
         missing: Round, client and reason, for every client that was missing.
         data: What identifies its data set, None for a run of an earlier version.
@@ -129,7 +132,7 @@ class RunResults:
     summary: Mapping[str, Any]
     metrics: LongTable
     slices: LongTable
-    arrays: Mapping[str, NDArray[np.float32]]
+    arrays: Mapping[str, NDArray[Any]]
     codebook: tuple[list[str], NDArray[np.float32]] | None
     missing: tuple[tuple[int, str, str], ...]
     data: DataRecord | None = None
@@ -221,6 +224,11 @@ class RunResults:
             curves[client] = [rounds[k] for k in order], [values[k] for k in order]
         return curves
 
+    def stacks(self, client: str) -> dict[str, NDArray[np.int16]]:
+        """Return several test slices of a client, (K, n, n) HU by kind; none in earlier runs."""
+        found = {kind: self.arrays.get(f"test/{client}/{kind}{STACK}") for kind in KINDS}
+        return {kind: stack for kind, stack in found.items() if stack is not None}
+
     def example(self, split: str, client: str) -> Example | None:
         """Return the example images of a client ("test") or an unseen protocol ("unseen")."""
         images: dict[str, NDArray[np.float32]] = {}
@@ -229,6 +237,8 @@ class RunResults:
             part, owner, kind = key.rsplit("/", 2)
             root, _, policy = part.partition("/")
             if root != split or owner != client:
+                continue
+            if kind.endswith(STACK):
                 continue
             if kind == "denoised":
                 denoised[policy] = image

@@ -17,6 +17,7 @@ from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.rundir.long_table import METRIC_COLUMNS, SLICE_COLUMNS, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.seeds import generator
+from physfed_ray.window import denormalise
 
 WINDOW = (-1000.0, 2000.0)
 CLINICAL = {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)}
@@ -90,12 +91,13 @@ class RunMaker:
         self.backbone = options.get("backbone", "red_cnn")
         self.traffic = options.get("bytes_each_way", 5.9e7)
         self.finished = options.get("finished", True)
+        self.stacked = options.get("stacked", True)
         self.lost = options.get("lost", ())
         self.clients = _protocols("paper-*", options.get("clients", 8))
         self.unseen = _protocols("unseen-*", options.get("unseen", 4))
         self.rows: list[tuple[Any, ...]] = []
         self.slices: list[tuple[Any, ...]] = []
-        self.arrays: dict[str, Images] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
         self.full, self.body = phantom_slices(self.count, self.n, generator(seed, "images"))
 
     def write(self) -> None:
@@ -147,6 +149,10 @@ class RunMaker:
                 ]
         middle = self.count // 2
         prefix = split if split == root else f"{root}/input"
+        if split == "test" and self.stacked:
+            for kind, images in (("low", low), ("full", self.full), ("denoised", denoised)):
+                hu = np.rint(denormalise(images[:2], WINDOW)).astype(np.int16)
+                self.arrays[f"test/{client}/{kind}_slices"] = hu
         self.arrays |= {f"{prefix}/{client}/low": low[middle], f"{split}/{client}/denoised":
                         denoised[middle], f"{prefix}/{client}/full": self.full[middle]}  # fmt: skip
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from physfed_ray.pages.viewer import MAX_BYTES
-from physfed_ray.pages.viewer_pixels import BEFORE, ONE, OWN, STEPS_HU, Packed, blocks, pack, spread
+from physfed_ray.pages.viewer_pixels import BEFORE, ONE, OWN, STEPS_HU, Packed, blocks, pack
 
 CHEST_HU, NOISE_HU, DISTINCT = 40.0, 45.0, 3
 
@@ -118,10 +118,3 @@ def test_blocks_are_means_and_the_edge_repeats() -> None:
     image = np.arange(15.0).reshape(3, 5)
     expected = [[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]
     np.testing.assert_array_equal(blocks(image, 2), expected)
-
-
-def test_slices_are_spread_evenly() -> None:
-    assert spread(9, 1) == (4,)
-    assert spread(9, 3) == (1, 4, 7)
-    assert spread(3, 24) == (0, 1, 2)
-    assert spread(100, 4) == (12, 37, 62, 87)

@@ -9,6 +9,7 @@ from physfed_ray.data.store import ClientData
 from physfed_ray.errors import at_work
 from physfed_ray.federation.client.network import ClientNetwork
 from physfed_ray.federation.client.scoring import edge_scans, score, score_edge
+from physfed_ray.federation.examples import kept
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.metrics.base import Scores
 
@@ -30,7 +31,7 @@ class SeenEvaluation:
         split: str,
         other_code: np.ndarray | None = None,
         detail: bool = False,
-        pictured: bool = False,
+        pictured: int = 0,
     ) -> ClientEvaluation:
         """Evaluate a client's personalised model on its own validation or test images.
 
@@ -41,7 +42,7 @@ class SeenEvaluation:
             other_code: Protocol code (code_dim,) to use instead of the client's own.
             detail: Also score the undenoised input (names with ``input/``), and score with the
                 optional metrics.
-            pictured: Also return the images of one slice.
+            pictured: Also return the images of so many slices, see ``examples.kept``.
         """
         name = self._spec.clients[turn.client].id
         with at_work(f"while evaluating client {name} on {split} images"):
@@ -52,18 +53,18 @@ class SeenEvaluation:
             )
             protocol = self._spec.clients[turn.client].protocol
             scores = score(self._spec, denoised, data, protocol, optional=detail)
-            examples = {}
+            examples: dict[str, np.ndarray] = {}
             if detail:
                 low = np.asarray(data.low)
                 before = score(self._spec, low, data, protocol, optional=detail)
                 scores |= {f"input/{name}": values for name, values in before.items()}
             if pictured:
-                middle = len(data.low) // 2
-                examples = {
-                    "low": np.asarray(data.low)[middle],
-                    "full": np.asarray(data.full)[middle],
-                    "denoised": denoised[middle],
+                images = {
+                    "low": np.asarray(data.low),
+                    "full": np.asarray(data.full),
+                    "denoised": denoised,
                 }
+                examples = kept(images, pictured, self._spec.window_hu)
             return ClientEvaluation(
                 list(data.patient),
                 [int(s) for s in data.slice],
