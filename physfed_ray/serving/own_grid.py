@@ -25,6 +25,8 @@ MARGIN_PIXELS = 10
 """What RED-CNN looks at around a pixel of its deepest features; reflected at the frame's edge."""
 SMALLEST_SIDE = 48
 """Every backbone can see an image of so many pixels along each side."""
+LARGEST_SIDE = 8192
+"""Twice the largest matrix that is read; more would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +94,34 @@ def network_grid(
     if rule not in RULES:
         raise PhysFedError(f"unknown rule '{rule}'; there are: {', '.join(RULES)}")
     pixel_mm = float(spacing.min()) if rule == "own" else trained_mm
-    sizes, there, back = [], [], []
-    for pixels, mm in zip(shape, spacing.tolist(), strict=True):
-        if abs(mm / pixel_mm - 1) < EQUAL_LENGTHS:
-            size, forth, home = pixels, None, None
-        else:
-            size = max(1, round(pixels * mm / pixel_mm))
-            _check_size(size, pixels, mm, pixel_mm)
-            forth = _resampling(pixels, mm, size, pixel_mm)
-            home = _resampling(size, pixel_mm, pixels, mm)
-        sizes.append(size)
-        there.append(forth)
-        back.append(home)
-    return NetworkGrid(*there, *back, (sizes[0], sizes[1]), pixel_mm)
+    rows, columns = (
+        _Axis.of(pixels, mm, pixel_mm) for pixels, mm in zip(shape, spacing.tolist(), strict=True)
+    )
+    return NetworkGrid(
+        rows.there, columns.there, rows.back, columns.back, (rows.size, columns.size), pixel_mm
+    )
 
 
-LARGEST_SIDE = 8192
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a grid: how many pixels it has, and the ways there and back; None: no change."""
 
+    size: int
+    there: np.ndarray | None = None
+    back: np.ndarray | None = None
 
-def _check_size(size: int, pixels: int, spacing_mm: float, pixel_mm: float) -> None:
-    if size > LARGEST_SIDE:
-        raise PhysFedError(
-            f"{pixels} pixels of {spacing_mm:g} mm would become {size} of {pixel_mm:g} mm: correct "
-            "the spacing"
-        )
+    @classmethod
+    def of(cls, pixels: int, spacing_mm: float, pixel_mm: float) -> "_Axis":
+        if abs(spacing_mm / pixel_mm - 1) < EQUAL_LENGTHS:
+            return cls(pixels)
+        size = max(1, round(pixels * spacing_mm / pixel_mm))
+        if size > LARGEST_SIDE:
+            raise PhysFedError(
+                f"{pixels} pixels of {spacing_mm:g} mm would become {size} of {pixel_mm:g} mm: "
+                "correct the spacing"
+            )
+        there = _resampling(pixels, spacing_mm, size, pixel_mm)
+        return cls(size, there, _resampling(size, pixel_mm, pixels, spacing_mm))
 
 
 def _along(images: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None) -> np.ndarray:
@@ -136,4 +142,4 @@ def _resampling(pixels: int, spacing_mm: float, size: int, pixel_mm: float) -> n
     inside = np.clip(wanted, there[0], there[-1])
     weights = np.maximum(0.0, 1.0 - np.abs(inside[:, None] - there) / width)
     weights /= weights.sum(axis=1, keepdims=True)
-    return weights.astype(np.float32)
+    return np.asarray(weights, np.float32)
