@@ -102,6 +102,8 @@ REASONS = {
     "screen/catalogue": "tests/cli/test_cli.py",
     "screen/suite": "tests/suites/test_run.py, tests/cli/test_cli.py",
     "screen/sweep": "tests/sweep/test_driver.py, tests/cli/test_cli.py",
+    "serving/parts": "tests/serving/test_denoise.py: batches, what is there, what cannot be read",
+    "serving/wanted": "tests/serving/test_denoise.py, tests/cli/test_denoise.py",
     "suites/child": "tests/suites/test_run.py: real processes",
     "suites/file": "tests/suites/test_suite.py",
     "suites/resources": "tests/suites/test_run.py",

@@ -215,7 +215,7 @@ class Runs(Kind):
         card = run.card
         embedding = np.ones((1, card.statistics.tokens, card.statistics.dim), np.float32)
         given = [run.denoiser("c1"), run.denoiser(protocol="unseen-2")]
-        return [_plain(denoiser(self._image, embedding)) for denoiser in given]
+        return [_plain(denoiser(self._image, embedding=embedding)) for denoiser in given]
 
     def _results(self, root: Path, told: list[str]) -> Any:
         run = read_results(root)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,38 +71,40 @@ class Trained:
         return self.results.examples[f"{split}/{name}/denoised"]
 
 
+def train_in(
+    folder: Path,
+    method: str,
+    backbone: str = "red_cnn",
+    *,
+    rounds: int = 1,
+    precision: str = "fp32",
+    settings: Mapping[str, Any] | None = None,
+    unseen: Mapping[str, Any] | None = None,
+    **federation: Any,
+) -> Trained:
+    """Train a federation in a folder."""
+    experiment = Experiment.model_validate(
+        {
+            "name": "tiny",
+            "data": {"source": {"phantom": {"patients": 9}}, "image_size": SIZE},
+            "clients": [{"id": f"c-{p}", "protocol": p} for p in TRAINED],
+            "unseen": [
+                {"id": name, "protocol": protocol}
+                for name, protocol in (unseen or {name: name for name in UNSEEN}).items()
+            ],
+            "backbone": {"name": backbone, **SMALL[backbone]},
+            "method": {"name": method, **(settings or {})},
+            "training": {"rounds": rounds, "batch_size": 1, "lr": 3e-3, "evaluate_every": 9,
+                         "precision": precision},
+        }
+    )  # fmt: skip
+    return Trained(experiment, folder, **federation)
+
+
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Trained]:
     """Return ``train(method, backbone, rounds=1, settings={}, unseen={}, **federation)``."""
-
-    def make(
-        method: str,
-        backbone: str = "red_cnn",
-        *,
-        rounds: int = 1,
-        precision: str = "fp32",
-        settings: Mapping[str, Any] | None = None,
-        unseen: Mapping[str, Any] | None = None,
-        **federation: Any,
-    ) -> Trained:
-        experiment = Experiment.model_validate(
-            {
-                "name": "tiny",
-                "data": {"source": {"phantom": {"patients": 9}}, "image_size": SIZE},
-                "clients": [{"id": f"c-{p}", "protocol": p} for p in TRAINED],
-                "unseen": [
-                    {"id": name, "protocol": protocol}
-                    for name, protocol in (unseen or {name: name for name in UNSEEN}).items()
-                ],
-                "backbone": {"name": backbone, **SMALL[backbone]},
-                "method": {"name": method, **(settings or {})},
-                "training": {"rounds": rounds, "batch_size": 1, "lr": 3e-3, "evaluate_every": 9,
-                             "precision": precision},
-            }
-        )  # fmt: skip
-        return Trained(experiment, tmp_path, **federation)
-
-    return make
+    return partial(train_in, tmp_path)
 
 
 def in_hu(images: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """HU in and HU out: the window, the batches, the reports, the threads."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,9 +57,9 @@ def test_a_report_is_asked_for_by_the_methods_that_read_it_alone(train: Train) -
     with pytest.raises(PhysFedError, match=r"SCAN-PhysFed reads the report .* \(9, 1, 8\)"):
         denoiser(hu)
     with pytest.raises(PhysFedError, match=r"must have the shape \(9, 1, 8\) .* not \(9, 8\)"):
-        denoiser(hu, data.embedding[:, 0])
-    other = denoiser(hu, 5 * data.embedding + 1)
-    assert not np.array_equal(denoiser(hu, data.embedding), other)
+        denoiser(hu, embedding=data.embedding[:, 0])
+    other = denoiser(hu, embedding=5 * data.embedding + 1)
+    assert not np.array_equal(denoiser(hu, embedding=data.embedding), other)
 
 
 def test_without_its_anatomy_the_method_reads_no_report(train: Train) -> None:
@@ -67,7 +68,7 @@ def test_without_its_anatomy_the_method_reads_no_report(train: Train) -> None:
     assert denoiser.choice.policy == "pvqs"
     hu = in_hu(trained.images["unseen-2"].low)
     anything = np.ones((len(hu), 1, DIM))
-    assert np.array_equal(denoiser(hu), denoiser(hu, anything))
+    assert np.array_equal(denoiser(hu), denoiser(hu, embedding=anything))
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (2, SIZE, SIZE + 1), (0, SIZE, SIZE)])
@@ -105,3 +106,68 @@ def test_it_says_what_it_is_and_trains_nothing(train: Train) -> None:
     assert denoiser.device == "cpu"
     assert not denoiser.network.training
     assert not any(p.requires_grad or p.grad is not None for p in denoiser.network.parameters())
+
+
+@pytest.mark.parametrize("backbone", ["red_cnn", "uformer"])
+@pytest.mark.parametrize(("shape", "spacing_mm"), [((37, 29), (0.8, 0.8)), ((33, 50), (0.9, 0.6))])
+def test_slices_of_any_matrix_come_back_at_their_own_pixels(
+    shape: tuple[int, int], spacing_mm: tuple[float, float], backbone: str, train: Train
+) -> None:
+    denoiser = load_run(train("fedper", backbone).root).denoiser("c-paper-1")
+    hu = np.random.default_rng(1).normal(40, 60, (3, *shape)).astype(np.float32)
+    hu[:, 5, 7], hu[:, 6, 8] = 2500, -1100
+    for rule in ("own", "trained"):
+        denoised = denoiser(hu, spacing_mm, rule=rule)
+        assert (denoised.dtype, denoised.shape) == (np.float32, hu.shape)
+        assert (denoised[:, 5, 7] == 2500).all()
+        assert (denoised[:, 6, 8] == -1100).all()
+        assert (np.abs(denoised - hu) > 0.01).mean() > 0.5
+    together = denoiser(hu, spacing_mm, batch=3)
+    np.testing.assert_allclose(together, denoiser(hu, spacing_mm), atol=0.05)
+    np.testing.assert_array_equal(denoiser(hu[0], spacing_mm), denoiser(hu, spacing_mm)[0])
+
+
+@pytest.mark.parametrize("rule", ["own", "trained"])
+@pytest.mark.parametrize(("shape", "spacing_mm"), [((37, 29), (0.8, 0.8)), ((33, 50), (0.9, 0.6))])
+def test_a_network_that_changes_nothing_gives_the_very_hu(
+    shape: tuple[int, int], spacing_mm: tuple[float, float], rule: str, train: Train
+) -> None:
+    denoiser = load_run(train("fedper").root).denoiser("c-paper-1")
+    for parameter in denoiser.network.get_submodule("decoder.layers.4").parameters():
+        parameter.zero_()
+    hu = np.random.default_rng(1).uniform(-1100, 2100, (2, *shape)).astype(np.float32)
+    np.testing.assert_array_equal(denoiser(hu, spacing_mm, rule=rule), hu)
+
+
+def test_of_a_series_the_report_is_made_here(train: Train) -> None:
+    trained = train("scan_physfed")
+    run = load_run(trained.root)
+    denoiser = run.denoiser("c-paper-1")
+    asked = []
+
+    def describe(hu: np.ndarray) -> object:
+        asked.append(hu.shape)
+        data = trained.images["c-paper-1"]
+        return SimpleNamespace(embedding=data.embedding[: len(hu)], mask=data.embedding_mask[:1])
+
+    denoiser._describe = describe  # the true one wants an embedding of 384 numbers
+    hu = np.full((2, 40, 60), 30.0)
+    assert denoiser(hu, (0.7, 0.7)).shape == hu.shape
+    assert asked == [(1, SIZE, SIZE)] * 2
+
+
+def test_what_does_not_go_with_a_spacing_is_refused(train: Train) -> None:
+    denoiser = load_run(train("fedavg").root).denoiser("c-paper-1")
+    hu = np.zeros((1, 40, 40))
+    for arguments, said in (
+        ({"spacing_mm": (0.7,)}, "two lengths in mm"),
+        ({"spacing_mm": (0.7, 0.0)}, "two lengths in mm"),
+        ({"spacing_mm": (0.7, 0.7), "fields": {"sigma": hu}}, "leave 'fields' out"),
+        ({"spacing_mm": (0.7, 0.7), "rule": "best"}, "unknown rule 'best'"),
+        ({"spacing_mm": (0.7, 0.7), "batch": 0}, "at least one slice"),
+        ({}, "give the spacing of the pixels"),
+    ):
+        with pytest.raises(PhysFedError, match=said):
+            denoiser(hu, **arguments)
+    with pytest.raises(PhysFedError, match=r"shape \(N, h, w\) or \(h, w\)"):
+        denoiser(np.zeros(5), (0.7, 0.7))

@@ -27,7 +27,8 @@ def serve(denoiser: Denoiser, trained: Trained, name: str) -> np.ndarray:
     data = trained.images[name]
     reads = "embedding" in trained.run.rounds.spec.method.reads()
     embedding = data.embedding if reads else None
-    return denoiser(in_hu(data.low), embedding, data.embedding_mask if reads else None)
+    mask = data.embedding_mask if reads else None
+    return denoiser(in_hu(data.low), embedding=embedding, mask=mask)
 
 
 def nearest_client_images(trained: Trained, client: int) -> np.ndarray:
@@ -131,6 +132,8 @@ def test_what_does_not_fit_is_said_in_one_sentence(train: Train, tmp_path: Path)
     run = load_run(trained.root)
     with pytest.raises(PhysFedError, match=r"no client 'c9'; it has: c-paper-1, c-paper-2"):
         run.denoiser("c9")
+    assert run.denoiser("paper-3").choice.distance is not None
+    assert run.denoiser("c-paper-1").choice.policy == "own"
     with pytest.raises(PhysFedError, match="no protocol is named 'paper-9'; there are: unseen-2"):
         run.denoiser(protocol="paper-9")
     with pytest.raises(PhysFedError, match="give one of them"):
