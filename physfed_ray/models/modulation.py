@@ -19,7 +19,8 @@ def map_on_features(m: Tensor, f: Tensor, batch: Batch, stride: int) -> Tensor:
         (B, 1, h, w) float32.
     """
     height, width = f.shape[-2:]
-    beyond = [(batch.image_size - side) / stride for side in batch.low.shape[-2:]]
+    patch = batch.low.shape[-2:]
+    beyond = [(side - own) / stride for side, own in zip(batch.whole, patch, strict=True)]
     whole = height + beyond[0], width + beyond[1]
     return map_at(m, (height, width), whole, batch.origin / stride)
 
