@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.parser import make_parser
 from physfed_ray.errors import PhysFedError, sentence
 
@@ -356,6 +357,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "prepare": _prepare,
     "reports": _reports,
     "report": _report,
+    "denoise": _denoise,
     "compare": _compare,
     "protocols": _protocols,
     "methods": _methods,

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
+from physfed_ray.cli import denoise
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -25,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_reports(commands)
     _add_report(commands)
+    _add_denoise(commands)
     _add_compare(commands)
     _add_protocols(commands)
     _add_methods(commands)
@@ -221,6 +223,11 @@ def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
         "physfed report runs/real_ct-scan_physfed-seed1",
     )
     report.add_argument("run_dir", metavar="RUN_DIR", type=Path)
+
+
+def _add_denoise(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "denoise", denoise.SUMMARY, *denoise.EXAMPLES)
+    denoise.add_arguments(parser, _count)
 
 
 def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:

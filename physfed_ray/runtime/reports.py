@@ -173,7 +173,7 @@ def _batches(reports: Reports, slices: Sequence[Slice]) -> Iterator[dict[str, An
 
     names: list[str] = []
     try:
-        yield from _quiet(_dataset(reports, slices, names)).iter_batches(batch_size=None)
+        yield from quiet(_dataset(reports, slices, names)).iter_batches(batch_size=None)
     except ray.exceptions.ActorDiedError:
         raise
     except ray.exceptions.RayError as error:
@@ -265,7 +265,7 @@ def _table(slices: Sequence[Slice]) -> Any:
     )
 
 
-def _quiet(dataset: Any) -> Any:
+def quiet(dataset: Any) -> Any:
     """Return the pipeline, which prints nothing; Ray Data's own log file has it all."""
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":

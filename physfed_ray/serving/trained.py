@@ -13,6 +13,7 @@ from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.flat import flat_network
 from physfed_ray.methods.base import Method
 from physfed_ray.reports.base import Described
+from physfed_ray.reports.describer import Describer
 from physfed_ray.rundir.manifest import PART_CURE, manifest_name
 from physfed_ray.rundir.model import ModelCard, read_card
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
@@ -114,7 +115,7 @@ class TrainedRun:
         """Return the network of a client, or that which serves a protocol nobody trained on.
 
         Args:
-            client: Name of a training client; or
+            client: Name of a training client, or else of a protocol; or
             protocol: A protocol, or a name as ``protocol`` takes it.
             policy: How a protocol is served: ``shared``, ``pvqs`` or ``nearest_protocol``; by
                 default the first of them that the method can (see ``serving.choice``).
@@ -127,6 +128,8 @@ class TrainedRun:
         """
         if (client is None) == (protocol is None):
             raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
+        if client is not None and client not in self.clients:
+            client, protocol = None, self._other_name(client)
         if client is not None and policy is not None:
             raise PhysFedError("a client is served by its own model: leave 'policy' out")
         network, (shared, private) = flat_network(self.method, self.card.seed, "cpu")
@@ -134,6 +137,7 @@ class TrainedRun:
             name = f"{round_name(self.round)}/server.safetensors"
             fill(shared, read_weights(self._directory, self._manifest, name), name)
         if client is not None:
+            known = self.card.client(client).protocol
             choice = own_model(self.method, self.card.client(client))
         else:
             assert protocol is not None
@@ -146,7 +150,21 @@ class TrainedRun:
         network.requires_grad_(False).zero_grad(set_to_none=True)  # frees the flat gradients
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         inference = Inference(self.method, network.to(where).eval(), where, self.card.precision)
-        return Denoiser(self.card, inference, choice, threads)
+        return Denoiser(self.card, inference, choice, known, self.describe, threads)
+
+    def _other_name(self, name: str) -> Protocol:
+        """Return the protocol of a name that is no client's.
+
+        Raises:
+            PhysFedError: It is no protocol's either.
+        """
+        try:
+            return self.protocol(name)
+        except PhysFedError:
+            raise PhysFedError(
+                f"the run has no client '{name}'; it has: {', '.join(self.clients)}; and no "
+                "protocol has that name (`physfed protocols` prints them)"
+            ) from None
 
     def describe(self, hu: np.ndarray) -> Described:
         """Return reports and embeddings of N images, as the run made those that it trained on.
@@ -160,4 +178,9 @@ class TrainedRun:
         from physfed_ray.data.scanning import HU_RANGE  # with the scanner, which little else needs
 
         shown = np.clip(np.rint(hu), *HU_RANGE).astype(np.float32)
-        return Reports.model_validate(self.card.reports).make().describe(shown)
+        return self._describer.describe(shown)
+
+    @cached_property
+    def _describer(self) -> Describer:
+        """Kept, because its model takes longer to load than to write a report."""
+        return Reports.model_validate(self.card.reports).make()

@@ -74,11 +74,16 @@ def read_slice(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         dataset = open_dicom(file, header_tags=None)
         pixels = read_format(dataset)
         default_layout(dataset)
-        return to_hu(_stored(dataset), pixels)
+        return to_hu(stored_words(dataset), pixels)
 
 
-def _stored(dataset: Dataset) -> np.ndarray:
-    """Return the values of a single slice, (h, w), as stored."""
+def stored_words(dataset: Dataset) -> np.ndarray:
+    """Return the values of a single slice, (h, w), as stored.
+
+    Raises:
+        LeftOut: A decoder died.
+        Exception: As the decoders have it: see ``decoding``.
+    """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if not may_die(syntax):
         dataset.pixel_array_options(**AS_STORED)

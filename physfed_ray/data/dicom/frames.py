@@ -7,6 +7,7 @@ have in a file of its own, so that everything else treats frames and files alike
 
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from physfed_ray.data.dicom.codestream import HEAD_BYTES
 from physfed_ray.data.dicom.decoders import decode, may_die
 from physfed_ray.data.dicom.files import (
     AS_STORED,
@@ -101,11 +103,11 @@ def frame_header(dataset: Dataset, index: int) -> Dataset:
         flat[raw.tag] = copy(raw)  # What is set below would else be set in the file's header too.
     for name in _OF_ONE_SLICE:
         flat.pop(name, None)
-    groups = list(_groups(dataset, index))
+    groups = list(groups_of(dataset, index))
     for names in (_OF_CONVERTED, _MACROS):
         for group in groups:
             for name in names:
-                _write_out(group, name, flat)
+                write_out(group, name, flat)
     for name, classic in _RENAMED.items():
         if flat.get(name) is not None:
             setattr(flat, classic, flat[name].value)
@@ -137,17 +139,46 @@ def read_image(path: Path, index: int | None) -> tuple[np.ndarray, tuple[str, ..
     """
     if index is None:
         return read_slice(path)
+    frame = read_frame(path, index)
+    with decoding():
+        return to_hu(frame.words, read_format(frame_header(frame.file_header, index)))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame as it is in its file.
+
+    Attributes:
+        file_header: Of the whole file, which other frames share: not to be changed.
+        words: (h, w), as stored.
+        stream: The beginning of compressed pixel data, empty for others.
+        stream_bytes: How long the pixel data are, in bytes, or a little less.
+    """
+
+    file_header: Dataset
+    words: np.ndarray
+    stream: bytes
+    stream_bytes: int
+
+
+def read_frame(path: Path, index: int) -> Frame:
+    """Return one frame of a file.
+
+    Raises:
+        LeftOut: The pixels cannot be decoded.
+        OSError: As of ``files.read_slice``.
+    """
     with decoding():
         state = path.stat()
-        dataset, start = _opened(path, state.st_size, state.st_mtime_ns)
-        pixels = read_format(frame_header(dataset, index))
-        return to_hu(_stored(path, dataset, start, index), pixels)
+        dataset, start, stream = _opened(path, state.st_size, state.st_mtime_ns)
+        words = _stored(path, dataset, start, index)
+        return Frame(dataset, words, stream, state.st_size - start)
 
 
 # Two: full and low dose, or a file and its copy, are read side by side.
 @lru_cache(maxsize=2)
-def _opened(path: Path, size: int, changed_ns: int) -> tuple[Dataset, int]:
-    """Parse a file up to its pixels, and say where these begin; kept for its next frames.
+def _opened(path: Path, size: int, changed_ns: int) -> tuple[Dataset, int, bytes]:
+    """Parse a file up to its pixels, and say where and how these begin; kept for its next frames.
 
     A deflated file is inflated whole: its pixels are in the data set, and the place means nothing.
     """
@@ -159,7 +190,9 @@ def _opened(path: Path, size: int, changed_ns: int) -> tuple[Dataset, int]:
         else:
             skip_to_pixels(file, dataset)
         default_layout(dataset)
-        return dataset, file.tell()
+        start = file.tell()
+        packed = UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated
+        return dataset, start, file.read(HEAD_BYTES) if packed else b""
 
 
 def _stored(path: Path, dataset: Dataset, start: int, index: int) -> np.ndarray:
@@ -192,15 +225,18 @@ def _is_deflated(dataset: Dataset) -> bool:
     return bool(dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian)
 
 
-def _groups(dataset: Dataset, index: int) -> Iterator[Dataset]:
-    """Yield the groups of all frames, then those of one, which win."""
+def groups_of(dataset: Dataset, index: int) -> Iterator[Dataset]:
+    """Yield the functional groups of all frames, then those of one, which win."""
     shared, each = (dataset.get(name) or [] for name in GROUPS)
     yield from shared[:1]
     yield from each[index : index + 1]
 
 
-def _write_out(group: Dataset, name: str, flat: Dataset) -> None:
-    """Copy the elements of a macro; what a converter kept says nothing about the pixels' layout."""
+def write_out(group: Dataset, name: str, flat: Dataset) -> None:
+    """Copy the elements of a macro into a header.
+
+    What a converter kept says nothing about the pixels' layout.
+    """
     for item in (group.get(name) or [])[:1]:
         for raw in map(item.get_item, item.keys()):
             if name not in _OF_CONVERTED or (raw.tag.group != _LAYOUT and raw.tag not in flat):

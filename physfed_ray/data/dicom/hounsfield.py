@@ -5,6 +5,8 @@ tissue that is taken for padding gets holes. So a value is made air only where n
 or where its pixels lie as padding lies: flat, at the edge of the frame, outside a circle.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from physfed_ray.data.dicom.pixel_format import HIGHEST_AIR_HU, PixelFormat
@@ -38,6 +40,50 @@ _PROPER_AIR_HU, _PROPER_AIR = -800.0, 0.02
 _EIGHT_BITS = 255
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the stored values of a slice mean; each array is (h, w).
+
+    Attributes:
+        value: Whole numbers, as the stored bits give them.
+        hu: The same in HU, padding included.
+        odd: Where bits above the stored ones are set: neither zeros nor the sign.
+        tagged: Padding that the header names.
+        padded: All padding.
+        notes: What was done to padding, in plain words.
+    """
+
+    value: np.ndarray
+    hu: np.ndarray
+    odd: np.ndarray
+    tagged: np.ndarray
+    padded: np.ndarray
+    notes: frozenset[str]
+
+
+def read_words(words: np.ndarray, pixels: PixelFormat) -> Words:
+    """Tell image from padding.
+
+    Args:
+        words: (h, w) whole numbers as they are allocated: bits that are not stored may hold
+            anything.
+        pixels: How they are stored and scaled.
+
+    Raises:
+        LeftOut: There are values that no CT has, or that the header cannot explain.
+    """
+    notes: set[str] = set()
+    word = words.astype(np.int64) & ((1 << pixels.bits_allocated) - 1)
+    value = word & ((1 << pixels.bits_stored) - 1)
+    if pixels.signed:
+        value -= (value >> (pixels.bits_stored - 1)) << pixels.bits_stored
+    hu = value * pixels.slope + pixels.intercept
+    odd = _more_bits(word, value, pixels)
+    tagged = _tagged(word, value, hu, odd, pixels, notes)
+    padded = tagged | _untagged(word, hu, odd, tagged, notes)
+    return Words(value, hu, odd, tagged, padded, frozenset(notes))
+
+
 def to_hu(words: np.ndarray, pixels: PixelFormat) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return a slice in HU, and notes on what was done to it.
 
@@ -52,18 +98,15 @@ def to_hu(words: np.ndarray, pixels: PixelFormat) -> tuple[np.ndarray, tuple[str
     Raises:
         LeftOut: The values are no Hounsfield units.
     """
-    notes: set[str] = set()
-    word = words.astype(np.int64) & ((1 << pixels.bits_allocated) - 1)
-    value = word & ((1 << pixels.bits_stored) - 1)
-    if pixels.signed:
-        value -= (value >> (pixels.bits_stored - 1)) << pixels.bits_stored
-    hu = value * pixels.slope + pixels.intercept
-    odd = _more_bits(word, value, pixels)
-    padded = _tagged(word, value, hu, odd, pixels, notes)
-    padded |= _untagged(word, hu, odd, padded, notes)
-    _refuse_no_ct(hu, value, ~padded & (hu >= LOWEST_HU), ~padded, pixels.slope)
-    hu[padded | (hu < LOWEST_HU)] = AIR_HU
-    return hu.astype(np.float32), tuple(sorted(notes))
+    read = read_words(words, pixels)
+    shown = ~read.padded & (read.hu >= LOWEST_HU)
+    _refuse_no_ct(read.hu, read.value, shown, ~read.padded, pixels.slope)
+    return made_air(read).astype(np.float32), tuple(sorted(read.notes))
+
+
+def made_air(read: Words) -> np.ndarray:
+    """Return (h, w) HU in which padding, and what is thinner than air, is air."""
+    return np.where(read.padded | (read.hu < LOWEST_HU), AIR_HU, read.hu)
 
 
 def _more_bits(word: np.ndarray, value: np.ndarray, pixels: PixelFormat) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Whether an image is what the scanner reconstructed: neither derived, nor lossy, nor raw."""
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
@@ -82,6 +83,22 @@ def image_type(dataset: Dataset) -> list[str]:
 
 
 def _is_lossy(file: BinaryIO, dataset: Dataset) -> bool:
+    def head() -> bytes:
+        start = file.tell()
+        read = file.read(HEAD_BYTES)
+        file.seek(start)
+        return read
+
+    return is_lossy(dataset, head)
+
+
+def is_lossy(dataset: Dataset, head: Callable[[], bytes]) -> bool:
+    """Return whether a compression has changed the image, by its header or its pixel data.
+
+    Args:
+        dataset: The header.
+        head: Returns the beginning of the pixel data's element; called where it may say something.
+    """
     said = str(dataset.get("LossyImageCompression") or "").strip()
     if said not in ("", "0", "00", "NO"):
         return True
@@ -90,10 +107,7 @@ def _is_lossy(file: BinaryIO, dataset: Dataset) -> bool:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if not syntax.is_compressed or syntax.is_deflated:
         return False
-    start = file.tell()
-    head = file.read(HEAD_BYTES)
-    file.seek(start)
-    streamed = loses(_first_stream(head))
+    streamed = loses(_first_stream(head()))
     if streamed is not None:
         return streamed
     if syntax in _EITHER_SYNTAXES:

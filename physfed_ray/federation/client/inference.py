@@ -33,13 +33,15 @@ class Inference:
     device: str
     precision: Literal["fp32", "bf16"]
 
-    def denoise(self, data: ClientData, code: Tensor | None = None) -> np.ndarray:
+    def denoise(
+        self, data: ClientData, code: Tensor | None = None, batch_size: int = EVALUATION_BATCH
+    ) -> np.ndarray:
         """Return denoised images, (N, n, n) float32 in [0, 1]; ``code`` replaces that of g."""
         self.module.eval()
         entry = None if code is None else code.to(self.device)
         images = []
         with torch.inference_mode(), autocast(self.device, self.precision):
-            for _, batch in whole_batches(data, EVALUATION_BATCH):
+            for _, batch in whole_batches(data, batch_size):
                 moved = to_device(batch, self.device)
                 images.append(self.method.denoise(self.module, moved, entry).float())
         return _as_images(torch.cat(images))

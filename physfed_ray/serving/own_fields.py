@@ -1,0 +1,64 @@
+"""What a network reads beside the image, made for slices of any matrix."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from physfed_ray.ct.protocol import REFERENCE_SIZE, Protocol
+from physfed_ray.errors import PhysFedError
+from physfed_ray.fields import SIGMA, extra_fields
+from physfed_ray.methods.base import Method
+from physfed_ray.serving.own_grid import NetworkGrid
+from physfed_ray.window import Window, denormalise
+
+OF_REPORT = ("embedding", "embedding_mask")
+
+
+def report_images(hu: np.ndarray, spacing_mm: tuple[float, float], image_size: int) -> np.ndarray:
+    """Return what reporters see of slices (N, h, w): (N, n, n) HU, the body centred and fitted."""
+    from physfed_ray.data.grid import to_grid  # with SciPy
+
+    return np.stack([to_grid(one, spacing_mm, image_size, "body").image for one in hu])
+
+
+def made_for(
+    method: Method, seen: np.ndarray, grid: NetworkGrid, protocol: Protocol, window_hu: Window
+) -> dict[str, np.ndarray]:
+    """Return the fields that a method and its backbone read, made of the images themselves.
+
+    Args:
+        method: The run's method.
+        seen: What the network sees, (N, s, s) float32 in [0, 1] of the window.
+        grid: Where that lies.
+        protocol: How the images were scanned.
+        window_hu: The run's window.
+
+    Raises:
+        PhysFedError: A field does not follow from images, or not from these.
+    """
+    made = {}
+    for name in extra_fields((*method.task.backbone.fields, *method.reads())):
+        if name != SIGMA.name:
+            raise PhysFedError(
+                f"{method.title} reads the field '{name}' of each image, which cannot be made of a "
+                "series: denoise with a run whose method and backbone read images and reports"
+            )
+        made[name] = _sigma(seen, grid, protocol, window_hu)
+    return made
+
+
+def _sigma(
+    seen: np.ndarray, grid: NetworkGrid, protocol: Protocol, window_hu: Window
+) -> np.ndarray:
+    """Return the standard deviation of the noise on the scale of the window, (N, s, s)."""
+    from physfed_ray.ct.noise_map import noise_map_hu  # the operator: for those who need it
+
+    low, high = window_hu
+    try:
+        scanner = replace(protocol, pixel_mm=grid.pixel_mm * grid.side / REFERENCE_SIZE)
+    except PhysFedError as error:
+        raise PhysFedError(
+            f"the noise of a series whose frame is {grid.side * grid.pixel_mm:.0f} mm wide cannot "
+            f"be computed under this protocol ({error}): give the protocol of its scanner"
+        ) from None
+    return noise_map_hu(denormalise(seen, window_hu), scanner) / np.float32(high - low)
