@@ -41,10 +41,12 @@ def map_at(m: Tensor, size: tuple[int, int], whole: tuple[float, float], offset:
     Returns:
         (B, 1, *size) float32.
     """
+    # Outside of autocast, which changes no such arithmetic: a graph in a file has no place for
+    # sizes that are still open within it.
+    rows, columns = (
+        _interpolation(m.shape[-1], size[axis], whole[axis], offset[:, axis]) for axis in (0, 1)
+    )
     with torch.autocast(m.device.type, enabled=False):
-        rows, columns = (
-            _interpolation(m.shape[-1], size[axis], whole[axis], offset[:, axis]) for axis in (0, 1)
-        )
         sampled = rows @ m.float().squeeze(1) @ columns.transpose(1, 2)
     return sampled.unsqueeze(1)
 

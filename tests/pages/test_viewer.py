@@ -130,7 +130,7 @@ def _mouse(chromium: Browser) -> None:
     assert abs(high / wide - HIGH * SPACING_MM[0] / (WIDE * SPACING_MM[1])) < 0.01
     chromium.drag((x + 100, y + 100), (x + 228, y + 164))
     assert (_state(chromium)["span"], _state(chromium)["level"]) == (800, 140)
-    chromium.run("document.querySelector('[data-low=\"-1350\"], [data-low=\"-1350.0\"]').click()")
+    chromium.run('document.querySelector(\'[data-low="-1350"], [data-low="-1350.0"]\').click()')
     assert (_state(chromium)["span"], _state(chromium)["level"]) == (1500, -600)
     chromium.mouse("mouseWheel", x + 50, y + 50, deltaX=0, deltaY=-120)
     chromium.wait(f"{V}.slice === {COUNT - 2}")

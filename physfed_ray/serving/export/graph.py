@@ -73,26 +73,27 @@ class HuToHu(nn.Module):
 
     Args:
         denoiser: Whose network it is; the network is copied.
-        protocol: Of the images that it is for.
 
     Attributes:
         inputs: What it is called with, in this order.
+        method: The run's.
+        window_hu: The run's.
     """
 
     g: Tensor
-    code: Tensor | None
+    entry: Tensor | None
 
-    def __init__(self, denoiser: Denoiser, protocol: Protocol) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        self._method: Method = denoiser.method
-        self._window, statistics = denoiser.card.window_hu, denoiser.card.statistics
+        self.method: Method = denoiser.method
+        self.window_hu, statistics = denoiser.card.window_hu, denoiser.card.statistics
         self._tokens = statistics.tokens, statistics.dim
         self.network = copy.deepcopy(denoiser.network).cpu().float().eval()
         choice = denoiser.choice
         self.register_buffer("g", torch.tensor(choice.g))
-        self.register_buffer("code", None if choice.code is None else torch.tensor(choice.code))
+        self.register_buffer("entry", None if choice.code is None else torch.tensor(choice.code))
         sizes = Sizes(denoiser.card.image_size, *self._tokens)
-        self.inputs = (HU, *_further_inputs(self._method, sizes, protocol))
+        self.inputs = (HU, *_further_inputs(self.method, sizes, denoiser.protocol))
 
     def forward(self, hu: Tensor, *further: Tensor) -> Tensor:
         """Denoise.
@@ -104,10 +105,10 @@ class HuToHu(nn.Module):
         Returns:
             (B, h, w) float32, HU.
         """
-        low, high = self._window
+        low, high = self.window_hu
         x = ((hu - low) / (high - low)).clamp(0, 1).unsqueeze(1)
         batch = self._batch(x, dict(zip((i.name for i in self.inputs[1:]), further, strict=True)))
-        denoised = self._method.denoise(self.network, batch, self.code).float().squeeze(1)
+        denoised = self.method.denoise(self.network, batch, self.entry).float().squeeze(1)
         denoised = denoised.clamp(0, 1) * (high - low) + low
         return torch.where((hu < low) | (hu > high), hu, denoised)
 
@@ -123,9 +124,7 @@ class HuToHu(nn.Module):
             full=x,  # what is not there; nothing looks at it
             g=self.g,
             embedding=given.get("embedding", x.new_zeros(count, *self._tokens)),
-            embedding_mask=given.get(
-                "mask", x.new_ones(count, self._tokens[0], dtype=torch.bool)
-            ),
+            embedding_mask=given.get("mask", x.new_ones(count, self._tokens[0], dtype=torch.bool)),
             origin=x.new_zeros(count, 2, dtype=torch.int64),
             image_size=x.shape[-2],
             extra=extra,
@@ -166,7 +165,7 @@ def make_graph(module: HuToHu) -> torch.export.ExportedProgram:
     Raises:
         PhysFedError: It cannot be one.
     """
-    method = module._method
+    method = module.method
     for part in (method, method.task.backbone):
         if part.no_graph:
             raise PhysFedError(
@@ -211,11 +210,11 @@ def largest_difference(module: HuToHu, run: Callable[..., Tensor]) -> float:
     Raises:
         PhysFedError: It fails at one of the sizes, or differs by more than ``TOLERANCE``.
     """
-    low, high = module._window
+    low, high = module.window_hu
     worst = 0.0
     for shape in CHECKED:
         inputs = example_inputs(module, shape)
-        title = f"{module._method.title} with {module._method.task.backbone.label}"
+        title = f"{module.method.title} with {module.method.task.backbone.label}"
         try:
             with torch.inference_mode():
                 difference = (run(*inputs) - module(*inputs)).abs().max() / (high - low)

@@ -1,6 +1,7 @@
 """An exported folder as a denoiser: the same bits as from the run that it came of."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,12 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment import Reports
 from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.flat import flat_network
+from physfed_ray.reports.base import Described
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
 from physfed_ray.serving.denoiser import Denoiser
@@ -44,7 +48,8 @@ def load_exported(
     try:
         card = ModelCard.model_validate(values["card"])
         choice = _choice(values["choice"])
-    except (ValidationError, KeyError, TypeError, ValueError):
+        protocol = Protocol(**values["protocol"])
+    except (ValidationError, KeyError, TypeError, ValueError, PhysFedError):
         raise PhysFedError(
             f"{folder / VALUES_FILE} cannot be read: export the run again, with this version of "
             "physfed_ray"
@@ -61,7 +66,19 @@ def load_exported(
     network.requires_grad_(False).zero_grad(set_to_none=True)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     inference = Inference(method, network.to(where).eval(), where, card.precision)
-    return Denoiser(card, inference, choice, threads)
+    return Denoiser(card, inference, choice, protocol, _describer(card), threads)
+
+
+def _describer(card: ModelCard) -> Callable[[np.ndarray], Described]:
+    """Return what writes reports as the run wrote those that it trained on."""
+
+    def describe(hu: np.ndarray) -> Described:
+        from physfed_ray.data.scanning import HU_RANGE  # with the scanner, which little else needs
+
+        shown = np.clip(np.rint(hu), *HU_RANGE).astype(np.float32)
+        return Reports.model_validate(card.reports).make().describe(shown)
+
+    return describe
 
 
 def _read_values(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from typing import Any
 
 from physfed_ray import __version__
 from physfed_ray.ct import protocol as protocols
-from physfed_ray.ct.protocol import Protocol
 from physfed_ray.serving.choice import Choice
 from physfed_ray.serving.denoiser import Denoiser
 
@@ -12,14 +11,12 @@ VALUES_FILE = "model.json"
 FORMAT = 1
 
 
-def plain_values(denoiser: Denoiser, protocol: Protocol, number: int, weights: str) -> dict[str, Any]:
+def plain_values(denoiser: Denoiser, number: int) -> dict[str, Any]:
     """Return the values that an export holds.
 
     Args:
         denoiser: The network.
-        protocol: Of the images that it is for.
         number: The round that it was trained to.
-        weights: Checksum of its weights.
 
     Returns:
         Plain values: ``card`` is the run's (method, backbone, statistics, window, protocols of all
@@ -30,9 +27,9 @@ def plain_values(denoiser: Denoiser, protocol: Protocol, number: int, weights: s
         "format": FORMAT,
         "physfed_ray": __version__,
         "round": number,
-        "weights": weights,
+        "model_hash": denoiser.model_hash,
         "choice": _plain_choice(denoiser.choice),
-        "protocol": protocol.values(),
+        "protocol": denoiser.protocol.values(),
         "g": protocols.normalisation(denoiser.card.further),
         "card": denoiser.card.model_dump(mode="json"),
     }
