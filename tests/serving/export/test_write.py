@@ -12,7 +12,10 @@ import pytest
 import safetensors
 from huggingface_hub import ModelCard
 
+from physfed_ray.cli import main
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.serving.choice import Policy
 from physfed_ray.serving.export import onnx_file
 from physfed_ray.serving.export.load import load_exported
 from physfed_ray.serving.export.write import export_run
@@ -86,19 +89,27 @@ def test_the_onnx_file_runs_without_this_package_and_without_torch(
     assert run_elsewhere(out, "physfed_ray", "torch").shape == wide.shape
 
 
+@pytest.mark.parametrize(
+    ("method", "policy"),
+    [
+        ("fedper", "nearest_protocol"),
+        # 10 s of CPU: a code and open sizes of a report's map, in a file that is read back.
+        pytest.param("scan_physfed", "pvqs", marks=pytest.mark.cluster),
+    ],
+)
 def test_the_torch_program_runs_without_this_package_and_holds_no_pickle(
-    train: Train, tmp_path: Path
+    method: str, policy: Policy, train: Train, tmp_path: Path
 ) -> None:
-    trained, out = train("scan_physfed"), tmp_path / "out"
-    made = export_run(trained.root, out, "torch", protocol="unseen-2")
-    assert made.model.startswith("PVQS")
-    assert made.difference == 0
+    trained, out = train(method), tmp_path / "out"
+    made = export_run(trained.root, out, "torch", protocol="unseen-2", policy=policy)
+    assert made.difference is not None
+    assert made.difference < 1e-6
     hu = save_inputs(out, trained, "unseen-2")
     denoised = run_elsewhere(out, "physfed_ray")
     data = trained.images["unseen-2"]
-    expected = load_run(trained.root).denoiser(protocol="unseen-2")(
-        hu, embedding=data.embedding, mask=data.embedding_mask
-    )
+    denoiser = load_run(trained.root).denoiser(protocol="unseen-2", policy=policy)
+    report = {"embedding": data.embedding, "mask": data.embedding_mask}
+    expected = denoiser(hu, **(report if denoiser.reads_report else {}))
     np.testing.assert_allclose(denoised, expected, atol=0.01)
     assert b"cpickle" not in (out / "model.pt2").read_bytes().lower()
     assert b"c__builtin__" not in (out / "model.pt2").read_bytes()
@@ -154,6 +165,31 @@ def test_the_card_is_one_that_the_hub_reads(train: Train, tmp_path: Path) -> Non
         "Lesions", "Real low dose", "| c-paper-2 | 128 | 768 |", "has not finished",
     ):  # fmt: skip
         assert said in card.text
+
+
+def test_the_command_exports_into_a_folder_named_after_the_run(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained = train("fedper")
+    (trained.root / "experiment.yaml").write_text("name: tiny\n")
+    scanner = tmp_path / "scanner.yaml"
+    scanner.write_text(json.dumps(PRESETS["paper-2"].values()))
+    monkeypatch.chdir(tmp_path)
+    given = [str(trained.root), "--format", "safetensors"]
+    assert main(["export", *given, "--protocol", "scanner.yaml"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "model: the model of client c-paper-2, the nearest at distance 0.0000",
+        "run-scanner-safetensors",
+    ]
+    assert load_exported(said[-1]).protocol == PRESETS["paper-2"]
+    assert main(["export", *given, "--protocol", "scanner.yaml"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["export", *given, "--client", "c9"]) == 2
+    assert "no client 'c9'" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(train: Train, tmp_path: Path) -> None:
