@@ -251,6 +251,11 @@ class Batch:
     image_size: int
     extra: "Mapping[str, Tensor]" = default(default_factory=dict)
 
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Height and width of the whole image in pixels."""
+        return self.image_size, self.image_size
+
     def __getitem__(self, name: str) -> "Tensor":
         """Return a field by its name."""
         if name in self.extra:

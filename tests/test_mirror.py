@@ -8,6 +8,7 @@ PACKAGE = TESTS.parent / "physfed_ray"
 DATA_ONLY = "holds values, no behaviour"
 REASONS = {
     "checksum": "tests/data/test_verified.py, tests/end_to_end/test_damage.py: one bit anywhere",
+    "cli/export": "tests/cli/test_cli.py: its call; tests/serving/export/test_write.py: its work",
     "cli/parser": "tests/cli/test_cli.py calls every command through it",
     "code_version": "tests/data/test_prepare.py: keys change with the code",
     "cost/estimate": "tests/screen/test_describe.py compares every printed number",
@@ -104,6 +105,10 @@ REASONS = {
     "screen/sweep": "tests/sweep/test_driver.py, tests/cli/test_cli.py",
     "serving/parts": "tests/serving/test_denoise.py: batches, what is there, what cannot be read",
     "serving/wanted": "tests/serving/test_denoise.py, tests/cli/test_denoise.py",
+    "serving/export/card": "tests/serving/export/test_write.py: the hub, the code",
+    "serving/export/load": "tests/serving/export/test_write.py: the run's bits, damage",
+    "serving/export/onnx_file": "tests/serving/export/test_write.py, test_graph.py: at other sizes",
+    "serving/export/usage": "tests/serving/export/test_write.py runs the code of every format",
     "suites/child": "tests/suites/test_run.py: real processes",
     "suites/file": "tests/suites/test_suite.py",
     "suites/resources": "tests/suites/test_run.py",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from physfed_ray.cli.denoise import denoise as _denoise
+from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
 from physfed_ray.errors import PhysFedError, sentence
 
@@ -366,6 +367,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "reports": _reports,
     "report": _report,
     "denoise": _denoise,
+    "export": _export,
     "compare": _compare,
     "protocols": _protocols,
     "methods": _methods,

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise
+from physfed_ray.cli import denoise, export
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -27,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reports(commands)
     _add_report(commands)
     _add_denoise(commands)
+    _add_export(commands)
     _add_compare(commands)
     _add_protocols(commands)
     _add_methods(commands)
@@ -233,6 +234,10 @@ def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _add_denoise(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "denoise", denoise.SUMMARY, *denoise.EXAMPLES)
     denoise.add_arguments(parser, _count)
+
+
+def _add_export(commands: "Commands[argparse.ArgumentParser]") -> None:
+    export.add_arguments(_command(commands, "export", export.SUMMARY, *export.EXAMPLES))
 
 
 def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -242,6 +242,22 @@ def further_of(protocols: Iterable[Protocol]) -> tuple[str, ...]:
     return tuple(name for name in FURTHER if name in used)
 
 
+def normalisation(further: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return how ``Protocol.normalised`` makes each entry of g, in plain values.
+
+    Entry = (scaled value - low) / (high - low), where ``scale`` says how the value is scaled.
+    """
+    scales = {"views": "log2", "bins": "/256", "photons": "log10"}
+    entries: list[dict[str, Any]] = [
+        {"name": name, "scale": scales.get(name, "none"), "low": low, "high": low + span}
+        for name, low, span in zip(SEVEN, _NORM_LOW.tolist(), _NORM_SPAN.tolist(), strict=True)
+    ]
+    own = {"detector": "flat 0, arc 1", "arc_deg": "/360"}
+    return entries + [
+        {"name": name, "scale": own[name], "low": 0.0, "high": 1.0} for name in further
+    ]
+
+
 def _word(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 

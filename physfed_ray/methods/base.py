@@ -63,6 +63,8 @@ class Method:
         uploads: Names of the arrays that ``finish`` returns, for channels to carry or refuse.
         compresses: Whether clients would send less than the vector, how much less depending on it;
             the bytes that are known beforehand are then the most that a round takes.
+        no_graph: Why its denoising cannot be exported as a graph for images of any size, in words
+            that end a sentence; "" where it can.
         Settings: Schema of the keys under ``method:``.
         objective: What training minimises; ``reconstruction`` calls it.
     """
@@ -76,6 +78,7 @@ class Method:
     linear: ClassVar[bool] = True
     uploads: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
+    no_graph: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()

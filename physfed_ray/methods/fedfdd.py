@@ -64,6 +64,7 @@ class FedFDD(Method):
     paper = "Chen et al. 2024, MIDL"
     group = "personalised"
     shared = ("encoder", "decoder")
+    no_graph = "its bands are drawn at random for each size of image"
     Settings = FedFDDSettings
     settings: FedFDDSettings
 

@@ -38,6 +38,8 @@ class Backbone(ABC):
             network that has no place for batch normalisations.
         guide: Path, in the encoder, of the convolution that reads the image and can be made to
             read a second one beside it; None where there is no such layer.
+        no_graph: Why it cannot be exported as a graph for images of any size, in words that end a
+            sentence; "" where it can.
     """
 
     name: ClassVar[str]
@@ -49,6 +51,7 @@ class Backbone(ABC):
     fields: ClassVar[tuple[str, ...]] = ()
     norms: ClassVar[tuple[str, ...]] = ()
     guide: ClassVar[str | None] = None
+    no_graph: ClassVar[str] = ""
 
     def __init__(self, settings: BaseModel) -> None:
         self.settings = settings

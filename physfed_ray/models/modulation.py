@@ -19,7 +19,8 @@ def map_on_features(m: Tensor, f: Tensor, batch: Batch, stride: int) -> Tensor:
         (B, 1, h, w) float32.
     """
     height, width = f.shape[-2:]
-    beyond = [(batch.image_size - side) / stride for side in batch.low.shape[-2:]]
+    patch = batch.low.shape[-2:]
+    beyond = [(side - own) / stride for side, own in zip(batch.whole, patch, strict=True)]
     whole = height + beyond[0], width + beyond[1]
     return map_at(m, (height, width), whole, batch.origin / stride)
 
@@ -40,10 +41,12 @@ def map_at(m: Tensor, size: tuple[int, int], whole: tuple[float, float], offset:
     Returns:
         (B, 1, *size) float32.
     """
+    # Outside of autocast, which changes no such arithmetic: a graph in a file has no place for
+    # sizes that are still open within it.
+    rows, columns = (
+        _interpolation(m.shape[-1], size[axis], whole[axis], offset[:, axis]) for axis in (0, 1)
+    )
     with torch.autocast(m.device.type, enabled=False):
-        rows, columns = (
-            _interpolation(m.shape[-1], size[axis], whole[axis], offset[:, axis]) for axis in (0, 1)
-        )
         sampled = rows @ m.float().squeeze(1) @ columns.transpose(1, 2)
     return sampled.unsqueeze(1)
 

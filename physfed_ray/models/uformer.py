@@ -192,6 +192,7 @@ class Uformer(Backbone):
     Settings = UformerSettings
     stride = STRIDE
     guide = "embed"
+    no_graph = "which of its features attend to each other follows from the size of the image"
     settings: UformerSettings
 
     @property

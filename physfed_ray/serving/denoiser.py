@@ -14,6 +14,7 @@ from physfed_ray.device import torch_threads
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.client.inference import EVALUATION_BATCH, Inference
 from physfed_ray.fields import extra_fields, field_of
+from physfed_ray.methods.base import Method
 from physfed_ray.reports.base import Described
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
@@ -62,6 +63,16 @@ class Denoiser:
 
     def __repr__(self) -> str:
         return f"<Denoiser {self._inference.method.title}: {self.choice}>"
+
+    @property
+    def card(self) -> ModelCard:
+        """The run's."""
+        return self._card
+
+    @property
+    def method(self) -> Method:
+        """The run's method."""
+        return self._inference.method
 
     @property
     def network(self) -> nn.Module:

@@ -24,6 +24,7 @@ COMMANDS = (
     "methods",
     "metrics",
     "describe",
+    "export",
 )
 
 
@@ -95,6 +96,7 @@ def test_methods_prints_names_papers_and_settings(capsys):
         ["denoise", "nowhere", "in", "out", "--client", "c1"],
         ["compare", "nowhere"],
         ["protocols", "papier-*"],
+        ["export", "nowhere", "--client", "c1", "--format", "onnx"],
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_status_2(arguments, capsys, tmp_path, monkeypatch):
