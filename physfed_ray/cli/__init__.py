@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from physfed_ray.cli import enrol
 from physfed_ray.cli.parser import make_parser
 from physfed_ray.errors import PhysFedError, sentence
 
@@ -357,6 +358,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "reports": _reports,
     "report": _report,
     "compare": _compare,
+    "enrol": enrol.call,
     "protocols": _protocols,
     "methods": _methods,
     "metrics": _metrics,

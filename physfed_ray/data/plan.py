@@ -160,13 +160,17 @@ class PreparePlan:
         return self.root / split / f"{client}.arrow"
 
 
-def plan(experiment: Experiment) -> PreparePlan:
+def plan(experiment: Experiment, source: PatientSource | None = None) -> PreparePlan:
     """Find the patients and deal them out.
+
+    Args:
+        experiment: Its data, clients, unseen protocols, method, backbone and seed are read.
+        source: Where the patients come from, if that has been read already.
 
     Raises:
         PhysFedError: There is nothing usable in the source, or too few patients for the clients.
     """
-    source = make_source(experiment)
+    source = source or make_source(experiment)
     data = experiment.data
     settings = ShardSettings(
         seed=experiment.seed,

@@ -25,7 +25,7 @@ from physfed_ray.data.description import (
 )
 from physfed_ray.data.dicom.source import DicomSource
 from physfed_ray.data.left_out import left_out_sentence, source_line
-from physfed_ray.data.patient import Findings
+from physfed_ray.data.patient import Findings, PatientSource
 from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.record import data_record
@@ -61,6 +61,7 @@ def prepare(
     run_shards: RunShards | None = None,
     run_reports: RunReports | None = None,
     progress: Progress | None = None,
+    source: PatientSource | None = None,
 ) -> Prepared:
     """Make what the cache lacks, and return the data set.
 
@@ -71,12 +72,13 @@ def prepare(
         progress: Receives a ``{"event": "message", "text": str}`` about the source,
             ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in shards, once at
             the start and after every shard, and the events of ``physfed_ray.data.description``.
+        source: As of ``plan``.
 
     Raises:
         PhysFedError: There is nothing usable, a step after loading fails, or unreadable patients
             leave a client, the test or the validation without any.
     """
-    todo = plan(experiment)
+    todo = plan(experiment, source)
     if progress is not None:
         progress({"event": "message", "text": source_line(todo.source_summary)})
     if (todo.root / MANIFEST).is_file():
