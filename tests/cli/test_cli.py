@@ -19,6 +19,7 @@ COMMANDS = (
     "prepare",
     "report",
     "compare",
+    "enrol",
     "protocols",
     "methods",
     "metrics",
@@ -92,6 +93,8 @@ def test_methods_prints_names_papers_and_settings(capsys):
         ["describe", "nowhere.yaml"],
         ["report", "nowhere"],
         ["compare", "nowhere"],
+        ["enrol", "nowhere", "--protocol", "paper-1", "--phantoms", "3"],
+        ["enrol", "nowhere", "--protocol", "paper-1", "--patients", "nowhere"],
         ["protocols", "papier-*"],
     ],
 )

@@ -224,9 +224,12 @@ def test_a_run_without_rounds_is_refused(tiny: TinyRun) -> None:
 def test_a_folder_of_real_ct_is_scanned_as_the_run_s_patients_were(
     real_ct: Path, tiny: TinyRun
 ) -> None:
-    card = tiny.enrol(dealing=Dealing(real_ct / "covid_19_ny_sbu", test=2), rounds=1)
+    folder = real_ct / "covid_19_ny_sbu"
+    card = tiny.enrol(dealing=Dealing(folder, test=2), rounds=1)
     assert [len(names) for names in card.patients.values()] == [5, 1, 2]
     assert set(card.patients["test"].values()) == {2}
     assert "none has the pseudonym of a patient of the run" in card.known
     content = b"".join(written(tiny))
-    assert not any(path.name.encode() in content for path in (real_ct / "covid_19_ny_sbu").iterdir())
+    assert not any(
+        path.name.encode() in content for path in (real_ct / "covid_19_ny_sbu").iterdir()
+    )
