@@ -1,6 +1,8 @@
 """Every method: a new client trains what is private, and the shared bits stay as they are."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from physfed_ray.serving.enrol.newcomer import for_newcomer, keeps_private, trai
 from physfed_ray.serving.trained import load_run
 from tests.serving.enrol.conftest import TinyRun
 
+DOCS = Path(__file__).parents[3] / "docs" / "enrol.md"
 OWN = {
     "fedper": {"decoder"},
     "fedmri": {"decoder"},
@@ -35,6 +38,7 @@ def test_a_new_client_trains_its_private_part_alone(
     assert tiny.files() == before
     assert all(np.array_equal(tiny.denoised(name), old) for name, old in bits.items())
     own = keeps_private(run.method)
+    assert own == (method in OWN or method == "fedbn")
     assert card.start == ("initial" if own else "shared")
     if method == "fedbn":
         assert all(".norm" in part for part in card.trained)
@@ -53,6 +57,18 @@ def test_a_new_client_trains_its_private_part_alone(
     assert chosen.rounds == 2
     assert len(chosen.validation) == 3
     assert chosen.validation[chosen.round] == max(chosen.validation)
+
+
+def test_the_documentation_says_what_each_method_trains() -> None:
+    rows = [line.split("|")[1:4] for line in DOCS.read_text().splitlines() if line.count("|") == 4]
+    said = {title.strip(): (trains, start.strip()) for title, trains, start in rows[2:]}
+    assert set(said) == {method.title for method in METHODS.values()}
+    for name, method in METHODS.items():
+        trains, start = said[method.title]
+        private = name in OWN or name == "fedbn"
+        assert start == ("initial weights" if private else "a copy of the shared decoder")
+        named = set(re.findall("`(.*?)`", trains))
+        assert named == (set() if name == "fedbn" else OWN.get(name, {"decoder"}))
 
 
 def test_a_method_whose_network_is_shared_whole_trains_a_copy_of_its_decoder(
