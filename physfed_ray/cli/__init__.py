@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from physfed_ray.cli import enrol
 from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
@@ -369,6 +370,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "denoise": _denoise,
     "export": _export,
     "compare": _compare,
+    "enrol": enrol.call,
     "protocols": _protocols,
     "methods": _methods,
     "metrics": _metrics,

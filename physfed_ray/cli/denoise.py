@@ -141,12 +141,10 @@ def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]"
     from physfed_ray.rundir.local_files import local_path
     from physfed_ray.serving.denoiser import SERIES_BATCH, SERIES_BATCH_GPU
     from physfed_ray.serving.parts import here
-    from physfed_ray.serving.protocol_file import is_file, read_protocol
+    from physfed_ray.serving.protocol_file import named_or_read
     from physfed_ray.serving.wanted import Wanted
 
-    protocol = options.protocol
-    if protocol is not None and is_file(protocol):
-        protocol = read_protocol(Path(protocol))
+    protocol = named_or_read(options.protocol) if options.protocol else None
     run_parts: Callable[..., object] = here
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     threads = options.threads or torch.get_num_threads()

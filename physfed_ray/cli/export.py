@@ -51,10 +51,10 @@ def export(options: argparse.Namespace) -> None:
 
     require_run(Path(options.run_dir))
 
-    from physfed_ray.serving.protocol_file import is_file, read_protocol
+    from physfed_ray.serving.protocol_file import named_or_read
 
     protocol = options.protocol
-    known = read_protocol(Path(protocol)) if protocol and is_file(protocol) else protocol
+    known = named_or_read(protocol) if protocol else None
     run = Path(options.run_dir.rstrip("/")).resolve().name
     model = options.client or Path(protocol).stem
     out = options.out or Path(f"{run}-{model}-{options.format}")

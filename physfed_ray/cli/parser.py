@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise, export
+from physfed_ray.cli import denoise, enrol, export
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_denoise(commands)
     _add_export(commands)
     _add_compare(commands)
+    enrol.add_arguments(_command(commands, "enrol", enrol.SUMMARY, *enrol.EXAMPLES), _count)
     _add_protocols(commands)
     _add_methods(commands)
     _add_metrics(commands)

@@ -40,6 +40,7 @@ __all__ = [
     "Federation",
     "Reports",
     "Training",
+    "checked",
     "load_experiment",
 ]
 

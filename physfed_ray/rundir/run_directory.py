@@ -102,6 +102,10 @@ class RunDirectory:
             return set()
         return {*self._files.files(), *self._files.folders("")}
 
+    def folders(self, name: str) -> list[str]:
+        """Return the names of the folders right below a folder, none where it is not there."""
+        return self._files.folders(name)
+
     def has(self, name: str) -> bool:
         """Say whether a file right below the root was ever written.
 

@@ -12,9 +12,14 @@ ENDINGS = (".yaml", ".yml", ".json")
 _KEYS = (*SEVEN, *FURTHER)
 
 
-def is_file(name: str) -> bool:
-    """Say whether what was given for a protocol is a file and no name."""
-    return name.lower().endswith(ENDINGS) or "/" in name
+def named_or_read(given: str) -> str | Protocol:
+    """Return the protocol of a file, or what was given where that is a name and no file.
+
+    Raises:
+        PhysFedError: See ``read_protocol``.
+    """
+    is_file = given.lower().endswith(ENDINGS) or "/" in given
+    return read_protocol(Path(given)) if is_file else given
 
 
 def read_protocol(path: Path) -> Protocol:

@@ -17,8 +17,17 @@ from physfed_ray.reports.describer import Describer
 from physfed_ray.rundir.manifest import PART_CURE, manifest_name
 from physfed_ray.rundir.model import ModelCard, read_card
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
-from physfed_ray.serving.choice import Policy, choose, own_model
+from physfed_ray.serving.choice import Choice, Policy, choose, own_model
 from physfed_ray.serving.denoiser import Denoiser
+from physfed_ray.serving.enrol.card import (
+    EnrolledCard,
+    base_of,
+    check_base,
+    enrolled_names,
+    read_enrolled,
+    read_private,
+)
+from physfed_ray.serving.enrol.newcomer import for_newcomer
 from physfed_ray.serving.rebuild import fill, read_weights, rebuild
 
 
@@ -78,8 +87,25 @@ class TrainedRun:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Names of the training clients."""
+        """Names of the training clients, in the order of the codebook; not the enrolled ones."""
         return tuple(client.id for client in self.card.clients)
+
+    @property
+    def enrolled(self) -> tuple[str, ...]:
+        """Names of the clients that were enrolled after the run (``physfed enrol``), sorted."""
+        return enrolled_names(self._directory)
+
+    def enrolled_client(self, name: str) -> EnrolledCard | None:
+        """Return the card of an enrolled client, None where none has that name.
+
+        Raises:
+            PhysFedError: It was enrolled to another round of the run.
+            DamagedError: Its card is damaged.
+        """
+        found = read_enrolled(self._directory, name)
+        if found is not None:
+            check_base(found, base_of(self._directory, self._manifest))
+        return found
 
     @cached_property
     def codes(self) -> np.ndarray | None:
@@ -91,13 +117,16 @@ class TrainedRun:
         return None if found is None else found.numpy()
 
     def protocol(self, name: str) -> Protocol:
-        """Return the protocol of a client, of an unseen scanner of the run, or a preset.
+        """Return the protocol of a client, enrolled or not, of an unseen scanner, or a preset.
 
         Raises:
             PhysFedError: Nothing has that name.
         """
         named = {p.id: p.protocol for p in (*self.card.unseen, *self.card.clients)}
-        found = named.get(name) or PRESETS.get(name)
+        found = named.get(name)
+        if found is None and (enrolled := read_enrolled(self._directory, name)) is not None:
+            return enrolled.protocol
+        found = found or PRESETS.get(name)
         if found is None:
             known = ", ".join(dict.fromkeys((*named, *PRESETS)))
             raise PhysFedError(f"no protocol is named '{name}'; there are: {known}")
@@ -115,7 +144,7 @@ class TrainedRun:
         """Return the network of a client, or that which serves a protocol nobody trained on.
 
         Args:
-            client: Name of a training client, or else of a protocol; or
+            client: Name of a training client or of an enrolled one, or else of a protocol; or
             protocol: A protocol, or a name as ``protocol`` takes it.
             policy: How a protocol is served: ``shared``, ``pvqs`` or ``nearest_protocol``; by
                 default the first of them that the method can (see ``serving.choice``).
@@ -128,28 +157,34 @@ class TrainedRun:
         """
         if (client is None) == (protocol is None):
             raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
-        if client is not None and client not in self.clients:
+        enrolled = None if client is None else self.enrolled_client(client)
+        if client is not None and enrolled is None and client not in self.clients:
             client, protocol = None, self._other_name(client)
         if client is not None and policy is not None:
             raise PhysFedError("a client is served by its own model: leave 'policy' out")
-        network, (shared, private) = flat_network(self.method, self.card.seed, "cpu")
+        method = self.method if enrolled is None else for_newcomer(self.method)
+        network, (shared, private) = flat_network(method, self.card.seed, "cpu")
         if shared.entries:
             name = f"{round_name(self.round)}/server.safetensors"
             fill(shared, read_weights(self._directory, self._manifest, name), name)
-        if client is not None:
+        if enrolled is not None:
+            known = enrolled.protocol
+            choice = Choice("own", enrolled.id, known.normalised(self.card.further))
+            fill(private, read_private(self._directory, enrolled), f"the weights of {enrolled.id}")
+        elif client is not None:
             known = self.card.client(client).protocol
             choice = own_model(self.method, self.card.client(client))
         else:
             assert protocol is not None
             known = self.protocol(protocol) if isinstance(protocol, str) else protocol
             choice = choose(self.method, network, self.card.clients, self.codes, known, policy)
-        number = 0 if choice.client is None else self._manifest.private_rounds[choice.client]
-        if choice.client is not None and number > 0 and private.entries:
+        number = self._manifest.private_rounds.get(choice.client or "", 0)
+        if choice.client is not None and number > 0 and private.entries and enrolled is None:
             name = client_file(number, choice.client)
             fill(private, read_weights(self._directory, self._manifest, name), name)
         network.requires_grad_(False)
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        inference = Inference(self.method, network.to(where).eval(), where, self.card.precision)
+        inference = Inference(method, network.to(where).eval(), where, self.card.precision)
         return Denoiser(self.card, inference, choice, known, self.describe, threads)
 
     def _other_name(self, name: str) -> Protocol:

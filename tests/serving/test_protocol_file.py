@@ -6,7 +6,7 @@ import pytest
 
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
-from physfed_ray.serving.protocol_file import is_file, read_protocol
+from physfed_ray.serving.protocol_file import named_or_read, read_protocol
 
 SEVEN = """views: 128
 bins: 768
@@ -24,9 +24,10 @@ def test_keys_alone_or_below_protocol(tmp_path: Path) -> None:
     assert read_protocol(path) == PRESETS["paper-2"]
     path.write_text("protocol:\n" + "".join(f"  {line}\n" for line in SEVEN.splitlines()))
     assert read_protocol(path) == PRESETS["paper-2"]
-    assert is_file("scanner.yaml")
-    assert is_file("./scanner")
-    assert not is_file("paper-2")
+    assert named_or_read(str(path)) == PRESETS["paper-2"]
+    assert named_or_read("paper-2") == "paper-2"
+    with pytest.raises(PhysFedError, match="there is no file scanner.yaml"):
+        named_or_read("scanner.yaml")
 
 
 @pytest.mark.parametrize(
