@@ -48,13 +48,21 @@ MakeSpec = Callable[..., Spec]
 HOURS_S = 7200
 
 
-# One for each thing that may cross or stay: submodules with statistics, spectra, copies of
-# encoders, whole children and codes. Hosts take seconds to start. For pooled: test_pooled.py.
-ON_RAY = ["fedbn", "feddg", "fedmri", "scan_physfed"]
+# Hosts take seconds to start: the others exchange the same messages in one process, read-only
+# arrays included. One keeps submodules with statistics, with fresh noise; one has extras, whole
+# children and codes. For pooled: test_pooled.py.
+ON_RAY = ["fedbn", "scan_physfed"]
 
 
 def on_one_node(hosts: int) -> Placed:
     return reserve(lambda: Slots((hosts,)))
+
+
+def sent(value: object) -> Any:
+    """Return a copy whose arrays are read-only, as those that come out of Ray's object store."""
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(message, buffers=[bytes(buffer) for buffer in buffers])
 
 
 class Apart:
@@ -68,8 +76,7 @@ class Apart:
 
     def __call__(self, *arguments: object) -> object:
         """Call it with copies, and return a copy."""
-        received = pickle.loads(pickle.dumps(arguments))
-        return pickle.loads(pickle.dumps(attrgetter(self._path)(self._inner)(*received)))
+        return sent(attrgetter(self._path)(self._inner)(*sent(arguments)))
 
 
 class Messages(InlineRuntime):
@@ -78,7 +85,7 @@ class Messages(InlineRuntime):
     def __init__(self, spec: Spec, hosts: int) -> None:
         super().__init__(spec, hosts)
         self._server = Apart(ParameterServer(spec))  # type: ignore[assignment]
-        self._hosts = [Apart(Host(pickle.loads(pickle.dumps(spec)))) for _ in self.assignment]  # type: ignore[misc]
+        self._hosts = [Apart(Host(sent(spec))) for _ in self.assignment]  # type: ignore[misc]
 
 
 def run(
@@ -128,9 +135,11 @@ def test_single_vectors_and_integers_travel_on_ray(
     else:
         spec = replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
     alone = run(spec, InlineRuntime(spec))
-    apart = run(spec, Messages(spec, 3))
-    packed = run(spec, RayRuntime(spec, on_one_node(2)))
-    for other in (apart, packed):
+    places: list[Runtime] = [Messages(spec, 3)]
+    if case == "median":  # single vectors are handles there; integers travel as floats do
+        places.append(RayRuntime(spec, on_one_node(2)))
+    for place in places:
+        other = run(spec, place)
         assert np.array_equal(alone[2], other[2])
         assert numbers(*alone[:2]) == numbers(*other[:2])
 
@@ -180,7 +189,7 @@ def inputs(results: FinalResults) -> dict[tuple[object, ...], float]:
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_three_rounds_reduce_the_loss(make_spec: MakeSpec, method: str) -> None:
-    spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4)
+    spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4, evaluate_every=6)
     rounds, _, _ = run(spec, InlineRuntime(spec))
     losses = [
         np.mean([r[4] for r in rounds.metrics.rows() if r[0] == n and r[2:4] == ("train", "mse")])
@@ -243,11 +252,11 @@ def test_partial_participation_trains_some_and_keeps_the_rest(
 def test_resume_equals_the_undisturbed_run(
     make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
-    whole = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "whole")
+    whole = make_spec(method, clients=4, rounds=4, run_root=tmp_path / "whole")
     expected = run(whole, InlineRuntime(whole, 2), participation=0.6)
     half = make_spec(method, clients=4, rounds=2, run_root=tmp_path / "half")
     run(half, InlineRuntime(half), participation=0.6)
-    rest = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "half")
+    rest = make_spec(method, clients=4, rounds=4, run_root=tmp_path / "half")
     resumed = run(rest, InlineRuntime(rest, 3), participation=0.6)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
@@ -264,7 +273,9 @@ def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
     rounds, _, _ = run(half, InlineRuntime(half, 2), **settings)
     assert rounds.manifest.bases
     rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
-    resumed = run(rest, RayRuntime(rest, on_one_node(2)), **settings)
+    on_ray = settings is ASYNC  # updates that are late travel as those of an older vector do
+    place = RayRuntime(rest, on_one_node(2)) if on_ray else Messages(rest, 2)
+    resumed = run(rest, place, **settings)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
     ages = {r[0]: r[4] for r in resumed[0].metrics.rows() if r[3] == "staleness"}
