@@ -125,23 +125,32 @@ def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, m
     assert alone[1].slices == packed[1].slices
 
 
-@pytest.mark.parametrize("case", ["median", "quantised"])
-def test_single_vectors_and_integers_travel_on_ray(
-    make_spec: MakeSpec, ray_session: None, case: str
-) -> None:
+def of_medians(make_spec: MakeSpec) -> Spec:
     spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
-    if case == "median":
-        spec = replace(spec, method=Median(spec.method.settings, spec.method.task))
-    else:
-        spec = replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+    return replace(spec, method=Median(spec.method.settings, spec.method.task))
+
+
+def quantised(make_spec: MakeSpec) -> Spec:
+    spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
+    return replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+
+
+@pytest.mark.parametrize("make", [of_medians, quantised])
+def test_single_vectors_and_integers_travel(
+    make_spec: MakeSpec, make: Callable[[MakeSpec], Spec]
+) -> None:
+    spec = make(make_spec)
+    alone, apart = run(spec, InlineRuntime(spec)), run(spec, Messages(spec, 3))
+    assert np.array_equal(alone[2], apart[2])
+    assert numbers(*alone[:2]) == numbers(*apart[:2])
+
+
+def test_single_vectors_travel_on_ray(make_spec: MakeSpec, ray_session: None) -> None:
+    spec = of_medians(make_spec)
     alone = run(spec, InlineRuntime(spec))
-    places: list[Runtime] = [Messages(spec, 3)]
-    if case == "median":  # single vectors are handles there; integers travel as floats do
-        places.append(RayRuntime(spec, on_one_node(2)))
-    for place in places:
-        other = run(spec, place)
-        assert np.array_equal(alone[2], other[2])
-        assert numbers(*alone[:2]) == numbers(*other[:2])
+    packed = run(spec, RayRuntime(spec, on_one_node(2)))
+    assert np.array_equal(alone[2], packed[2])
+    assert numbers(*alone[:2]) == numbers(*packed[:2])
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ON_RAY])
@@ -262,25 +271,39 @@ def test_resume_equals_the_undisturbed_run(
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
 
 
-@pytest.mark.parametrize("settings", [LATE, ASYNC], ids=["late", "async"])
-def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
-    make_spec: MakeSpec, ray_session: None, tmp_path: Path, settings: dict[str, object]
+def assert_stale_updates_survive(
+    make_spec: MakeSpec, folder: Path, resume: Callable[[Spec], Runtime], settings: dict[str, Any]
 ) -> None:
+    """Assert that a run with stale updates, resumed elsewhere, has the bits of a whole one."""
     make = {"method": "scan_physfed", "clients": 5, "evaluate_every": 3}
-    calm = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "calm"))
+    calm = of_speeds(make_spec(**make, rounds=6, run_root=folder / "calm"))
     expected = run(calm, InlineRuntime(calm), **settings)
-    half = of_speeds(make_spec(**make, rounds=3, run_root=tmp_path / "half"))
+    half = of_speeds(make_spec(**make, rounds=3, run_root=folder / "half"))
     rounds, _, _ = run(half, InlineRuntime(half, 2), **settings)
     assert rounds.manifest.bases
-    rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
-    on_ray = settings is ASYNC  # updates that are late travel as those of an older vector do
-    place = RayRuntime(rest, on_one_node(2)) if on_ray else Messages(rest, 2)
-    resumed = run(rest, place, **settings)
+    rest = of_speeds(make_spec(**make, rounds=6, run_root=folder / "half"))
+    resumed = run(rest, resume(rest), **settings)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
     ages = {r[0]: r[4] for r in resumed[0].metrics.rows() if r[3] == "staleness"}
     assert list(ages) == [1, 2, 3, 4, 5, 6]
     assert max(ages.values()) >= 0.5
+
+
+@pytest.mark.parametrize("settings", [LATE, ASYNC], ids=["late", "async"])
+def test_stale_updates_give_the_same_bits_also_when_resumed(
+    make_spec: MakeSpec, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    assert_stale_updates_survive(make_spec, tmp_path, lambda spec: Messages(spec, 2), settings)
+
+
+def test_stale_updates_give_the_same_bits_on_ray_when_resumed(
+    make_spec: MakeSpec, ray_session: None, tmp_path: Path
+) -> None:
+    def go_on(spec: Spec) -> Runtime:
+        return RayRuntime(spec, on_one_node(2))
+
+    assert_stale_updates_survive(make_spec, tmp_path, go_on, ASYNC)
 
 
 def poison(spec: Spec, client: int) -> None:
