@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests share."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,11 @@ os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_dri
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "240"  # of a busy machine
 
 # The same examples each time: what is found by chance on one machine, no other one could repeat.
-settings.register_profile("suite", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.register_profile("suite", max_examples=30, deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # these processes share the cores; those that they start ask anew
 
 REAL_CT = Path(__file__).parents[2] / "shared" / "ct"
 
@@ -44,10 +48,11 @@ LONG = tuple(
     f"{name}.py"
     for name in (
         "sweep/test_driver",
-        "data/test_prepare",
-        "suites/test_run",
         "federation/test_recovery",
-        "pages/test_compare",
+        "data/test_prepare",
+        "end_to_end/test_nouns",
+        "end_to_end/test_damage",
+        "suites/test_run",
     )
 )
 """Files that take longest of the others."""
@@ -148,6 +153,24 @@ def with_expected(data: ClientData, protocol: Protocol) -> ClientData:
     return replace(data, extra={"expected": expect(objects, protocol, Simulation(data.image_size))})
 
 
+WRITTEN: dict[tuple[int, str, Protocol | None], bytes] = {}
+"""Files of clients that this process has made: hundreds of tests ask for the same few."""
+
+
+def put_client_data(path: Path, client: int, split: str, protocol: Protocol, fresh: bool) -> None:
+    """Put a client's file in its place; with what its detector reads if its noise is fresh."""
+    key = client, split, protocol if fresh else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if key not in WRITTEN:
+        data = random_client_data(derive_seed(client, split) % 1000, 3 + client % 2)
+        write_client_data(path, with_expected(data, protocol) if fresh else data)
+        WRITTEN[key] = path.read_bytes()
+    fd, temporary = tempfile.mkstemp(dir=path.parent)
+    with open(fd, "wb") as file:
+        file.write(WRITTEN[key])
+    os.replace(temporary, path)  # who has mapped an older file of this name keeps it
+
+
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Callable[..., Spec]:
     """Return a factory of small federations on random images: ``make_spec(method, clients=3)``."""
@@ -156,6 +179,7 @@ def make_spec(tmp_path: Path) -> Callable[..., Spec]:
 
 def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
     """Return the factory, whose data lie in a folder."""
+    folder = tmp_path / "data"
 
     def make(
         method: str,
@@ -172,12 +196,10 @@ def spec_maker(tmp_path: Path) -> Callable[..., Spec]:
             if noise == "fresh":
                 protocol = quick(protocol, views=24 + 2 * i)  # sinograms of another shape each
             for split in SPLITS:
-                data = random_client_data(derive_seed(i, split) % 1000, 3 + i % 2)
-                if noise == "fresh" and split == "train":
-                    data = with_expected(data, protocol)
-                write_client_data(tmp_path / "data" / f"{split}-{i}.arrow", data)
+                fresh = noise == "fresh" and split == "train"
+                put_client_data(folder / f"{split}-{i}.arrow", i, split, protocol, fresh)
             infos.append(ClientInfo(i, f"c{i + 1}", protocol, 3 + i % 2))
-            files.append(ClientFiles(*(tmp_path / "data" / f"{s}-{i}.arrow" for s in SPLITS)))
+            files.append(ClientFiles(*(folder / f"{s}-{i}.arrow" for s in SPLITS)))
         kind = get_method(method)
         options: dict[str, Any] = {"rounds": 3, "batch_size": 2, "evaluate_every": 1, "lr": 1e-3}
         options |= training

@@ -33,7 +33,7 @@ unseen: [{id: u1, protocol: unseen-2}]
 backbone: {name: their_net, width: 3}
 method: {name: their_halves}
 training: {rounds: 3, batch_size: 2, patch: 32, objective: {name: their_huber, delta: 0.05}}
-federation: {channel: {name: their_integers, bits: 28}}
+federation: {clients_per_host: 3, channel: {name: their_integers, bits: 28}}
 evaluation: {metrics: [their_error_hu]}
 """
 RUN = """
@@ -45,12 +45,11 @@ file, out, runtime = sys.argv[1:]
 run_experiment(load_experiment(file), out, runtime=runtime)
 """
 SERVE = """
-import sys
 import numpy as np
 import physfed_ray
 from physfed_ray.errors import PhysFedError
 
-denoiser = physfed_ray.load_run(sys.argv[1]).denoiser(client="c1")
+denoiser = physfed_ray.load_run(out).denoiser(client="c1")
 hu = np.zeros((2, 48, 48), np.float32)
 assert np.isfinite(denoiser(hu, fields={"their_noise": hu})).all()
 try:
@@ -69,8 +68,8 @@ def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     experiment = tmp_path / "theirs.yaml"
     experiment.write_text(EXPERIMENT)
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-    for runtime in ("inline", "ray"):
-        command = [sys.executable, "-c", RUN, str(experiment), str(tmp_path / runtime), runtime]
+    for runtime, script in (("inline", RUN), ("ray", RUN + SERVE)):
+        command = [sys.executable, "-c", script, str(experiment), str(tmp_path / runtime), runtime]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
     assert state_of(tmp_path / "inline") == state_of(tmp_path / "ray")
     rows = pq.read_table(tmp_path / "ray" / "metrics.parquet").to_pylist()
@@ -78,5 +77,3 @@ def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     assert {"huber", "their_error_hu"} <= found
     assert {r["value"] for r in rows if r["metric"].endswith("bits")} == {28.0}
     assert "Mean error" in (tmp_path / "ray" / "report.html").read_text()
-    command = [sys.executable, "-c", SERVE, str(tmp_path / "ray")]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})

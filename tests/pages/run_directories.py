@@ -1,6 +1,7 @@
 """Synthetic run directories: procedural images, real metrics, the layout of a real run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ METHODS = {
 }
 Images = NDArray[np.float32]
 MakeRun = Callable[..., Path]
+PutRun = Callable[..., Path]
 
 
 def phantom_slices(count: int, n: int, rng: np.random.Generator) -> tuple[Images, NDArray[Any]]:
@@ -261,13 +263,28 @@ class RunMaker:
         }
 
 
+@pytest.fixture(scope="session")
+def put_run(tmp_path_factory: pytest.TempPathFactory) -> PutRun:
+    """Return a function that puts a run directory somewhere; each is made once and copied."""
+    folder, known = tmp_path_factory.mktemp("made"), dict[str, Path]()
+
+    def put(root: Path, method: str = "scan_physfed", seed: int = 1, **options: Any) -> Path:
+        key = repr((method, seed, sorted(options.items())))
+        if key not in known:
+            made = folder / str(len(known))
+            RunMaker(made, method, seed, **options).write()
+            known[key] = made
+        return Path(shutil.copytree(known[key], root, dirs_exist_ok=True))
+
+    return put
+
+
 @pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
+def make_run(tmp_path: Path, put_run: PutRun) -> MakeRun:
     """Return a function that writes a run directory and returns its path."""
 
     def make(method: str = "scan_physfed", seed: int = 1, **options: Any) -> Path:
         root = tmp_path / f"{method}-{options.pop('tag', '')}{seed}"
-        RunMaker(root, method, seed, **options).write()
-        return root
+        return put_run(root, method, seed, **options)
 
     return make

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.pages import compare_sections
 from physfed_ray.pages.compare import compare
 from physfed_ray.pages.compare_sections import PICTURE_BYTES
 from physfed_ray.results.classical import CLASSICAL_FILE
@@ -37,6 +38,26 @@ def runs(make_run: MakeRun) -> list[Path]:
     return paths
 
 
+@pytest.fixture(scope="module")
+def page(put_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of the same runs, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("docs")
+    found = [put_run(folder / f"a{seed}", "fedavg", seed, quality=0.4) for seed in (1, 2)]
+    for variant, quality in (("paper", 0.6), ("public_code", 0.5)):
+        options = {"quality": quality, "settings": {"variant": variant}}
+        found += [
+            put_run(folder / f"{variant}{seed}", "scan_physfed", seed, **options) for seed in (1, 2)
+        ]
+    return compare(found, folder / "page.md")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time, for tests of words and tables."""
+    monkeypatch.setattr(compare_sections, "compare_panels", lambda comparison, split: ())
+    monkeypatch.setattr(compare_sections.Section, "picture", lambda *of_a_figure: "")
+
+
 def _table(text: str, heading: str) -> dict[str, list[str]]:
     """Return the rows of the first table after a heading."""
     part = text.split(f"### {heading}\n", 1)[1]
@@ -50,12 +71,10 @@ def _number(cell: str) -> float:
 
 
 def test_methods_are_grouped_by_variant_and_averaged_over_seeds(
-    runs: list[Path], tmp_path: Path
+    runs: list[Path], page: Path
 ) -> None:
-    out = tmp_path / "docs" / "page.md"
-    out.parent.mkdir()
-    assert compare(runs, out) == out
-    text = out.read_text()
+    assert page.name == "page.md"
+    text = page.read_text()
     rows = _table(text, "Whole image")
     assert list(rows)[2:] == ["Input", "Generic FL methods", "FedAvg",
                               "Personalised FL methods", "SCAN-PhysFed (paper)",
@@ -72,6 +91,7 @@ def test_methods_are_grouped_by_variant_and_averaged_over_seeds(
     assert names == ["Input", "FedAvg", "SCAN-PhysFed (public_code)", "SCAN-PhysFed (paper)"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_name_without_an_ending_is_a_page_beside_its_folder(
     runs: list[Path], tmp_path: Path
 ) -> None:
@@ -80,10 +100,8 @@ def test_a_name_without_an_ending_is_a_page_beside_its_folder(
     assert (tmp_path / "v1.2" / "seen.csv").is_file()
 
 
-def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "page.md"
-    compare(runs, out)
-    text = out.read_text()
+def test_the_page_has_every_part_and_small_pictures(page: Path) -> None:
+    text = page.read_text()
     for heading in (
         "Body pixels alone",
         "Clinical windows, mean of clients",
@@ -105,7 +123,7 @@ def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: 
         assert f"### {heading}\n" in text
     linked = re.findall(r"\]\((page/[^)]+)\)", text)
     assert len(linked) == len(set(linked))
-    written = {f"page/{path.name}" for path in (tmp_path / "page").iterdir()}
+    written = {f"page/{path.name}" for path in (page.parent / "page").iterdir()}
     assert set(linked) == written
     tables = ("seen", "seen_body", "seen_windows", "unseen", "unseen_body", "unseen_paper",
               "unseen_windows")  # fmt: skip
@@ -118,21 +136,20 @@ def test_the_page_has_every_part_and_small_pictures(runs: list[Path], tmp_path: 
         "curves.csv",
     }
     for name in linked:
-        assert 0 < (tmp_path / name).stat().st_size <= PICTURE_BYTES
+        assert 0 < (page.parent / name).stat().st_size <= PICTURE_BYTES
     assert "`swap_psnr_drop` | 0.35 (0 to 0.7)" in text
     assert "PSNR [-160,240]" in text
 
 
-def test_no_folder_of_the_machine_is_named(runs: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "page.md"
-    compare(runs, out)
-    text = out.read_text()
-    for part in ("/data/private", "/scratch", "/opt", str(tmp_path)):
+def test_no_folder_of_the_machine_is_named(page: Path) -> None:
+    text = page.read_text()
+    for part in ("/data/private", "/scratch", "/opt", str(page.parent), str(page.parents[1])):
         assert part not in text
     assert "physfed run real.yaml --out a" in text
     assert "source.dicom: ct" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_reading_survives_and_numbers_are_renewed(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     compare(runs, out)
@@ -148,6 +165,7 @@ def test_the_reading_survives_and_numbers_are_renewed(runs: list[Path], tmp_path
     assert "public_code" not in renewed
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_classical_denoisers_are_rows_beside_the_input(runs: list[Path], tmp_path: Path) -> None:
     for path in runs[:2]:
         seed = read_results(path).seed
@@ -166,6 +184,7 @@ def test_classical_denoisers_are_rows_beside_the_input(runs: list[Path], tmp_pat
     assert "| FBP, tuned kernel (width in pixels) | 1.1 | – |" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_runs_of_different_data_are_refused_unless_forced(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -260,6 +279,7 @@ def test_as_in_the_paper_every_method_is_served_once(small: MakeRun) -> None:
     assert len(scores(comparison, "unseen", WHOLE).rows) == 1 + 1 + 4 + 5 + 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_papers_numbers_stand_beside_on_request_alone(small: MakeRun, tmp_path: Path) -> None:
     runs = [small("fedavg"), small("local"), small("scan_physfed")]
     out = tmp_path / "page.md"
@@ -308,6 +328,7 @@ def test_each_backbone_has_its_own_part_and_the_papers_table(
     assert "| Setting | FedAvg, RED-CNN |" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_settings_of_many_methods_are_a_row_each(small: MakeRun, tmp_path: Path) -> None:
     taus = [0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
     runs = [small("scan_physfed", tag=str(tau), settings={"tau": tau}) for tau in taus]
@@ -319,6 +340,7 @@ def test_settings_of_many_methods_are_a_row_each(small: MakeRun, tmp_path: Path)
     assert "| SCAN-PhysFed (tau 0.01) | `method.name` scan_physfed, `method.tau` 0.01 |" in part
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_suspended_run_hardly_moves_the_time_and_every_commit_is_named(
     small: MakeRun, tmp_path: Path
 ) -> None:
@@ -334,6 +356,7 @@ def test_a_suspended_run_hardly_moves_the_time_and_every_commit_is_named(
     assert page.count("versions.torch") == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_learning_rates_of_a_suite_s_trials_are_on_its_page(
     small: MakeRun, tmp_path: Path
 ) -> None:

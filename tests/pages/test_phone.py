@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from physfed_ray.pages.run_page import write_run_page
-from tests.pages.run_directories import MakeRun
+from tests.pages.run_directories import PutRun
 
 PAGES = Path(__file__).parents[2] / "physfed_ray" / "pages"
 VOID = {"img", "meta", "br", "link", "input"}
@@ -51,10 +51,11 @@ class Reader(HTMLParser):
             self.words += data
 
 
-@pytest.fixture
-def read(make_run: MakeRun) -> Reader:
+@pytest.fixture(scope="module")
+def read(put_run: PutRun, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     reader = Reader()
-    reader.feed(Path(write_run_page(make_run("scan_physfed"))).read_text())
+    run = put_run(tmp_path_factory.mktemp("phone") / "run")
+    reader.feed(Path(write_run_page(run)).read_text())
     return reader
 
 

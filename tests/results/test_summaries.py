@@ -137,16 +137,23 @@ def test_curves_of_many_clients_are_a_mean_and_the_band_of_their_middle_half() -
     assert (heights.min(), heights.max()) == (6, 17)  # quartiles of 1..21 and of 2..22
 
 
-@pytest.fixture
-def many(make_run: MakeRun) -> Path:
+@pytest.fixture(scope="module")
+def many(put_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run with more clients and more unseen protocols than a page shows."""
     sizes = {"clients": MANY + 3, "unseen": MANY, "n": 24, "slices": 2, "rounds": 3}
     lost = (*((1, f"c{k + 1}") for k in range(MANY)), (2, "c9"))
-    return make_run("scan_physfed", lost=lost, **sizes)
+    return put_run(tmp_path_factory.mktemp("many") / "scan_physfed-1", lost=lost, **sizes)
 
 
-def test_the_report_of_many_clients_is_short_and_its_files_are_complete(many: Path) -> None:
-    text = write_run_page(many).read_text()
+@pytest.fixture(scope="module")
+def text(many: Path) -> str:
+    """Return its page."""
+    return write_run_page(many).read_text()
+
+
+def test_the_report_of_many_clients_is_short_and_its_files_are_complete(
+    many: Path, text: str
+) -> None:
     run = read_results(many)
     for heading in ("Best and worst clients", "Best and worst protocols", "Gain over the input"):
         assert f"<h3>{heading}</h3>" in text
@@ -167,8 +174,7 @@ def test_the_report_of_many_clients_is_short_and_its_files_are_complete(many: Pa
     assert "<td>c9</td><td>2</td><td>1, 2</td>" in missing.split("<tr>")[1]
 
 
-def test_the_report_prints_mean_and_share_and_pictures_a_few_clients(many: Path) -> None:
-    text = write_run_page(many).read_text()
+def test_the_report_prints_mean_and_share_and_pictures_a_few_clients(many: Path, text: str) -> None:
     run = read_results(many)
     before, after = (run.client_means(split, "psnr") for split in ("test/input", "test"))
     share = 100 * np.mean([after[c] > before[c] for c in after])

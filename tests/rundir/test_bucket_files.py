@@ -78,10 +78,10 @@ def test_an_unreachable_bucket_is_waited_for(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bucket_files, "SILENCE_S", 8.0)
+    monkeypatch.setattr(bucket_files, "SILENCE_S", 4.0)
     directory.write("before", b"1")
     proxy.cut(how)
-    back = threading.Timer(3.0, proxy.restore)
+    back = threading.Timer(1.5, proxy.restore)
     back.start()
     for number in range(12):  # more than are under way at once
         directory.write_later(f"checkpoints/{number}", bytes([number]))

@@ -48,13 +48,21 @@ MakeSpec = Callable[..., Spec]
 HOURS_S = 7200
 
 
-# One for each thing that may cross or stay: submodules with statistics, spectra, copies of
-# encoders, whole children and codes. Hosts take seconds to start. For pooled: test_pooled.py.
-ON_RAY = ["fedbn", "feddg", "fedmri", "scan_physfed"]
+# Hosts take seconds to start: the others exchange the same messages in one process, read-only
+# arrays included. One keeps submodules with statistics, with fresh noise; one has extras, whole
+# children and codes. For pooled: test_pooled.py.
+ON_RAY = ["fedbn", "scan_physfed"]
 
 
 def on_one_node(hosts: int) -> Placed:
     return reserve(lambda: Slots((hosts,)))
+
+
+def sent(value: object) -> Any:
+    """Return a copy whose arrays are read-only, as those that come out of Ray's object store."""
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(message, buffers=[bytes(buffer) for buffer in buffers])
 
 
 class Apart:
@@ -68,8 +76,7 @@ class Apart:
 
     def __call__(self, *arguments: object) -> object:
         """Call it with copies, and return a copy."""
-        received = pickle.loads(pickle.dumps(arguments))
-        return pickle.loads(pickle.dumps(attrgetter(self._path)(self._inner)(*received)))
+        return sent(attrgetter(self._path)(self._inner)(*sent(arguments)))
 
 
 class Messages(InlineRuntime):
@@ -78,7 +85,7 @@ class Messages(InlineRuntime):
     def __init__(self, spec: Spec, hosts: int) -> None:
         super().__init__(spec, hosts)
         self._server = Apart(ParameterServer(spec))  # type: ignore[assignment]
-        self._hosts = [Apart(Host(pickle.loads(pickle.dumps(spec)))) for _ in self.assignment]  # type: ignore[misc]
+        self._hosts = [Apart(Host(sent(spec))) for _ in self.assignment]  # type: ignore[misc]
 
 
 def run(
@@ -118,21 +125,32 @@ def test_ray_equals_inline_bit_for_bit(make_spec: MakeSpec, ray_session: None, m
     assert alone[1].slices == packed[1].slices
 
 
-@pytest.mark.parametrize("case", ["median", "quantised"])
-def test_single_vectors_and_integers_travel_on_ray(
-    make_spec: MakeSpec, ray_session: None, case: str
-) -> None:
+def of_medians(make_spec: MakeSpec) -> Spec:
     spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
-    if case == "median":
-        spec = replace(spec, method=Median(spec.method.settings, spec.method.task))
-    else:
-        spec = replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+    return replace(spec, method=Median(spec.method.settings, spec.method.task))
+
+
+def quantised(make_spec: MakeSpec) -> Spec:
+    spec = make_spec("fedavg", clients=5, unseen=0, settings={"weights": "samples"})
+    return replace(spec, channel=Quantised(QuantisedSettings(clip=0.01)))
+
+
+@pytest.mark.parametrize("make", [of_medians, quantised])
+def test_single_vectors_and_integers_travel(
+    make_spec: MakeSpec, make: Callable[[MakeSpec], Spec]
+) -> None:
+    spec = make(make_spec)
+    alone, apart = run(spec, InlineRuntime(spec)), run(spec, Messages(spec, 3))
+    assert np.array_equal(alone[2], apart[2])
+    assert numbers(*alone[:2]) == numbers(*apart[:2])
+
+
+def test_single_vectors_travel_on_ray(make_spec: MakeSpec, ray_session: None) -> None:
+    spec = of_medians(make_spec)
     alone = run(spec, InlineRuntime(spec))
-    apart = run(spec, Messages(spec, 3))
     packed = run(spec, RayRuntime(spec, on_one_node(2)))
-    for other in (apart, packed):
-        assert np.array_equal(alone[2], other[2])
-        assert numbers(*alone[:2]) == numbers(*other[:2])
+    assert np.array_equal(alone[2], packed[2])
+    assert numbers(*alone[:2]) == numbers(*packed[:2])
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ON_RAY])
@@ -180,7 +198,7 @@ def inputs(results: FinalResults) -> dict[tuple[object, ...], float]:
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_three_rounds_reduce_the_loss(make_spec: MakeSpec, method: str) -> None:
-    spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4)
+    spec = make_spec(method, rounds=6, lr=3e-3, local_epochs=3, batch_size=4, evaluate_every=6)
     rounds, _, _ = run(spec, InlineRuntime(spec))
     losses = [
         np.mean([r[4] for r in rounds.metrics.rows() if r[0] == n and r[2:4] == ("train", "mse")])
@@ -243,33 +261,49 @@ def test_partial_participation_trains_some_and_keeps_the_rest(
 def test_resume_equals_the_undisturbed_run(
     make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
-    whole = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "whole")
+    whole = make_spec(method, clients=4, rounds=4, run_root=tmp_path / "whole")
     expected = run(whole, InlineRuntime(whole, 2), participation=0.6)
     half = make_spec(method, clients=4, rounds=2, run_root=tmp_path / "half")
     run(half, InlineRuntime(half), participation=0.6)
-    rest = make_spec(method, clients=4, rounds=5, run_root=tmp_path / "half")
+    rest = make_spec(method, clients=4, rounds=4, run_root=tmp_path / "half")
     resumed = run(rest, InlineRuntime(rest, 3), participation=0.6)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
 
 
-@pytest.mark.parametrize("settings", [LATE, ASYNC], ids=["late", "async"])
-def test_stale_updates_give_the_same_bits_on_ray_also_when_resumed(
-    make_spec: MakeSpec, ray_session: None, tmp_path: Path, settings: dict[str, object]
+def assert_stale_updates_survive(
+    make_spec: MakeSpec, folder: Path, resume: Callable[[Spec], Runtime], settings: dict[str, Any]
 ) -> None:
+    """Assert that a run with stale updates, resumed elsewhere, has the bits of a whole one."""
     make = {"method": "scan_physfed", "clients": 5, "evaluate_every": 3}
-    calm = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "calm"))
+    calm = of_speeds(make_spec(**make, rounds=6, run_root=folder / "calm"))
     expected = run(calm, InlineRuntime(calm), **settings)
-    half = of_speeds(make_spec(**make, rounds=3, run_root=tmp_path / "half"))
+    half = of_speeds(make_spec(**make, rounds=3, run_root=folder / "half"))
     rounds, _, _ = run(half, InlineRuntime(half, 2), **settings)
     assert rounds.manifest.bases
-    rest = of_speeds(make_spec(**make, rounds=6, run_root=tmp_path / "half"))
-    resumed = run(rest, RayRuntime(rest, on_one_node(2)), **settings)
+    rest = of_speeds(make_spec(**make, rounds=6, run_root=folder / "half"))
+    resumed = run(rest, resume(rest), **settings)
     assert np.array_equal(expected[2], resumed[2])
     assert numbers(*expected[:2]) == numbers(*resumed[:2])
     ages = {r[0]: r[4] for r in resumed[0].metrics.rows() if r[3] == "staleness"}
     assert list(ages) == [1, 2, 3, 4, 5, 6]
     assert max(ages.values()) >= 0.5
+
+
+@pytest.mark.parametrize("settings", [LATE, ASYNC], ids=["late", "async"])
+def test_stale_updates_give_the_same_bits_also_when_resumed(
+    make_spec: MakeSpec, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    assert_stale_updates_survive(make_spec, tmp_path, lambda spec: Messages(spec, 2), settings)
+
+
+def test_stale_updates_give_the_same_bits_on_ray_when_resumed(
+    make_spec: MakeSpec, ray_session: None, tmp_path: Path
+) -> None:
+    def go_on(spec: Spec) -> Runtime:
+        return RayRuntime(spec, on_one_node(2))
+
+    assert_stale_updates_survive(make_spec, tmp_path, go_on, ASYNC)
 
 
 def poison(spec: Spec, client: int) -> None:

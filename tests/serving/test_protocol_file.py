@@ -26,7 +26,7 @@ def test_keys_alone_or_below_protocol(tmp_path: Path) -> None:
     assert read_protocol(path) == PRESETS["paper-2"]
     assert named_or_read(str(path)) == PRESETS["paper-2"]
     assert named_or_read("paper-2") == "paper-2"
-    with pytest.raises(PhysFedError, match="there is no file scanner.yaml"):
+    with pytest.raises(PhysFedError, match=r"there is no file scanner\.yaml"):
         named_or_read("scanner.yaml")
 
 

@@ -341,8 +341,14 @@ def in_session(leader: int) -> list[int]:
     return found
 
 
-def test_trials_come_first_and_their_choice_is_used_and_recorded(tmp_path: Path) -> None:
-    text = TINY.replace("[fedavg, fedper]", "[fedavg]") + GRID
+def test_trials_come_first_and_their_choice_is_used_and_recorded(
+    finished: Mapping[str, Any], tmp_path: Path
+) -> None:
+    prepared = finished["folder"] / "cache"  # the same data
+    text = TINY.replace("[fedavg, fedper]", "[fedavg]").replace(
+        "cache: cache", f"cache: {prepared}"
+    )
+    text += GRID
     suite = suite_in(tmp_path, text.replace("[1e-3, 3e-3, 9e-3]", "[1e-3, 3e-2]"))
     out = tmp_path / "out"
     result = run_suite(suite, str(out), jobs=2, runtime="inline")

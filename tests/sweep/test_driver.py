@@ -58,10 +58,10 @@ def state(result: SweepResult, number: int) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sweep, Path, SweepResult]]:
-    """A whole sweep of three trials of two seeds, two side by side, and its page."""
+    """A whole sweep of two trials of two seeds, two side by side, and its page."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "tiny.yaml").write_text(TINY)
-    sweep = load_sweep(folder / "tiny.yaml", ["seeds=[1, 2]", "training.rounds=2", "trials=3"])
+    sweep = load_sweep(folder / "tiny.yaml", ["seeds=[1, 2]", "training.rounds=2", "trials=2"])
     out = folder / "out"
     result = run_sweep(sweep, here(out, jobs=2))
     write_results(sweep, Folder(str(out)), result, "physfed sweep tiny.yaml")
@@ -92,9 +92,9 @@ def test_every_trial_is_complete_and_the_first_is_the_base(
     finished: tuple[Sweep, Path, SweepResult],
 ) -> None:
     sweep, _, result = finished
-    assert [state(result, n) for n in range(3)] == ["COMPLETE"] * 3
+    assert [state(result, n) for n in range(2)] == ["COMPLETE"] * 2
     assert result.study.values(result.study.frozen(0)) == sweep.base_values()
-    assert [t.user_attrs[ROUNDS] for t in result.study.trials] == [4] * 3
+    assert [t.user_attrs[ROUNDS] for t in result.study.trials] == [4] * 2
     assert not result.failed
 
 
@@ -107,7 +107,7 @@ def test_trials_never_look_at_test_patients_and_the_best_does_once(
         assert not (run / "report.html").exists()
     best = result.study.best()
     assert best is not None
-    assert len(list((out / "trials").glob("*/seed*"))) == 6
+    assert len(list((out / "trials").glob("*/seed*"))) == 4
     expected = {f"best-{best.number:04d}/seed11"} | ({"base/seed11"} if best.number else set())
     found = {str(path.relative_to(out / "final")) for path in (out / "final").glob("*/*")}
     assert found == expected
@@ -132,9 +132,9 @@ def test_tensorboard_and_the_tables_have_every_trial(
 ) -> None:
     _, out, result = finished
     lines = (out / "tables" / "trials.csv").read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 3
     assert lines[0].startswith("trial,state,psnr,last_value,method.tau")
-    for number in range(3):
+    for number in range(2):
         folder = out / "trials" / trial_name(number)
         assert list((folder / "seed1").glob("events.out.tfevents.*"))
         assert list((folder / "hparams").glob("events.out.tfevents.*"))
@@ -160,11 +160,11 @@ def test_more_trials_are_added_to_a_finished_sweep(
 ) -> None:
     sweep, out, result = finished
     before = [trial.values for trial in result.study.trials]
-    more = load_sweep(sweep.path, ["seeds=[1, 2]", "training.rounds=2", "trials=4"])
+    more = load_sweep(sweep.path, ["seeds=[1, 2]", "training.rounds=2", "trials=3"])
     events: list[Event] = []
     after = run_sweep(more, here(out, resume=True, jobs=2), events.append)
-    assert [trial.values for trial in after.study.trials][:3] == before
-    assert len(after.study.trials) == 4
+    assert [trial.values for trial in after.study.trials][:2] == before
+    assert len(after.study.trials) == 3
     best = after.study.best()
     assert best is not None
     screen = io.StringIO()
@@ -172,8 +172,8 @@ def test_more_trials_are_added_to_a_finished_sweep(
         next(event for event in events if event["event"] == "told")
     )
     words = f"best psnr {best.values[0]:.3f} dB, {trial_name(best.number)}"
-    words = "the best so far" if best.number == 3 else words
-    assert f"(4 of 4 done; {words})" in screen.getvalue()
+    words = "the best so far" if best.number == 2 else words
+    assert f"(3 of 3 done; {words})" in screen.getvalue()
 
 
 def children() -> list[Any]:

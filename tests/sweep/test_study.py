@@ -45,11 +45,11 @@ def test_an_interrupted_study_proposes_what_an_undisturbed_one_does(
     name: str, tmp_path: Path
 ) -> None:
     file = known.settings(sampler={"name": name, "startup_trials": 3}, pruner="asha")
-    whole = known.run(file, trials=8)
+    whole = known.run(file, trials=6)
     known.run(file, tmp_path / "study.db", trials=3)
     left = SweepStudy(file, tmp_path / "study.db")  # a fourth is asked for, and then killed
     left.ask()
-    again = known.run(file, tmp_path / "study.db", trials=8)
+    again = known.run(file, tmp_path / "study.db", trials=6)
     assert [t.params for t in again.trials] == [t.params for t in whole.trials]
     assert [t.state for t in again.trials] == [t.state for t in whole.trials]
     assert [t.intermediate_values for t in again.trials] == [
