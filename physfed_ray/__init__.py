@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from physfed_ray.serving.denoiser import Denoiser
     from physfed_ray.serving.trained import load_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Denoiser", "compare", "load_experiment", "load_run", "run"]
 

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from physfed_ray.cli import experiments
 from physfed_ray.cli.parser import make_parser
 from physfed_ray.errors import PhysFedError, sentence
 
@@ -361,4 +362,5 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "methods": _methods,
     "metrics": _metrics,
     "describe": _describe,
+    "experiments": experiments.call,
 }

@@ -23,6 +23,7 @@ COMMANDS = (
     "methods",
     "metrics",
     "describe",
+    "experiments",
 )
 
 
@@ -93,6 +94,8 @@ def test_methods_prints_names_papers_and_settings(capsys):
         ["report", "nowhere"],
         ["compare", "nowhere"],
         ["protocols", "papier-*"],
+        ["run", "quickstrat"],
+        ["experiments", "quickstrat"],
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_status_2(arguments, capsys, tmp_path, monkeypatch):
