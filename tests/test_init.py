@@ -62,12 +62,14 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) <= {"physfed_ray", "typing", "_typing", "collections",
-                                        "collections.abc", "contextlib"}  # fmt: skip
+    loaded = {name.partition(".")[0] for name in done.stdout.split()} - {"physfed_ray"}
+    assert loaded <= {"_typing", "collections", "contextlib", "re", "typing"}
+    assert "physfed_ray." not in done.stdout
 
 
+@pytest.mark.cluster
 def test_a_type_checker_sees_the_types_of_the_door(tmp_path: Path) -> None:
-    """It shares the cache of `mypy`, which `make test` has just filled."""
+    """It takes minutes where `mypy` has left no cache; nothing quicker reads types."""
     script = tmp_path / "uses.py"
     script.write_text(USES)
     out, problems, status = mypy.run(["--config-file", str(ROOT / "pyproject.toml"), str(script)])
