@@ -9,7 +9,10 @@ from physfed_ray.shipped import shipped
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="print this one's file instead of the list"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="print this one's file instead of the list; add `> my.yaml` to start yours from it",
     )
 
 

@@ -310,7 +310,7 @@ def _add_experiments(commands: "Commands[argparse.ArgumentParser]") -> None:
         "experiments",
         "Print the experiments that come with physfed, or the file of one.",
         "physfed experiments",
-        "physfed experiments quickstart > my.yaml",
+        "physfed experiments quickstart",
         "physfed experiments template",
     )
     experiments.add_arguments(parser)
