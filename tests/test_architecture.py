@@ -12,7 +12,7 @@ PACKAGE = Path(physfed_ray.__file__).parent
 
 FOUNDATIONS = {
     "atomic", "checksum", "code_version", "device", "errors", "events", "registry", "seeds",
-    "window", "words",
+    "shipped", "window", "words",
 }  # fmt: skip
 """Modules beside the rooms that import nothing but each other."""
 

@@ -9,6 +9,7 @@ DATA_ONLY = "holds values, no behaviour"
 REASONS = {
     "checksum": "tests/data/test_verified.py, tests/end_to_end/test_damage.py: one bit anywhere",
     "cli/export": "tests/cli/test_cli.py: its call; tests/serving/export/test_write.py: its work",
+    "cli/experiments": "tests/test_shipped.py",
     "cli/parser": "tests/cli/test_cli.py calls every command through it",
     "code_version": "tests/data/test_prepare.py: keys change with the code",
     "cost/estimate": "tests/screen/test_describe.py compares every printed number",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from physfed_ray.cli import enrol
+from physfed_ray.cli import enrol, experiments
 from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
@@ -375,4 +375,5 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "methods": _methods,
     "metrics": _metrics,
     "describe": _describe,
+    "experiments": experiments.call,
 }

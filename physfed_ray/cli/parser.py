@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise, enrol, export
+from physfed_ray.cli import denoise, enrol, experiments, export
+from physfed_ray.shipped import found
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 
@@ -15,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="physfed",
         description="Simulate personalised federated learning for low-dose CT.",
-        epilog="Start with: physfed run experiments/quickstart.yaml",
+        epilog="Start with: physfed run quickstart",
     )
     parser.add_argument("--version", action="version", version=f"physfed_ray {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_methods(commands)
     _add_metrics(commands)
     _add_describe(commands)
+    _add_experiments(commands)
     return parser
 
 
@@ -42,7 +44,7 @@ def _add_run(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "run",
         "Prepare the data, train, evaluate, and write the page; of a suite, what is missing.",
-        "physfed run experiments/quickstart.yaml",
+        "physfed run quickstart",
         "physfed run my.yaml --set method.name=fedavg --set training.lr=3e-4",
         "physfed run my.yaml --out runs/first --resume",
         "physfed run my.yaml --runtime inline --set 'clients.0.patients=[A0001]'",
@@ -119,7 +121,7 @@ def _add_submit(commands: "Commands[argparse.ArgumentParser]") -> None:
         commands,
         "submit",
         "Check an experiment here, then run it as a job of a Ray cluster.",
-        "physfed submit experiments/quickstart.yaml --follow",
+        "physfed submit quickstart --follow",
         "physfed submit my.yaml --set data.source.dicom=/mnt/ct --out s3://bucket/runs/first",
         "physfed submit my.yaml --address http://127.0.0.1:8265 --resume",
     )
@@ -319,6 +321,18 @@ def _add_describe(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
 
 
+def _add_experiments(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "experiments",
+        "Print the experiments that come with physfed, or the file of one.",
+        "physfed experiments",
+        "physfed experiments quickstart",
+        "physfed experiments template",
+    )
+    experiments.add_arguments(parser)
+
+
 def _command(
     commands: "Commands[argparse.ArgumentParser]", name: str, summary: str, *examples: str
 ) -> argparse.ArgumentParser:
@@ -334,7 +348,12 @@ def _command(
 
 
 def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        type=found,
+        help="a YAML file, or a name that `physfed experiments` lists",
+    )
     _set_argument(parser)
 
 

@@ -33,6 +33,7 @@ from physfed_ray.experiment.settings import (
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import Sizes, field_of
 from physfed_ray.methods.registry import get_method
+from physfed_ray.shipped import found
 
 __all__ = [
     "ClientSpec",
@@ -250,13 +251,14 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     """Read, override and check an experiment file.
 
     Args:
-        path: The YAML file; relative paths inside it are relative to it.
+        path: The YAML file; relative paths inside it are relative to it. The name of a shipped
+            experiment, such as ``quickstart``, will do.
         overrides: ``key.path=value`` entries, values in YAML.
 
     Raises:
         PhysFedError: The file is missing, not YAML, or does not fit the schema.
     """
-    path = Path(path)
+    path = found(path)
     content = read_yaml(path)
     if "suite" in content:
         raise PhysFedError(f"{path} is a suite, which `physfed run` and `physfed describe` take; "

@@ -140,7 +140,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise PhysFedError(f"there is no experiment file {path}") from None
+        hint = "" if path.suffix else "; `physfed experiments` lists what comes with the package"
+        raise PhysFedError(f"there is no experiment file {path}{hint}") from None
     except UnicodeDecodeError as error:
         raise PhysFedError(
             f"the experiment file {path} is not text: byte {error.start} is not UTF-8"

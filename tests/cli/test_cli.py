@@ -26,6 +26,7 @@ COMMANDS = (
     "metrics",
     "describe",
     "export",
+    "experiments",
 )
 
 
@@ -92,6 +93,8 @@ def test_methods_prints_names_papers_and_settings(capsys):
         ["enrol", "nowhere", "--protocol", "paper-1", "--patients", "nowhere"],
         ["protocols", "papier-*"],
         ["export", "nowhere", "--client", "c1", "--format", "onnx"],
+        ["run", "quickstrat"],
+        ["experiments", "quickstrat"],
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_status_2(arguments, capsys, tmp_path, monkeypatch):

@@ -113,7 +113,8 @@ def test_that_nodes_install_the_lock_and_the_project(cloud: dict[str, Any]) -> N
                 line in (installs[0], project) or "--constraint ~/physfed/requirements.lock" in line
             )
     mounts = cloud["file_mounts"]
-    for name in ("physfed_ray", "experiments", "pyproject.toml", "requirements.lock", "README.md"):
+    files = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")
+    for name in ("physfed_ray", "experiments", *files):
         assert mounts[f"~/physfed/{name}"] == name
         assert (ROOT / name).exists()
 

@@ -26,7 +26,7 @@ EIGHT = _entries(*(f"paper-{k}" for k in range(1, 9)))
 def test_the_file_that_is_read_is_the_one_in_docs() -> None:
     package = Path(physfed_ray.__file__).parent
     documented = package.parent / "docs" / "paper_tables.csv"
-    assert documented.resolve() == (package / "evaluation" / "paper_tables.csv").resolve()
+    assert documented.resolve() == (package / "results" / "paper_tables.csv").resolve()
 
 
 def test_every_cell_of_the_four_tables_is_there() -> None:

@@ -13,6 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from physfed_ray.data.prepare import prepare
@@ -152,23 +155,45 @@ def test_another_machine_needs_the_run_directory_alone(
         assert np.array_equal(found[len(found) // 2], expected)
 
 
+def write_scan(folder: Path, shape: tuple[int, int]) -> Path:
+    """Write two CT slices of a disk of water, in the wrong order."""
+    folder.mkdir()
+    y, x = np.indices(shape)
+    disk = np.hypot(y - shape[0] / 2, x - shape[1] / 2) < 20
+    for name, z_mm in {"a": 5.0, "b": 0.0}.items():
+        ct = Dataset()
+        ct.ImagePositionPatient, ct.PixelSpacing = [0.0, 0.0, z_mm], [1.5, 1.25]
+        ct.RescaleSlope, ct.RescaleIntercept = 1, -1024
+        ct.set_pixel_data((1024 * disk).astype(np.uint16), "MONOCHROME2", 16)
+        ct.SOPClassUID, ct.SOPInstanceUID = CTImageStorage, generate_uid()
+        ct.file_meta = FileMetaDataset()
+        ct.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ct.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+    return folder
+
+
 def test_the_python_page_does_what_it_says(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text(experiment.to_yaml())
     hu = np.random.default_rng(1).uniform(-1000, 1000, (2, 48, 48))
     np.save("slices.npy", hu)
+    scan = write_scan(tmp_path / "tomorrow", (60, 52))
     names: dict[str, object] = {}
+    shapes = []
     for block in blocks:
-        exec(block, names)
-    denoised = names["denoised"]
-    assert isinstance(denoised, np.ndarray)
-    assert denoised.shape == hu.shape
-    assert 0 < np.abs(denoised - hu).mean() < 500
+        exec(block.replace("/data/tomorrow", str(scan)), names)
+        if "denoised =" in block:
+            given, denoised = names["hu"], names["denoised"]
+            assert isinstance(given, np.ndarray)
+            assert isinstance(denoised, np.ndarray)
+            assert 0 < np.abs(denoised - given).mean() < 500
+            shapes.append(denoised.shape)
+    assert shapes == [(2, 60, 52), hu.shape]
     assert str(names["denoiser"].choice).startswith("PVQS: the decoder of client c")  # type: ignore[attr-defined]
 
 
