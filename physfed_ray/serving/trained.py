@@ -129,7 +129,8 @@ class TrainedRun:
         if (client is None) == (protocol is None):
             raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
         if client is not None and client not in self.clients:
-            client, protocol = None, self._other_name(client)
+            protocol = self._other_name(client)
+            client = None
         if client is not None and policy is not None:
             raise PhysFedError("a client is served by its own model: leave 'policy' out")
         network, (shared, private) = flat_network(self.method, self.card.seed, "cpu")
