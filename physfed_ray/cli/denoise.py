@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from physfed_ray.errors import PhysFedError
 
 if TYPE_CHECKING:
+    from physfed_ray.serving.parts import RunParts
     from physfed_ray.serving.wanted import Wanted
 
 SUMMARY = "Denoise CT series with a trained run: DICOM in, DICOM out."
@@ -134,7 +135,7 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]":
+def _plan(options: argparse.Namespace) -> "tuple[Wanted, RunParts]":
     """Return what is wanted, and what makes it."""
     import torch
 
@@ -145,7 +146,7 @@ def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]"
     from physfed_ray.serving.wanted import Wanted
 
     protocol = named_or_read(options.protocol) if options.protocol else None
-    run_parts: Callable[..., object] = here
+    run_parts: RunParts = here
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     threads = options.threads or torch.get_num_threads()
     if options.address:
@@ -154,8 +155,10 @@ def _plan(options: argparse.Namespace) -> "tuple[Wanted, Callable[..., object]]"
         pool = DenoisePool.on(options.address, options.actors, options.gpus_per_actor)
         run_parts, device, threads = pool, pool.device, options.threads or 1
     batch = options.batch or (SERIES_BATCH_GPU if device == "cuda" else SERIES_BATCH)
+    local = local_path(options.run_dir)
+    run = options.run_dir if local is None else str(local.absolute())
     wanted = Wanted(
-        run=str(run if (run := local_path(options.run_dir)) is None else run.absolute()),
+        run=run,
         client=options.client,
         protocol=protocol,
         policy=options.policy,

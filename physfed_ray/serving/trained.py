@@ -159,7 +159,8 @@ class TrainedRun:
             raise PhysFedError("a denoiser is that of a client or of a protocol: give one of them")
         enrolled = None if client is None else self.enrolled_client(client)
         if client is not None and enrolled is None and client not in self.clients:
-            client, protocol = None, self._other_name(client)
+            protocol = self._other_name(client)
+            client = None
         if client is not None and policy is not None:
             raise PhysFedError("a client is served by its own model: leave 'policy' out")
         method = self.method if enrolled is None else for_newcomer(self.method)

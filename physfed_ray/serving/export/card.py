@@ -80,7 +80,8 @@ def _header(denoiser: Denoiser, record: Record, title: str) -> ModelCardData:
         pipeline_tag="image-to-image",
         tags=["computed-tomography", "low-dose-ct", "denoising", "federated-learning",
               denoiser.method.name, denoiser.method.task.backbone.name],
-        **({"model_name": title, "eval_results": results} if results else {}),
+        model_name=title if results else None,
+        eval_results=results or None,
     )  # fmt: skip
 
 

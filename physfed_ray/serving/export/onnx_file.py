@@ -41,6 +41,8 @@ def write_onnx(
         inputs: Its inputs, whose names and axes the file tells.
         path: The file.
     """
+    import onnx_ir  # with onnxscript
+
     with _quiet():
         made = torch.onnx.export(
             program,
@@ -52,9 +54,9 @@ def write_onnx(
         )
         assert made is not None  # of dynamo=True
         for value, wanted in zip(made.model.graph.inputs, inputs, strict=True):
-            value.shape = type(value.shape)(wanted.shape)  # "batch" for "s77"
+            value.shape = onnx_ir.Shape(wanted.shape)  # "batch" for "s77"
         (output,) = made.model.graph.outputs
-        output.shape = type(output.shape)(inputs[0].shape)
+        output.shape = onnx_ir.Shape(inputs[0].shape)
         made.save(path, external_data=False)
 
 
