@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,10 @@ import torch
 
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
-from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command, pseudonymous_keys
+from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
 from physfed_ray.device import resolve_precision
-from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
-from physfed_ray.experiment import Experiment, Training
-from physfed_ray.experiment.differences import differences
+from physfed_ray.experiment import Experiment
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
@@ -25,16 +23,12 @@ from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.given import ClientInfo
 from physfed_ray.methods.registry import get_method
 from physfed_ray.rundir.data_record import (
-    DataRecord,
-    difference,
-    difference_over_seeds,
-    read_record,
     write_record,
 )
-from physfed_ray.rundir.lock import alone
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.plain_json import json_line
-from physfed_ray.rundir.run_directory import RunDirectory, require_empty
+from physfed_ray.rundir.run_directory import RunDirectory
+from physfed_ray.runtime.begin import check_data, open_run
 from physfed_ray.runtime.model import begun_model, model_card, with_statistics
 from physfed_ray.runtime.results import with_provenance, write_page, write_results
 from physfed_ray.serving.rebuild import rebuild
@@ -43,10 +37,6 @@ from physfed_ray.trackers.base import Tracker
 
 UNFINISHED = ("prepare", "reports")
 """Events that come too often for the log, but for the last."""
-LEFT_BY_RUNS = ("checkpoints", "checksums.json", "experiment.yaml", "run.log", ".lock", "lock.json")
-"""Files and folders by which a run directory is known, also of a run that was killed early."""
-ROUNDS = "training.rounds"
-"""The key that decides the result and that resume may yet raise."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +103,7 @@ def run_experiment(
 
     command = pseudonymous_command(command)
     with ExitStack() as stack:
-        begun = check_place(directory, resume)
-        directory.guard = stack.enter_context(alone(directory.root, tell))
-        stack.callback(directory.close)
-        directory.notice = tell
-        if resume and not begun:
-            tell(f"{directory.root} holds no run to resume: one begins there")
-        if directory.unchecked is not None:
-            tell(directory.unchecked)
-        _check_directory(directory, experiment, resume)
+        open_run(directory, experiment, resume, tell, stack)
         ids = [client.id for client in experiment.clients]
         make_availability(experiment.federation.availability, experiment.seed, ids)
         on_event = _logged(directory, on_event)
@@ -238,113 +220,6 @@ def make_spec(
         noise=experiment.data.noise,
         channel=experiment.federation.channel.make(),
     )
-
-
-def check_place(directory: RunDirectory, resume: bool) -> bool:
-    """Say whether a run was begun in a directory.
-
-    Raises:
-        PhysFedError: It is a file, or a run is to be resumed in a folder of other files.
-    """
-    path = directory.local_path
-    if path is not None and path.exists() and not path.is_dir():
-        raise PhysFedError(f"{directory.root} is a file, not a run directory: choose another --out")
-    names = directory.names()
-    if not resume or not names:
-        return bool(names)
-    if not names & {*LEFT_BY_RUNS}:
-        raise PhysFedError(
-            f"{directory.root} holds other files ({', '.join(sorted(names)[:3])}), but no run to "
-            "resume: give the run's own directory, or leave out --resume"
-        )
-    return True
-
-
-def check_data(
-    directory: RunDirectory,
-    now: DataRecord | None,
-    beside: Sequence[str],
-    tell: Callable[[str], None],
-) -> None:
-    """Refuse data that are not those that a run began with, or that others beside it have.
-
-    Args:
-        directory: The run directory.
-        now: The data of now.
-        beside: Other run directories; those without a record are passed over.
-        tell: Receives one line where only the last bits differ.
-
-    Raises:
-        PhysFedError: They differ.
-    """
-    before = read_record(directory)
-    if now is None:
-        return
-    if before is not None and (words := difference(before, now)):
-        raise PhysFedError(
-            f"the data of {directory.root} have changed since it began ({words}): resume with the "
-            "data that it began with, or choose another --out"
-        )
-    if before is not None and before.scans != now.scans:
-        tell("this machine makes other last bits of the scans than the one that began the run")
-    for root in beside:
-        with closing(RunDirectory(root)) as other:
-            theirs = read_record(other)
-        if theirs is None:
-            continue
-        same_seed = theirs.seed == now.seed
-        words = (difference if same_seed else difference_over_seeds)(theirs, now)
-        if words:
-            raise PhysFedError(
-                f"the data are not those of {root}, with which this run is to be compared "
-                f"({words}): run all of them on the same data, under another --out"
-            )
-
-
-def _check_directory(directory: RunDirectory, experiment: Experiment, resume: bool) -> None:
-    directory.check()
-    if not resume:
-        require_empty(directory)
-    elif directory.has("experiment.yaml"):
-        check_settings(directory, experiment)
-
-
-def check_settings(directory: RunDirectory, experiment: Experiment) -> None:
-    """Refuse to go on with a run that was made with settings which give another result.
-
-    Args:
-        directory: The run directory.
-        experiment: The experiment of now.
-
-    Raises:
-        PhysFedError: It was; more rounds alone are no other settings under the constant schedule.
-    """
-    before = pseudonymous_keys(directory.read_yaml("experiment.yaml"))
-    if "object_scale" not in before.get("data", {}):
-        raise PhysFedError(
-            f"{directory.root} was made with the scanner of an earlier version, whose scans this "
-            "version cannot make again: finish it with that version, or start a new run with "
-            "another --out"
-        )
-    changed = differences(before, pseudonymous(experiment).model_dump(mode="json"))
-    if others := [key for key in changed if key != ROUNDS]:
-        salt = "; patients are compared by pseudonym, which PHYSFED_SALT decides"
-        raise PhysFedError(
-            f"{directory.root} was made with other settings ({', '.join(others)}): resume with "
-            "the same experiment, or choose another --out"
-            + (salt if any(key.endswith("patients") for key in others) else "")
-        )
-    if ROUNDS in changed:
-        rounds = before.get("training", {}).get("rounds", Training().rounds)
-        _check_rounds(directory.root, rounds, experiment.training)
-
-
-def _check_rounds(root: str, before: int, training: Training) -> None:
-    if training.rounds < before or training.schedule == "cosine":
-        raise PhysFedError(
-            f"{root} was made with {ROUNDS} = {before}, which resume can only "
-            f"raise, and only under the constant schedule; now it is {training.rounds}"
-        )
 
 
 def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Callable[[Event], None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from physfed_ray.rundir.long_table import METRICS_FILE
 from physfed_ray.rundir.run_directory import LEARNING_RATES, RESULT_FILES, RunDirectory
-from physfed_ray.runtime.run import check_settings
+from physfed_ray.runtime.begin import check_settings
 from physfed_ray.suites.suite import Suite, SuiteRun, Variant
 
 
