@@ -48,6 +48,18 @@ def test_one_adam_over_the_flat_parameter_equals_adam_over_the_parameters() -> N
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
+def test_a_gradient_is_made_when_something_trains() -> None:
+    net = network()
+    state = FlatState(net, ["a", "b"])
+    assert all(p.grad is None for p in net.parameters())
+    state.zero_gradient()
+    run(net, torch.randn(6, 3)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert state.gradient.abs().sum() > 0
+    state.zero_gradient()
+    assert all(not p.grad.any() for p in net.parameters() if p.grad is not None)
+
+
 def test_running_statistics_travel_and_take_no_gradient() -> None:
     net = network()
     state = FlatState(net, ["a"])

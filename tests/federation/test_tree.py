@@ -74,6 +74,18 @@ def test_pieces_are_never_written() -> None:
     assert torch.equal(piece, torch.ones(3))  # type: ignore[arg-type]
 
 
+def test_a_sum_may_be_overwritten_unless_it_is_the_one_piece_that_came() -> None:
+    piece = torch.ones(3)
+    alone = TreeSum()
+    alone.absorb({(0, 0): piece})
+    assert alone.total(1) is piece
+    assert not alone.is_mine
+    both = TreeSum()
+    both.absorb({(0, 0): piece, (0, 1): torch.ones(3)})
+    both.total(2)
+    assert both.is_mine
+
+
 def test_a_forgotten_client_is_an_error() -> None:
     tree = TreeSum()
     tree.add(0, torch.ones(1))
