@@ -143,6 +143,7 @@ def compare(
         result[side] = {"seconds": float(f"{median:.3g}"), "mib": mib}
         result[side] |= {k: float(f"{v:.3g}") for k, v in spread.items()}
         result[side] |= {"version": versions[side]} if versions[side] else {}
+        print(json.dumps({"case": case, side: result[side]}), file=sys.stderr, flush=True)
     return result
 
 

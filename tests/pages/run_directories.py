@@ -274,7 +274,8 @@ def put_run(tmp_path_factory: pytest.TempPathFactory) -> PutRun:
             made = folder / str(len(known))
             RunMaker(made, method, seed, **options).write()
             known[key] = made
-        return Path(shutil.copytree(known[key], root, dirs_exist_ok=True))
+        shutil.rmtree(root, ignore_errors=True)  # of an example before this one
+        return Path(shutil.copytree(known[key], root))
 
     return put
 

@@ -117,7 +117,8 @@ run = physfed_ray.load_run("run")
 for name, chosen in {"c1": {"client": "c1"}, "u1": {"protocol": "u1"}}.items():
     given = np.load(f"{name}.npz")
     hu = given["low"].astype(np.float64) * 3000 - 1000
-    np.save(f"{name}.npy", run.denoiser(**chosen)(hu, given["embedding"], given["mask"]))
+    read = {key: given[key] for key in ("embedding", "mask")}
+    np.save(f"{name}.npy", run.denoiser(**chosen)(hu, **read))
 assert not {"ray", "astra"} & set(sys.modules)
 """
 
