@@ -48,7 +48,7 @@ def model_card(
     title = f"{denoiser.method.title}: {denoiser.choice}"
     parts = [
         f"# {title}",
-        _introduction(denoiser, number),
+        _introduction(denoiser, number, record.joined),
         _files(form, inputs, difference, denoiser),
         "## How to use it\n\n" + _usage(denoiser, inputs, form),
         "## What it was trained on\n\n" + _data(denoiser, record),
@@ -85,14 +85,14 @@ def _header(denoiser: Denoiser, record: Record, title: str) -> ModelCardData:
     )  # fmt: skip
 
 
-def _introduction(denoiser: Denoiser, number: int) -> str:
+def _introduction(denoiser: Denoiser, number: int, joined: str) -> str:
     card, method, backbone = denoiser.card, denoiser.method, denoiser.method.task.backbone
     low, high = card.window_hu
     return (
         f"A network that reduces the noise of low-dose CT images, trained for {number} rounds by "
         f"federated learning with {method.title} ({method.paper}) among {len(card.clients)} "
         f"simulated clients. The network is {backbone.title} ({backbone.paper}; "
-        f"{backbone.label}). This is {denoiser.choice}.\n\n"
+        f"{backbone.label}). This is {denoiser.choice}.{joined and ' ' + joined}\n\n"
         f"Images go in and come out in HU. The network sees HU from {low:g} to {high:g}; a pixel "
         "outside of that comes back unchanged. **Not for clinical use.**"
     )
@@ -191,8 +191,9 @@ def _scores(record: Record) -> str:
         f"| {_with_unit(s)} | {_number(s.before, s)} | {_number(s.after, s)} |"
         for s in record.scores
     )
+    when = "when the client was enrolled" if record.joined else "of the run's last evaluation"
     return (
-        f"Means over the images of `{record.split}`, of the run's last evaluation. The brackets "
+        f"Means over the images of `{record.split}`, {when}. The brackets "
         "hold the window in HU to which images are clipped first; numbers of different windows "
         f"cannot be compared.\n\n| metric | low dose | denoised |\n|---|---|---|\n{rows}"
     )

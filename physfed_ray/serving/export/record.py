@@ -9,9 +9,15 @@ from physfed_ray.rundir.long_table import METRICS_FILE
 from physfed_ray.rundir.manifest import round_name
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.choice import Choice
+from physfed_ray.serving.enrol.card import EnrolledCard, Result
 from physfed_ray.window import Window
 
 KEYS = ("patients", "slices")
+_STARTS = {
+    "initial": "initial weights",
+    "nearest": "those of the nearest client",
+    "shared": "a copy of the shared ones",
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,48 @@ class Record:
             all clients together.
         source: What kind of data: ``phantom``, ``dicom`` or ``measured`` pairs; "" where the run
             has not finished.
+        joined: How the client joined the run after its last round; "" for a client of the run.
     """
 
     scores: tuple[Score, ...] = ()
     split: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     source: str = ""
+    joined: str = ""
+
+
+def enrolled_record(client: EnrolledCard, run: Record, window_hu: Window) -> Record:
+    """Return what is known of an enrolled client's model.
+
+    Args:
+        client: The client.
+        run: What the run says of its own data.
+        window_hu: The experiment's window.
+    """
+    counts: dict[str, Mapping[str, int]] = {
+        part: dict(zip(KEYS, (len(held), sum(held.values())), strict=True))
+        for part, held in client.patients.items()
+    }
+    everybody = run.counts.get("train, all clients")
+    counts |= {} if everybody is None else {"train, all clients of the run": everybody}
+    before, after = (_over_slices(client, part) for part in (client.results[0], client.results[-1]))
+    return Record(
+        scores=tuple(_score(m, after[m], before.get(m), window_hu) for m in after),
+        split="test",
+        counts=counts,
+        source=str(client.source.get("kind", "")),
+        joined="The client joined the run after its last round: it trained "
+        f"{', '.join(client.trained)} alone, on its own patients, from {_STARTS[client.start]}.",
+    )
+
+
+def _over_slices(client: EnrolledCard, result: Result) -> dict[str, float]:
+    """Return each metric's mean over the slices of the client's test patients."""
+    slices = client.patients["test"]
+    return {
+        metric: sum(slices[p] * value for p, value in means.items()) / sum(slices.values())
+        for metric, means in result.scores.items()
+    }
 
 
 def read_record(

@@ -21,7 +21,7 @@ from physfed_ray.serving.export.card import model_card
 from physfed_ray.serving.export.graph import HuToHu, largest_difference, make_graph
 from physfed_ray.serving.export.load import WEIGHTS_FILE
 from physfed_ray.serving.export.onnx_file import onnx_runner, require_onnx, write_onnx
-from physfed_ray.serving.export.record import read_record
+from physfed_ray.serving.export.record import enrolled_record, read_record
 from physfed_ray.serving.export.values import VALUES_FILE, plain_values
 from physfed_ray.serving.trained import TrainedRun, load_run
 
@@ -131,7 +131,10 @@ def _write(
         for i in module.inputs
     ]
     (folder / VALUES_FILE).write_text(json.dumps(values, indent=1) + "\n")
-    record = read_record(directory, run.round, named, denoiser.choice, denoiser.card.window_hu)
+    window_hu = denoiser.card.window_hu
+    record = read_record(directory, run.round, named, denoiser.choice, window_hu)
+    if named in run.enrolled and (client := run.enrolled_client(named)) is not None:
+        record = enrolled_record(client, record, window_hu)
     card = model_card(
         denoiser, record, module.inputs, form=form, number=run.round, difference=difference
     )

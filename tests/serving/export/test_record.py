@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.rundir.long_table import LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.choice import Choice
-from physfed_ray.serving.export.record import Record, read_record
+from physfed_ray.serving.enrol.card import Base, EnrolledCard, Result
+from physfed_ray.serving.export.record import Record, enrolled_record, read_record
 
 WINDOW = (-1000.0, 2000.0)
 OWN = Choice("own", "c1", np.zeros(7, np.float32))
@@ -74,3 +76,29 @@ def test_a_served_protocol_has_the_scores_of_its_policy(tmp_path: Path) -> None:
 
 def test_a_run_without_results_says_nothing(tmp_path: Path) -> None:
     assert read_record(RunDirectory(tmp_path), 2, "c1", OWN, WINDOW) == Record()
+
+
+def test_an_enrolled_clients_scores_and_counts_are_its_own() -> None:
+    scores = {"psnr": {"p3": 30.0, "p4": 34.0}}
+    client = EnrolledCard(
+        id="north", protocol=PRESETS["unseen-2"], trained=("decoder",), start="initial",
+        base=Base(round=2, shared="a", run_hash="b"), weights="c", known="", settings={},
+        patients={"train": {"p1": 5, "p2": 6}, "test": {"p3": 1, "p4": 3}},
+        source={"kind": "dicom"},
+        results=(
+            Result(split="input", says="", scores={"psnr": {"p3": 20.0, "p4": 24.0}}),
+            Result(split="enrolled/1", says="", scores={"psnr": {"p3": 1.0, "p4": 1.0}}),
+            Result(split="enrolled/2", says="", scores=scores),
+        ),
+    )  # fmt: skip
+    run = Record(counts={"train, all clients": {"patients": 5, "slices": 19}}, source="phantom")
+    record = enrolled_record(client, run, WINDOW)
+    (psnr,) = record.scores
+    assert (psnr.before, psnr.after) == (23.0, 33.0)  # by slices: 1 of p3, 3 of p4
+    assert (record.split, record.source) == ("test", "dicom")
+    assert record.counts == {
+        "train": {"patients": 2, "slices": 11},
+        "test": {"patients": 2, "slices": 4},
+        "train, all clients of the run": {"patients": 5, "slices": 19},
+    }
+    assert "it trained decoder alone, on its own patients, from initial weights" in record.joined
