@@ -95,6 +95,7 @@ REASONS = {
     "rundir/manifest": "tests/rundir/test_run_directory.py, tests/end_to_end/test_damage.py",
     "rundir/place": "tests/test_start_up.py: what is no run is told without torch",
     "rundir/recorded_files": "tests/end_to_end/test_damage.py: every file in every way",
+    "runtime/begin": "tests/runtime/test_places.py, test_run.py, tests/end_to_end/test_resume.py",
     "runtime/actors": "tests/runtime/test_runtimes.py, tests/runtime/test_placement.py",
     "runtime/inline": "tests/runtime/test_runtimes.py",
     "runtime/on_ray": "tests/runtime/test_runtimes.py, tests/faults",
