@@ -56,6 +56,7 @@ def make_experiment(cache: Path, **changes: Any) -> Experiment:
             "validation_patients": 1,
             "cache": str(cache),
         },
+        "reports": {"encoder": "hashed"},
         "clients": [{"id": "a", "protocol": SPARSE}, {"id": "b", "protocol": SPARSE}],
         "unseen": [{"id": "u", "protocol": SPARSE | {"views": 36}}],
         "method": {"name": "fedavg"},

@@ -28,6 +28,7 @@ from tests.rundir.damage import KINDS, flip
 
 EXPERIMENT = """
 name: tiny
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 4, slices: 1}}
   image_size: 32

@@ -21,6 +21,7 @@ GROUPS = {
 EXPERIMENT = """
 name: theirs
 seed: 3
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 5, slices: 2}}
   image_size: 48

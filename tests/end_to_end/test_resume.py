@@ -20,6 +20,7 @@ from physfed_ray.runtime import run
 EXPERIMENT = """
 name: tiny
 seed: 3
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 6, slices: 3}}
   image_size: 48

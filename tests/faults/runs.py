@@ -15,6 +15,7 @@ State = dict[str, object]
 EXPERIMENT = """
 name: tiny
 seed: 3
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 6, slices: 3}}
   image_size: 48

@@ -26,6 +26,7 @@ from tests.fuzz.mutators import bend, damage
 EXPERIMENT = """
 name: tiny
 seed: 3
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 4, slices: 2}}
   image_size: 32

@@ -28,6 +28,7 @@ from tests.outside import install
 
 EXPERIMENT = """
 name: measured
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 3, slices: 2}}
   image_size: 64

@@ -220,6 +220,7 @@ class Ours(Backbone):
 
 EXPERIMENT = """
 name: theirs
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 4, slices: 1}}
   image_size: 32

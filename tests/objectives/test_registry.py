@@ -56,6 +56,7 @@ class Ours(Objective):
 
 EXPERIMENT = """
 name: theirs
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 4, slices: 1}}
   image_size: 32

@@ -18,6 +18,7 @@ DASHBOARD = ROOT / "cluster" / "grafana" / "physfed.json"
 HOST_ROUNDS = 6
 EXPERIMENT = """
 name: watched
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 2, slices: 2}}
   image_size: 32

@@ -31,6 +31,7 @@ from physfed_ray.window import denormalise
 
 EXPERIMENT = """
 name: tiny
+reports: {encoder: hashed}
 data:
   source: {phantom: {patients: 4, slices: 2}}
   image_size: 48

@@ -30,6 +30,7 @@ TINY = """
 suite: tiny
 experiment:
   name: tiny
+  reports: {encoder: hashed}
   data:
     source: {phantom: {patients: 4, slices: 1}}
     image_size: 32

@@ -11,6 +11,7 @@ TINY = """
 sweep: tiny
 experiment:
   name: tiny
+  reports: {encoder: hashed}
   data:
     source: {phantom: {patients: 4, slices: 1}}
     image_size: 32
