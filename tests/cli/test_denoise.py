@@ -1,5 +1,6 @@
 """``physfed denoise`` as a user meets it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,6 @@ def test_mistakes_are_one_line_and_write_nothing(
     (tmp_path / "in/a").write_text("no image")
     assert main(["denoise", *(root if part == "RUN" else part for part in arguments)]) == 2
     error = capsys.readouterr().err
-    assert pytest.importorskip("re").search(said, error), error
+    assert re.search(said, error), error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
