@@ -19,6 +19,7 @@ FOUNDATIONS = {
 ROOMS = (
     "ct",
     "fields",
+    "front_ends",
     "reports",
     "models",
     "objectives",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def measure(
 
 
 def reconstruct(
-    line_integrals: NDArray[np.float32],
+    line_integrals: NDArray[np.floating[Any]],
     protocol: Protocol,
     simulation: Simulation,
     *,
@@ -118,13 +119,13 @@ def reconstruct(
     """Return images by FBP, (B, n, n) float32, HU, not clipped.
 
     Args:
-        line_integrals: (B, views, bins) float32, dimensionless.
+        line_integrals: (B, views, bins) float32, or in half precision as files hold them.
         protocol: The scanner.
         simulation: How scans are simulated.
         device: Where to compute, ``cpu`` or ``cuda``.
     """
     with torch.inference_mode():
-        measured = torch.from_numpy(line_integrals).to(device)
+        measured = torch.from_numpy(np.asarray(line_integrals, np.float32)).to(device)
         size, kernel_mm = simulation.image_size, simulation.kernel_mm(protocol)
         mu = fbp(measured, protocol, size, kernel_mm)
     return mu_to_hu(mu.cpu().numpy())

@@ -105,7 +105,14 @@ def _tensor(name: str, values: np.ndarray) -> Tensor:
 def _batch(data: ClientData, fields: dict[str, Tensor], origin: Tensor) -> Batch:
     own: dict[str, Any] = {field.name: fields.pop(field.name) for field in BATCHED}
     g = torch.tensor(data.g)
-    return Batch(**own, g=g, origin=origin, image_size=data.image_size, extra=fields)
+    return Batch(
+        **own,
+        g=g,
+        origin=origin,
+        image_size=data.image_size,
+        extra=fields,
+        protocol=data.protocol,
+    )
 
 
 def _origins(

@@ -186,7 +186,8 @@ def plan(experiment: Experiment, source: PatientSource | None = None) -> Prepare
         dealt, unused = _dealt(experiment, slice_counts)
     except TooFewPatientsError as error:
         raise TooFewPatientsError(f"{error}{left_out_sentence(source.summary())}") from None
-    needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make())
+    front_end = experiment.front_end.make()
+    needed = get_method(experiment.method.name).needed_fields(experiment.backbone.make(), front_end)
     fields = made_fields(needed)
     fresh = data.noise == "fresh" and EXPECTED.name not in fields
     return PreparePlan(

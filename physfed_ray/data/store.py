@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.patient import Findings
 from physfed_ray.data.verified import (
     FURTHER,
@@ -73,6 +74,7 @@ class ClientData:
         scale: Factor by which each body was shrunk into the field of view, (N,) float32.
         report: Text from which each embedding was made.
         extra: The other fields that were asked for, by name, (N, ...).
+        protocol: How they were scanned, for a client's learned front end; a file does not say it.
     """
 
     low: np.ndarray
@@ -86,6 +88,7 @@ class ClientData:
     scale: np.ndarray
     report: list[str]
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    protocol: Protocol | None = None
 
     def __len__(self) -> int:
         return len(self.low)

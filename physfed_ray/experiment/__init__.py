@@ -19,6 +19,7 @@ from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.experiment.explain import explain
 from physfed_ray.experiment.federation import Federation
 from physfed_ray.experiment.file import apply_overrides, read_yaml
+from physfed_ray.experiment.front_end import FrontEndSpec
 from physfed_ray.experiment.measured import why_incomplete, why_not_measured
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.experiment.named import names_only, only_names
@@ -62,6 +63,10 @@ class Experiment(Settings):
         (), description="protocols that no client trains on, only tested; as `clients`"
     )
     reports: Reports = Field(default_factory=Reports, description="reports and their embeddings")
+    front_end: FrontEndSpec = Field(
+        default_factory=lambda: FrontEndSpec.model_validate("fbp"),
+        description="what makes the images that the network reads from what the detector measured",
+    )
     backbone: BackboneSpec = Field(
         default_factory=lambda: BackboneSpec.model_validate("red_cnn"),
         description="the imaging network and its settings",
@@ -98,12 +103,14 @@ class Experiment(Settings):
             raise ValueError(reason)
         self._size_counts_once()
         self._fields_fit()
+        self._front_end_fits()
         self._large_enough_for_the_objective()
 
     def _fields_fit(self) -> None:
         """Refuse patches, or pooling, where a field that is needed does not allow them."""
         method, size = get_method(self.method.name), self.data.image_size
-        for name, who in method.needed_fields(self.backbone.make()).items():
+        needed = method.needed_fields(self.backbone.make(), self.front_end.make())
+        for name, who in needed.items():
             try:
                 field = field_of(name)
             except PhysFedError as error:
@@ -127,6 +134,21 @@ class Experiment(Settings):
                         "under each client's protocol and cannot be pooled; give all clients the "
                         "same protocol, or choose a method that does not pool"
                     )
+
+    def _front_end_fits(self) -> None:
+        """Refuse sinograms where none were measured, and one front end for pooled geometries."""
+        front_end = self.front_end.make()
+        makes_images = front_end.prepares or front_end.fields
+        if self.data.source.pairs is not None and makes_images:
+            raise ValueError(
+                f"front_end.name: {front_end.name} makes images of sinograms, and measured pairs "
+                "have images alone; leave front_end out"
+            )
+        if get_method(self.method.name).pooled and front_end.fields:
+            raise ValueError(
+                f"front_end.name: {front_end.name} is private to each client, and method "
+                f"{self.method.name} trains one network on the data of all; choose another of them"
+            )
 
     def _large_enough_for_the_objective(self) -> None:
         patch, size = self.training.patch, self.data.image_size

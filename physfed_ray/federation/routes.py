@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from physfed_ray.federation.flat import private_parts
+from physfed_ray.front_ends.base import FRONT_END
 from physfed_ray.methods.base import Method
 
 
@@ -42,4 +43,5 @@ def nearest_client(g: Sequence[float], others: Sequence[Sequence[float]]) -> tup
 
 def has_private(method: Method, network: nn.Module) -> bool:
     """Say whether clients denoise with any part of the network that is their own."""
-    return bool(set(private_parts(network, method.shared)) - set(method.training_only))
+    left_out = {*method.training_only, FRONT_END}  # of no use under another geometry
+    return bool(set(private_parts(network, method.shared)) - left_out)

@@ -91,6 +91,15 @@ class Spec:
         files = ((owner, self.files[owner].train) for owner in owners)
         return [(owner, path) for owner, path in files if path is not None]
 
+    def scanner_of(self, paths: Sequence[Path]) -> Protocol | None:
+        """Return the protocol of the client whose files these are, None where there is not one."""
+        owners = [
+            client.protocol
+            for client, files in zip(self.clients, self.files, strict=True)
+            if {files.train, files.validation, files.test} & {*paths}
+        ]
+        return owners[0] if len(owners) == 1 else None
+
     @property
     def optimizer_state(self) -> Literal["persist_private", "persist_all", "fresh"]:
         """Which moments survive a round.

@@ -5,6 +5,7 @@ round fails is decided elsewhere (``federation``, ``runtime``); a method never s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch, extra_fields
+from physfed_ray.front_ends.base import FRONT_END, FrontEnd
 from physfed_ray.methods.given import Aggregation, ClientInfo, RoundInput, Task, shaped
 from physfed_ray.models.base import Backbone
 from physfed_ray.seeds import derive_seed
@@ -98,15 +100,16 @@ class Method:
         return None
 
     @classmethod
-    def needed_fields(cls, backbone: Backbone) -> dict[str, str]:
-        """Return the fields that it and an imaging network declare, and whose each is, in words."""
+    def needed_fields(cls, backbone: Backbone, front_end: FrontEnd) -> dict[str, str]:
+        """Return the fields that it and its networks declare, and whose each is, in words."""
+        of_front_end = dict.fromkeys(front_end.fields, f"the front end {front_end.name}")
         of_network = dict.fromkeys(backbone.fields, f"the backbone {backbone.name}")
-        return of_network | dict.fromkeys(cls.fields, f"the method {cls.name}")
+        return of_front_end | of_network | dict.fromkeys(cls.fields, f"the method {cls.name}")
 
     @property
     def extra_fields(self) -> tuple[str, ...]:
         """The fields of its batches beside those that every batch has."""
-        return extra_fields(self.needed_fields(self.task.backbone))
+        return extra_fields(self.needed_fields(self.task.backbone, self.task.front_end))
 
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""
@@ -117,7 +120,7 @@ class Method:
         }
 
     def build(self, seed: int) -> nn.Module:
-        """Return a new network with the children of ``children``.
+        """Return a new network with the children of ``children``, and the learned front end.
 
         A child's weights depend on the seed and its name alone, so that equal children start
         equal in all methods, on all clients and on the server.
@@ -127,7 +130,22 @@ class Method:
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(derive_seed(seed, "init", name))
                 network.add_module(name, make())
+        scanners = self.task.scanners
+        front_end = None if scanners is None else self.task.front_end.module(scanners)
+        if front_end is not None:
+            network.add_module(FRONT_END, front_end)
         return network
+
+    def read(self, network: nn.Module, batch: Batch) -> Batch:
+        """Return the batch as the method's other hooks see it in training and denoising.
+
+        A client's learned front end makes ``low`` of what the client's own scanner measured. It is
+        private to the client: elsewhere ``low`` stays the FBP from which it started.
+        """
+        learned = network.get_submodule(FRONT_END) if hasattr(network, FRONT_END) else None
+        if learned is None or batch.protocol is None:
+            return batch
+        return replace(batch, low=learned(batch))
 
     # Once, before the first round.
 

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 
 from physfed_ray.ct.protocol import SEVEN, Protocol
+from physfed_ray.front_ends.base import FrontEnd, Scanners
+from physfed_ray.front_ends.registry import make_front_end
 from physfed_ray.models.base import Backbone
 from physfed_ray.objectives.base import Objective
 from physfed_ray.objectives.registry import make_objective
@@ -42,6 +44,8 @@ class Task:
         optimizer: What the clients train with.
         rounds: Number of rounds to come, for schedules.
         objective: What training minimises.
+        front_end: What makes the images that the network reads.
+        scanners: Those of the training clients, for a front end that is learned.
         further: Names of the further fields of a protocol that g holds
             (``physfed_ray.ct.protocol.further_of`` the clients and unseen protocols).
     """
@@ -59,6 +63,8 @@ class Task:
     rounds: int = 1
     objective: Objective = field(default_factory=make_objective)
     further: tuple[str, ...] = ()
+    front_end: FrontEnd = field(default_factory=make_front_end)
+    scanners: Scanners | None = None
 
     @property
     def g_size(self) -> int:

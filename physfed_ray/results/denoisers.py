@@ -13,18 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from physfed_ray.ct.fbp import default_kernel_mm
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.ct.scan import reconstruct
 from physfed_ray.ct.simulation import Simulation
-from physfed_ray.data.scanning import SLICES_AT_ONCE
-from physfed_ray.device import torch_threads
 from physfed_ray.fields import SINOGRAM
+from physfed_ray.front_ends.fbp import SLICES_AT_ONCE, kernel_widths, with_kernel
 from physfed_ray.window import Window, normalise
 
 STRENGTHS = tuple(0.002 * 1.5**k for k in range(-4, 11))  # 1 to 346 HU of a window of 3000 HU
-KERNEL_WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.2, 4.0)
-"""Pixels of the image, densest where the best widths have been found; the scan's own joins them."""
 
 Images = NDArray[np.float32]
 """(N, n, n) float32, 0 and 1 are the ends of the window."""
@@ -81,24 +76,17 @@ class Denoiser:
 
 
 def _kernel_widths(slices: Slices) -> list[float]:
-    """Return kernel widths in pixels of the image, among them that of the scan itself."""
-    protocol, size = slices.protocol, slices.simulation.image_size
-    own = slices.simulation.kernel_pixels
-    if own is None:
-        own = default_kernel_mm(protocol, size) / protocol.pixel_at(size)
-    return sorted({*KERNEL_WIDTHS, own})
+    return kernel_widths(slices.protocol, slices.simulation)
 
 
 def _reconstruct(slices: Slices, width: float) -> Images:
     """Reconstruct through a kernel of a width in pixels of the image."""
-    simulation = replace(slices.simulation, kernel_pixels=width)
-    measured = slices.extra[SINOGRAM.name]
     images = np.empty_like(slices.low)
-    with torch_threads(1):  # as the scan was; more of them wait for each other on a busy machine
-        for start in range(0, len(slices), SLICES_AT_ONCE):
-            rows = slice(start, start + SLICES_AT_ONCE)
-            hu = reconstruct(np.stack(measured[rows]), slices.protocol, simulation)
-            images[rows] = normalise(hu, slices.window_hu)
+    measured = slices.extra[SINOGRAM.name]
+    for start in range(0, len(slices), SLICES_AT_ONCE):
+        rows = slice(start, start + SLICES_AT_ONCE)
+        hu = with_kernel(np.stack(measured[rows]), slices.protocol, slices.simulation, width)
+        images[rows] = normalise(hu, slices.window_hu)
     return images
 
 

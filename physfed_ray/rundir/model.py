@@ -68,6 +68,9 @@ class ModelCard(_Plain):
         format: Version of this file's layout.
         method: The experiment's ``method``: name and settings.
         backbone: The experiment's ``backbone``.
+        front_end: The experiment's ``front_end``: what makes the images that the network reads.
+        kernel_pixels: The experiment's ``data.kernel_pixels``: the FBP that a learned front end
+            starts from.
         reports: The experiment's ``reports``: what writes the report that some methods read.
         statistics: What standardises the inputs; part of the model, because other data would give
             other numbers.
@@ -85,6 +88,8 @@ class ModelCard(_Plain):
     format: Literal[1] = 1
     method: dict[str, Any]
     backbone: dict[str, Any]
+    front_end: dict[str, Any] = {"name": "fbp"}
+    kernel_pixels: float | None = None
     reports: dict[str, Any]
     statistics: Statistics
     image_size: int = Field(ge=1)

@@ -31,6 +31,8 @@ def model_card(
     return ModelCard(
         method=content["method"],
         backbone=content["backbone"],
+        front_end=content["front_end"],
+        kernel_pixels=experiment.data.kernel_pixels,
         reports=content["reports"],
         statistics=prepared.statistics,
         image_size=prepared.image_size,

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from torch import Tensor
 
+from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.explain import explain
+from physfed_ray.experiment.front_end import FrontEndSpec
 from physfed_ray.experiment.method import MethodSpec
 from physfed_ray.federation.flat import FlatState
+from physfed_ray.front_ends.base import Scanners
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import LocalOptimizer, Task
 from physfed_ray.methods.registry import get_method
@@ -32,6 +35,7 @@ def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
     try:
         spec = MethodSpec.model_validate(card.method)
         backbone = BackboneSpec.model_validate(card.backbone)
+        front_end = FrontEndSpec.model_validate(card.front_end)
     except ValidationError as error:
         raise PhysFedError(f"model.json: {explain(error, BackboneSpec)}") from None
     statistics, training = card.statistics, card.training
@@ -49,6 +53,12 @@ def rebuild(card: ModelCard, objective: Objective | None = None) -> Method:
         rounds=training.rounds,
         objective=objective or make_objective(),
         further=card.further,
+        front_end=front_end.make(),
+        scanners=Scanners(
+            tuple(client.protocol for client in card.clients),
+            Simulation(card.image_size, kernel_pixels=card.kernel_pixels),
+            card.window_hu,
+        ),
     )
     return get_method(spec.name)(spec.settings, task)
 

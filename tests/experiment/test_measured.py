@@ -87,7 +87,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tmp_path: Path, changes, w
 def test_fields_of_a_simulated_scan_are_refused(tmp_path: Path, field: str, monkeypatch):
     from physfed_ray.methods.registry import get_method
 
-    monkeypatch.setattr(get_method("fedavg"), "needed_fields", lambda _: {field: "FedAvg"})
+    monkeypatch.setattr(get_method("fedavg"), "needed_fields", lambda *_: {field: "FedAvg"})
     with pytest.raises(PhysFedError, match=f"data.source.pairs: FedAvg needs the field '{field}'"):
         load(tmp_path, training__patch=None)
 
@@ -124,6 +124,6 @@ def test_a_field_of_images_alone_is_allowed(tmp_path: Path, monkeypatch):
     from physfed_ray.fields import SIGMA
     from physfed_ray.methods.registry import get_method
 
-    monkeypatch.setattr(get_method("fedavg"), "needed_fields", lambda _: {"sigma": "FedAvg"})
+    monkeypatch.setattr(get_method("fedavg"), "needed_fields", lambda *_: {"sigma": "FedAvg"})
     monkeypatch.setattr(schema, "field_of", lambda _: replace(SIGMA, simulated=False))
     assert load(tmp_path).method.name == "fedavg"

@@ -20,6 +20,7 @@ from physfed_ray.data.prepared import Prepared, PreparedClient, Statistics
 from physfed_ray.data.store import ClientData, read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
+from physfed_ray.front_ends.fbp import KERNEL_WIDTHS
 from physfed_ray.metrics.scoring import score_slices
 from physfed_ray.results.classical import (
     CLASSICAL_FILE,
@@ -29,7 +30,7 @@ from physfed_ray.results.classical import (
     nearest,
     tune,
 )
-from physfed_ray.results.denoisers import DENOISERS, KERNEL_WIDTHS, STRENGTHS, Slices
+from physfed_ray.results.denoisers import DENOISERS, STRENGTHS, Slices
 from physfed_ray.rundir.long_table import SLICES_FILE, LongTable
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.run import run_experiment
@@ -199,7 +200,9 @@ def test_a_tuned_kernel_is_never_worse_than_the_scan_s_own(todo: PreparePlan, cl
     grid = FBP.strengths(slices)
     assert len(grid) == len(KERNEL_WIDTHS) + 1
     own = min(grid, key=lambda width: abs(width - 0.85))
-    np.testing.assert_allclose(FBP.apply(slices, own), slices.low, atol=2e-5)
+    np.testing.assert_allclose(
+        FBP.apply(slices, own), slices.low, atol=1e-3
+    )  # 3 HU: half precision
     before, (width, after) = _mean_psnr(slices.low, slices), tune(FBP, slices)
     assert after >= before - 1e-3
     assert (after > before + 1) == (client != "clean")

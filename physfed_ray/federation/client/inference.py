@@ -42,8 +42,8 @@ class Inference:
         images = []
         with torch.inference_mode(), autocast(self.device, self.precision):
             for _, batch in whole_batches(data, batch_size):
-                moved = to_device(batch, self.device)
-                images.append(self.method.denoise(self.module, moved, entry).float())
+                seen = self.method.read(self.module, to_device(batch, self.device))
+                images.append(self.method.denoise(self.module, seen, entry).float())
         return _as_images(torch.cat(images))
 
     def features(self, batch: Batch, code: Tensor) -> tuple[Tensor, ...]:

@@ -143,5 +143,6 @@ class ClientNetwork:
         if paths not in self._data:
             extra = self.spec.method.extra_fields
             parts = [read_client_data(self._locate(path), extra) for path in paths]
-            self._data[paths] = parts[0] if len(parts) == 1 else concatenate(parts)
+            data = parts[0] if len(parts) == 1 else concatenate(parts)
+            self._data[paths] = replace(data, protocol=self.spec.scanner_of(paths))
         return self._data[paths]

@@ -180,7 +180,8 @@ def train_client(
             return ClientResult(client.id, f"missed the deadline after {len(losses)} batches")
         part, weight = team.part(batch)
         with autocast(spec.device, spec.precision):
-            loss, parts = spec.method.loss(network, to_device(part, spec.device), state)
+            there = spec.method.read(network, to_device(part, spec.device))
+            loss, parts = spec.method.loss(network, there, state)
         values = team.mean({"loss": loss.detach(), **parts}, weight)
         for flat in states:
             flat.zero_gradient()
