@@ -115,8 +115,12 @@ class Field:
 
     @property
     def stored(self) -> np.dtype:
-        """The type of its numbers in files and client data."""
+        """The type of its numbers in files and client data, unless they are packed."""
         return np.dtype(np.uint8) if self.dtype == bool else self.dtype
+
+    def stored_under(self, protocol: Protocol) -> np.dtype:
+        """Return the type of its numbers in files and client data, of slices under a protocol."""
+        return np.dtype(self.packed(protocol)) if self.packed else self.stored
 
     def made_of(self, scan: Acquisition) -> np.ndarray:
         """Make the field of N slices, (N, ...) of the type that files hold.
@@ -134,7 +138,7 @@ class Field:
                 f"the field '{self.name}' declares {self.dtype} numbers of shape {wanted}, but its "
                 f"'make' returns {made.dtype} of shape {made.shape}; mend one of them"
             )
-        return np.asarray(made, self.packed(scan.protocol) if self.packed else self.stored)
+        return np.asarray(made, self.stored_under(scan.protocol))
 
 
 def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """A field and a method from another package: declared, made, stored, cut and seen by the loss."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from physfed_ray.ct.noise import ELECTRONIC_NOISE_COUNTS
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.ct.scan import reconstruct
 from physfed_ray.ct.simulation import Simulation
@@ -17,7 +19,16 @@ from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
 from physfed_ray.experiment.evaluation import Evaluation
-from physfed_ray.fields import FIELDS, STANDARD, Acquisition, Batch, Field, Sizes, field_of
+from physfed_ray.fields import (
+    FIELDS,
+    SINOGRAM,
+    STANDARD,
+    Acquisition,
+    Batch,
+    Field,
+    Sizes,
+    field_of,
+)
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.runtime.run import run_experiment
 from physfed_ray.window import normalise
@@ -281,3 +292,19 @@ def test_what_is_made_must_be_what_is_declared(made: np.ndarray, words: str) -> 
         field.made_of(scan)
     with pytest.raises(PhysFedError, match="'low' has no 'make'"):
         field_of("low").made_of(scan)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_half_precision_is_below_a_quarter_of_a_sinogram_s_noise(name: str) -> None:
+    """Ray by ray, for line integrals from air to more than 40 cm of water."""
+    protocol = PRESETS[name]
+    assert SINOGRAM.stored_under(protocol) == np.float16
+    paths = np.linspace(0, 8, 4001, dtype=np.float32)
+    counts = protocol.photons * np.exp(-paths.astype(np.float64))
+    noise = np.sqrt(counts + ELECTRONIC_NOISE_COUNTS**2) / counts
+    rounding = np.spacing(paths.astype(np.float16)).astype(np.float64) / np.sqrt(12)
+    assert (rounding / noise).max() < 0.25
+
+
+def test_a_quieter_sinogram_keeps_its_precision() -> None:
+    assert SINOGRAM.stored_under(replace(PRESETS["paper-2"], photons=2e6)) == np.float32

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from physfed_ray.data.store import (
     read_scans,
     write_client_data,
 )
-from physfed_ray.fields import SCANNED, STANDARD
+from physfed_ray.fields import LOW, SCANNED, STANDARD
 from physfed_ray.reports.cache import DescriptionCache
 from physfed_ray.rundir.model import Statistics
 
@@ -28,6 +29,7 @@ def assemble(
     descriptions: DescriptionCache,
     path: Path,
     fields: Mapping[str, Sequence[Path]] | None = None,
+    images: Sequence[Path] | None = None,
 ) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
@@ -40,6 +42,8 @@ def assemble(
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.
+        images: Files of what a front end makes of the sinograms, one a shard, which then is the
+            low-dose image; None for the scanner's own.
 
     Returns:
         The number of slices in each shard.
@@ -47,9 +51,13 @@ def assemble(
     parts = [read_scans(shard) for shard in shards]
     described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [field.name for field in SCANNED if field in STANDARD]
+    names = [field.name for field in SCANNED if field in STANDARD]
+    scanned = {name: [getattr(part, name) for part in parts] for name in names}
+    if images is not None:
+        scanned[LOW.name] = [read_field(file) for file in images]
+    joined: dict[str, Any] = {n: _join(arrays, path.parent) for n, arrays in scanned.items()}
     data = ClientData(
-        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in images},
+        **joined,
         embedding=described.embedding,
         embedding_mask=described.mask,
         g=g,

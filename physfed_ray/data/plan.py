@@ -18,6 +18,7 @@ from physfed_ray.data.phantom import SMALLEST_SIZE, PhantomSource
 from physfed_ray.data.pseudonyms import identified
 from physfed_ray.data.shards import (
     ClientShards,
+    Front,
     Patient,
     Shard,
     ShardSettings,
@@ -30,7 +31,8 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import ClientSpec, Experiment, Reports
 from physfed_ray.experiment.from_header import PartlyKnown
 from physfed_ray.experiment.measured import known_protocol, scanners
-from physfed_ray.fields import EXPECTED, field_of, made_fields
+from physfed_ray.fields import EXPECTED, SINOGRAM, field_of, made_fields
+from physfed_ray.front_ends.base import FrontEnd
 from physfed_ray.methods.registry import get_method
 
 # Changes to these change the files that the same shards become.
@@ -38,6 +40,9 @@ _CODE = tuple(
     f"data/{name}.py"
     for name in ("assemble", "description", "plan", "prepare", "prepared", "store", "verified")
 )
+
+_CHOOSING = ("data/front_end.py",)
+"""Likewise where a fixed front end chooses its settings."""
 
 SEEN_SPLITS = ("train", "validation", "test")
 
@@ -54,6 +59,7 @@ class PreparePlan:
         reports: What describes the slices.
         fields: Names of the fields that this experiment needs and not every client file has.
         training_fields: Names of further ones that it needs of training slices alone.
+        front_end: What makes the images that the network reads of what the detector measured.
         cache: Folder of all shards and prepared data sets.
         clients: Protocol of each training client, by id, in the experiment's order.
         unseen: Protocol of each unseen scanner, likewise.
@@ -68,6 +74,7 @@ class PreparePlan:
     reports: Reports
     fields: tuple[str, ...]
     training_fields: tuple[str, ...]
+    front_end: FrontEnd
     cache: Path
     clients: Mapping[str, Protocol]
     unseen: Mapping[str, Protocol]
@@ -92,6 +99,10 @@ class PreparePlan:
             inputs.append({"train": _versions(self.training_fields)})
         if self.further:
             inputs.append(self.further)
+        if self.front_end.prepares:
+            inputs.append(
+                {"front_end": [Front(self.front_end, {}).version, code_version(*_CHOOSING)]}
+            )
         digest = blake2b(json.dumps(inputs).encode(), digest_size=16)
         for (split, client), patients in self.files.items():
             digest.update(f"{split} {client}\n".encode())
@@ -115,19 +126,24 @@ class PreparePlan:
 
     def shards_of(self, split: str, client: str) -> list[Shard]:
         """Return the shards of a file, in the order of its patients."""
-        named, fields = self._shards_of(client), self.fields_of(split)
+        named, fields = self._shards_of(client), self.made_of(split)
         return [named.shard(patient, fields) for patient in self.files[split, client]]
 
     def fields_of(self, split: str) -> tuple[str, ...]:
-        """Return the names of the fields to make of the slices of a split."""
+        """Return the names of the further fields that the files of a split hold."""
         return self.fields + (self.training_fields if split == "train" else ())
+
+    def made_of(self, split: str) -> tuple[str, ...]:
+        """Return the names of the fields to make of the slices of a split."""
+        measured = (SINOGRAM.name,) if self.front_end.prepares else ()
+        return tuple(dict.fromkeys(self.fields_of(split) + measured))
 
     def missing(self) -> list[Shard]:
         """Return the shards that the cache does not hold, with all of their fields."""
         return [
             shard
             for shard in self.shards
-            if not all(f.is_file() for f in shard_files(self.cache, shard.key, shard.fields))
+            if not all(file.is_file() for file in shard.files(self.cache))
         ]
 
     def cached(self) -> int:
@@ -136,7 +152,7 @@ class PreparePlan:
 
     def _in_cache(self) -> Iterator[bool]:
         for (split, client), patients in self.files.items():
-            named, fields = self._shards_of(client), self.fields_of(split)
+            named, fields = self._shards_of(client), self.made_of(split)
             for patient in patients:
                 files = shard_files(self.cache, named.key(patient), fields)
                 yield all(file.is_file() for file in files)
@@ -196,6 +212,7 @@ def plan(experiment: Experiment, source: PatientSource | None = None) -> Prepare
         reports=experiment.reports,
         fields=fields,
         training_fields=(EXPECTED.name,) if fresh else (),
+        front_end=front_end,
         cache=cache_folder(data.cache),
         clients=_protocols(experiment.clients, source, dealt),
         unseen=_protocols(experiment.unseen, source, dealt),

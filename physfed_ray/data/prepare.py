@@ -23,13 +23,14 @@ from physfed_ray.data.description import (
     describe_inline,
     tell_reports,
 )
+from physfed_ray.data.front_end import choose_fronts, tell_fronts, with_fronts
 from physfed_ray.data.left_out import left_out_sentence, source_line
 from physfed_ray.data.patient import Findings, PatientSource
 from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
 from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
 from physfed_ray.data.record import data_record
 from physfed_ray.data.scanning import Outcome, do_shard
-from physfed_ray.data.shards import Patient, Shard, shard_files
+from physfed_ray.data.shards import Front, Patient, Shard, front_path
 from physfed_ray.data.store import client_data_sums, damaged_scans, read_scans
 from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.experiment import Experiment
@@ -70,7 +71,8 @@ def prepare(
         run_reports: Describes slices, likewise.
         progress: Receives a ``{"event": "message", "text": str}`` about the source,
             ``{"event": "prepare", "done": int, "total": int, "cached": int}``, in shards, once at
-            the start and after every shard, and the events of ``physfed_ray.data.description``.
+            the start and after every shard, the same of kind ``images`` where a front end makes
+            other images of the scans, and the events of ``physfed_ray.data.description``.
         source: Where the patients come from, in place of what ``data.source`` names.
 
     Raises:
@@ -86,21 +88,39 @@ def prepare(
             return prepared
     sweep(todo.cache)
     discard_damaged(todo, progress)
-    missing = todo.missing()
-    total = todo.shard_count
+    run = run_shards or scan_inline
+    unusable = _made(todo, todo.missing(), todo.shard_count, run, progress)
+    usable = [shard for shard in todo.shards if shard.patient.pseudonym not in unusable]
+    fronts = choose_fronts(todo, unusable)
+    tell_fronts(progress, fronts)
+    fronted = with_fronts(usable, fronts)
+    missing = [s for s in fronted if not all(file.is_file() for file in s.files(todo.cache))]
+    if missing:
+        _made(todo, missing, len(fronted), run, progress, "images")
+    descriptions = describe(todo, usable, run_reports or describe_inline, progress)
+    prepared = _finish(todo, unusable, descriptions, fronts)
+    _tell_pixels(progress, prepared)
+    return prepared
+
+
+def _made(
+    todo: PreparePlan,
+    missing: Sequence[Shard],
+    total: int,
+    run: RunShards,
+    progress: Progress | None,
+    kind: str = "prepare",
+) -> dict[str, str]:
+    """Make shards that the cache lacks; return the patients who cannot be used, and why."""
     done = cached = total - len(missing)
     unusable: dict[str, str] = {}
-    _tell(progress, done, total, cached)
-    for outcome in (run_shards or scan_inline)(todo, missing):
+    _tell(progress, done, total, cached, kind)
+    for outcome in run(todo, missing):
         done += 1
         if outcome.unusable is not None:
             unusable[outcome.shard.patient.pseudonym] = outcome.unusable
-        _tell(progress, done, total, cached)
-    usable = [shard for shard in todo.shards if shard.patient.pseudonym not in unusable]
-    descriptions = describe(todo, usable, run_reports or describe_inline, progress)
-    prepared = _finish(todo, unusable, descriptions)
-    _tell_pixels(progress, prepared)
-    return prepared
+        _tell(progress, done, total, cached, kind)
+    return unusable
 
 
 def _tell_pixels(progress: Progress | None, prepared: Prepared) -> None:
@@ -143,9 +163,7 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
 
 def discard_damaged(todo: PreparePlan, progress: Progress | None) -> None:
     """Delete the shards of a plan that are not as they were written; they are then made again."""
-    paths = (
-        file for shard in todo.shards for file in shard_files(todo.cache, shard.key, shard.fields)
-    )
+    paths = (file for shard in todo.shards for file in shard.files(todo.cache))
     for error in damaged_scans(path for path in paths if path.is_file()):
         Path(error.where).unlink(missing_ok=True)
         if progress is not None:
@@ -163,7 +181,10 @@ def _recorded(todo: PreparePlan, prepared: Prepared) -> Prepared:
 
 
 def _finish(
-    todo: PreparePlan, unusable: Mapping[str, str], descriptions: DescriptionCache
+    todo: PreparePlan,
+    unusable: Mapping[str, str],
+    descriptions: DescriptionCache,
+    fronts: Mapping[str, Front],
 ) -> Prepared:
     """Join the shards into files, write the manifest last, and return the data set."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -184,13 +205,16 @@ def _finish(
                 name: [todo.field_path_of(shard, name) for shard in usable]
                 for name in todo.fields_of(split)
             },
+            [front_path(todo.cache, shard.key, fronts[client]) for shard in usable]
+            if client in fronts
+            else None,
         )
         counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):
             if got < shard.patient.slices:
                 lost[shard.patient.pseudonym] = shard.patient.slices - got
     clients = tuple(
-        _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id])
+        _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id], fronts)
         for id, protocol in todo.clients.items()
     )
     prepared = Prepared(
@@ -199,7 +223,7 @@ def _finish(
         window_hu=todo.settings.window_hu,
         clients=clients,
         unseen=tuple(
-            _prepared_client(todo, ("unseen",), id, protocol, counts["unseen"][id])
+            _prepared_client(todo, ("unseen",), id, protocol, counts["unseen"][id], fronts)
             for id, protocol in todo.unseen.items()
         ),
         statistics=statistics([client.train for client in clients if client.train]),
@@ -229,6 +253,7 @@ def _prepared_client(
     client: str,
     protocol: Protocol,
     counts: Mapping[str, int],
+    fronts: Mapping[str, Front],
 ) -> PreparedClient:
     files = {split: todo.file(split, client) for split in splits}
     named = {"test" if s == "unseen" else s: path for s, path in files.items() if path is not None}
@@ -241,13 +266,16 @@ def _prepared_client(
         test=files.get("test", files.get("unseen")),
         checksums={split: own for split, (own, _) in sums.items()},
         images={split: images for split, (_, images) in sums.items()},
+        front=dict(fronts[client].choice) if client in fronts else {},
         **counts,
     )
 
 
-def _tell(progress: Progress | None, done: int, total: int, cached: int) -> None:
+def _tell(
+    progress: Progress | None, done: int, total: int, cached: int, kind: str = "prepare"
+) -> None:
     if progress is not None:
-        progress({"event": "prepare", "done": done, "total": total, "cached": cached})
+        progress({"event": kind, "done": done, "total": total, "cached": cached})
 
 
 def _nobody_left(

@@ -11,6 +11,7 @@ from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.store import client_data_sums
 from physfed_ray.data.verified import CURE
 from physfed_ray.errors import DamagedError, PhysFedError
+from physfed_ray.front_ends.base import Choice
 from physfed_ray.rundir.data_record import DataRecord
 from physfed_ray.rundir.model import Statistics
 
@@ -31,6 +32,7 @@ class PreparedClient:
         patients: Training patients (of an unseen protocol: test patients).
         checksums: Of what each of its files holds, by split.
         images: Checksums of the images alone.
+        front: What a fixed front end has chosen for its protocol.
     """
 
     id: str
@@ -42,6 +44,7 @@ class PreparedClient:
     patients: int
     checksums: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    front: Choice = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,5 +130,6 @@ def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
         patients=values["patients"],
         checksums=values["checksums"],
         images=values["images"],
+        front=values["front"],
         **files,
     )

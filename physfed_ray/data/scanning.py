@@ -15,11 +15,20 @@ import numpy as np
 from physfed_ray.ct.scan import expect, measure, reconstruct
 from physfed_ray.data.grid import Placed, place
 from physfed_ray.data.patient import Findings, NoSliceError, PatientSource, PatientVolume
-from physfed_ray.data.shards import Shard, ShardSettings, check_machine, field_path, shard_path
-from physfed_ray.data.store import Scans, write_field, write_scans
+from physfed_ray.data.shards import (
+    Front,
+    Shard,
+    ShardSettings,
+    check_machine,
+    field_path,
+    front_path,
+    shard_files,
+    shard_path,
+)
+from physfed_ray.data.store import Scans, read_field, write_field, write_scans
 from physfed_ray.device import torch_threads
 from physfed_ray.errors import PhysFedError
-from physfed_ray.fields import Acquisition, field_of
+from physfed_ray.fields import SINOGRAM, Acquisition, field_of
 from physfed_ray.seeds import generator
 from physfed_ray.window import normalise
 
@@ -64,6 +73,11 @@ def do_shard(
     """
     check_machine(settings)
     try:
+        if shard.front is not None and all(
+            file.is_file() for file in shard_files(cache_folder, shard.key, shard.fields)
+        ):
+            _make_images(settings, shard, shard.front, cache_folder)
+            return Outcome(shard)
         volume = _placed(
             _GridJob(
                 shard.patient.id,
@@ -81,11 +95,31 @@ def do_shard(
             write_scans(own, scans)
         for name, values in made.items():
             write_field(field_path(cache_folder, shard.key, name), values)
+        if shard.front is not None:
+            _make_images(settings, shard, shard.front, cache_folder)
     except UnusablePatientError as error:
         return Outcome(shard, str(error))
     except Exception as error:
         raise PhysFedError(f"{shard} failed: {_reason(error)}") from error
     return Outcome(shard)
+
+
+def _make_images(settings: ShardSettings, shard: Shard, front: Front, cache_folder: Path) -> None:
+    """Make the images of a front end of a shard's sinograms, which lie in the cache."""
+    measured = read_field(field_path(cache_folder, shard.key, SINOGRAM.name))
+    images = np.empty((len(measured), *2 * (settings.simulation.image_size,)), np.float32)
+    device = settings.made_with["device"]
+    for start in range(0, len(measured), SLICES_AT_ONCE):
+        rows = slice(start, start + SLICES_AT_ONCE)
+        hu = front.end.reconstruct(
+            np.asarray(measured[rows], np.float32),
+            shard.protocol,
+            settings.simulation,
+            front.choice,
+            device=device,
+        )
+        images[rows] = normalise(hu, settings.window_hu)
+    write_field(front_path(cache_folder, shard.key, front), images)
 
 
 def _reason(error: Exception) -> str:

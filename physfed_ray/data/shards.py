@@ -15,7 +15,8 @@ from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
-from physfed_ray.fields import field_of
+from physfed_ray.fields import LOW, field_of
+from physfed_ray.front_ends.base import Choice, FrontEnd
 
 # Everything between a patient's files and a shard.
 SCAN_CODE = (
@@ -28,6 +29,9 @@ SCAN_CODE = (
     "seeds.py",
     "window.py",
 )
+
+FRONT_END_CODE = ("ct/*.py", "front_ends/*.py")
+"""Everything between a sinogram and a fixed front end's image."""
 
 LIBRARIES = ("astra-toolbox", "numpy", "scipy", "torch")
 """Another version of these may give other bits."""
@@ -86,6 +90,26 @@ class Patient:
 
 
 @dataclass(frozen=True)
+class Front:
+    """A fixed front end, and what it has chosen for one protocol.
+
+    Attributes:
+        end: The front end.
+        choice: Its settings for the protocol.
+    """
+
+    end: FrontEnd
+    choice: Choice
+
+    @property
+    def version(self) -> str:
+        """Hash of all that its images depend on beside the sinograms."""
+        settings = self.end.settings.model_dump(mode="json")
+        inputs = [self.end.name, settings, dict(self.choice), code_version(*FRONT_END_CODE)]
+        return blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
 class Shard:
     """One patient under one client's protocol.
 
@@ -95,6 +119,7 @@ class Shard:
         protocol: How that scanner scans.
         patient: Who is scanned.
         fields: Names of the fields to make beside it; the key does not depend on them.
+        front: What makes other images than the scanner's of its sinograms, likewise beside it.
     """
 
     key: str
@@ -102,6 +127,12 @@ class Shard:
     protocol: Protocol
     patient: Patient
     fields: tuple[str, ...] = ()
+    front: Front | None = None
+
+    def files(self, cache_folder: Path) -> list[Path]:
+        """Return its files in a cache: its own, those of its fields, that of its front end."""
+        files = shard_files(cache_folder, self.key, self.fields)
+        return files + ([front_path(cache_folder, self.key, self.front)] if self.front else [])
 
     def __str__(self) -> str:
         return f"preparing patient {self.patient.pseudonym} for {self.client} ({self.protocol})"
@@ -142,8 +173,16 @@ def field_path(cache_folder: Path, key: str, name: str) -> Path:
 
     Its name is the hash of the shard's key and of the field's name and version.
     """
-    inputs = json.dumps([key, name, field_of(name).version])
-    own = blake2b(inputs.encode(), digest_size=16).hexdigest()
+    return _beside(cache_folder, key, name, field_of(name).version)
+
+
+def front_path(cache_folder: Path, key: str, front: Front) -> Path:
+    """Return where the images lie that a front end makes of a shard's sinograms, likewise."""
+    return _beside(cache_folder, key, LOW.name, front.version)
+
+
+def _beside(cache_folder: Path, key: str, name: str, version: str) -> Path:
+    own = blake2b(json.dumps([key, name, version]).encode(), digest_size=16).hexdigest()
     return shard_path(cache_folder, key).with_name(f"{own}.{name}.arrow")
 
 

@@ -212,8 +212,11 @@ def concatenate(parts: Sequence[ClientData]) -> ClientData:
         return np.concatenate(list(arrays))
 
     first = parts[0]
+    own: dict[str, Any] = {
+        f.name: joined(getattr(part, f.name) for part in parts) for f in STANDARD
+    }
     return ClientData(
-        **{f.name: joined(getattr(part, f.name) for part in parts) for f in STANDARD},
+        **own,
         g=np.full_like(first.g, np.nan),
         patient=[patient for part in parts for patient in part.patient],
         slice=joined(part.slice for part in parts),

@@ -32,7 +32,7 @@ from physfed_ray.experiment.settings import (
     operational,
 )
 from physfed_ray.experiment.training import Training
-from physfed_ray.fields import Sizes, field_of
+from physfed_ray.fields import SIGMA, Sizes, field_of
 from physfed_ray.methods.registry import get_method
 from physfed_ray.shipped import found
 
@@ -144,7 +144,15 @@ class Experiment(Settings):
                 f"front_end.name: {front_end.name} makes images of sinograms, and measured pairs "
                 "have images alone; leave front_end out"
             )
-        if get_method(self.method.name).pooled and front_end.fields:
+        method = get_method(self.method.name)
+        needed = method.needed_fields(self.backbone.make(), front_end)
+        if front_end.prepares and SIGMA.name in needed:
+            raise ValueError(
+                f"front_end.name: {needed[SIGMA.name]} reads the noise of the scanner's own FBP, "
+                f"and {front_end.name} makes other images; leave front_end out, or choose another "
+                "method"
+            )
+        if method.pooled and front_end.fields:
             raise ValueError(
                 f"front_end.name: {front_end.name} is private to each client, and method "
                 f"{self.method.name} trains one network on the data of all; choose another of them"

@@ -6,7 +6,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.scan import reconstruct
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
@@ -90,6 +93,21 @@ class Spec:
         owners = range(len(self.files)) if self.method.pooled else (client,)
         files = ((owner, self.files[owner].train) for owner in owners)
         return [(owner, path) for owner, path in files if path is not None]
+
+    def images_of(self, client: int, line_integrals: np.ndarray) -> np.ndarray:
+        """Return what a client's network reads of what its detector measures later than its data.
+
+        Args:
+            client: Index of the client.
+            line_integrals: (B, views, bins) float32, dimensionless.
+
+        Returns:
+            (B, n, n) float32 HU, not clipped: the scanner's FBP, or a fixed front end's images.
+        """
+        info, front_end = self.clients[client], self.method.task.front_end
+        if not front_end.prepares:
+            return reconstruct(line_integrals, info.protocol, self.simulation)
+        return front_end.reconstruct(line_integrals, info.protocol, self.simulation, info.front)
 
     def scanner_of(self, paths: Sequence[Path]) -> Protocol | None:
         """Return the protocol of the client whose files these are, None where there is not one."""

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from physfed_ray.ct.protocol import SEVEN, Protocol
-from physfed_ray.front_ends.base import FrontEnd, Scanners
+from physfed_ray.front_ends.base import Choice, FrontEnd, Scanners
 from physfed_ray.front_ends.registry import make_front_end
 from physfed_ray.models.base import Backbone
 from physfed_ray.objectives.base import Objective
@@ -83,6 +83,7 @@ class ClientInfo:
         slices: Number of its training slices.
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
         further: Names of the further fields of a protocol that g holds, as in ``Task``.
+        front: What a fixed front end has chosen for its protocol.
     """
 
     index: int
@@ -91,6 +92,7 @@ class ClientInfo:
     slices: int
     speed: float = 1.0
     further: tuple[str, ...] = ()
+    front: Choice = field(default_factory=dict)
 
     @property
     def g(self) -> tuple[float, ...]:

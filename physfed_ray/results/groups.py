@@ -21,8 +21,12 @@ KINDS = {
     "bound": "Bounds",
 }
 SETTINGS_SPELT_OUT = 2  # of more that differ, a label names those that are not the default
-_SETTINGS = ("method", "backbone", "training", "federation", "reports")
-_ADDED = {"training.objective.name": "mse"}
+_SETTINGS = ("method", "front_end", "backbone", "training", "federation", "reports")
+_ADDED = {
+    "training.objective.name": "mse",
+    "front_end.name": "fbp",
+    "front_end.kernel": "scanner",
+}
 """Keys that runs of earlier versions do not have, and what these runs did."""
 _GONE = ("backbone.size", "–")
 """What such runs say of RED-CNN, which has no sizes."""

@@ -18,7 +18,7 @@ from physfed_ray.data.plan import PreparePlan, cache_folder
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.scanning import Outcome, do_shard
-from physfed_ray.data.shards import Shard, ShardSettings, shard_files
+from physfed_ray.data.shards import Shard, ShardSettings
 from physfed_ray.data.store import damaged_scans
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment
@@ -151,7 +151,7 @@ def _make(
         the driver fetches them, which it does only if it does not see a file itself.
     """
     folder = cache if can_write(cache) else cache_folder(None)
-    paths = shard_files(folder, shard.key, shard.fields)
+    paths = shard.files(folder)
     for error in damaged_scans(path for path in paths if path.is_file()):
         Path(error.where).unlink(missing_ok=True)
     there = all(path.is_file() for path in paths)
@@ -163,7 +163,7 @@ def _outcome(handle: Any, content: Any, shard: Shard, plan: PreparePlan) -> Outc
     what = f"{shard} failed"
     try:
         outcome: Outcome = ray.get(handle)
-        paths = shard_files(plan.cache, shard.key, shard.fields)
+        paths = shard.files(plan.cache)
         if outcome.unusable is None and not all(path.is_file() for path in paths):
             for path, written in zip(paths, ray.get(content), strict=True):
                 with atomic_file(path) as temporary:

@@ -13,7 +13,7 @@ from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
 from physfed_ray.device import resolve_precision
-from physfed_ray.events import Event
+from physfed_ray.events import PREPARING, Event
 from physfed_ray.experiment import Experiment
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.rounds import Rounds
@@ -35,7 +35,6 @@ from physfed_ray.serving.rebuild import rebuild
 from physfed_ray.trackers import make_tracker
 from physfed_ray.trackers.base import Tracker
 
-UNFINISHED = ("prepare", "reports")
 """Events that come too often for the log, but for the last."""
 
 
@@ -194,7 +193,7 @@ def make_spec(
     """Return what hosts and server need, from the experiment, its data and its model's card."""
     speeds = {client.id: client.speed for client in experiment.clients}
     clients = tuple(
-        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id], card.further)
+        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id], card.further, c.front)
         for i, c in enumerate(prepared.clients)
     )
     unseen = tuple(
@@ -226,7 +225,7 @@ def _logged(directory: RunDirectory, on_event: Callable[[Event], None]) -> Calla
     """Also write each event as a line of ``run.log``."""
 
     def log(event: Event) -> None:
-        if event["event"] not in UNFINISHED or event["done"] == event["total"]:
+        if event["event"] not in PREPARING or event["done"] == event["total"]:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             directory.append_line("run.log", json_line({"time": stamp} | event))
         on_event(event)

@@ -22,11 +22,13 @@ from physfed_ray.cost.estimate import (
 )
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.cost.published import published_bytes
+from physfed_ray.cost.stored_fields import stored_fields
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.left_out import source_line
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.experiment.measured import scanners
+from physfed_ray.fields import EXPECTED
 from physfed_ray.methods.base import Method
 from physfed_ray.screen.catalogue import FURTHER_HEADINGS, PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
@@ -90,6 +92,20 @@ def _data_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
     if todo.unused_patients:
         yield f"unused: {todo.unused_patients} patients that no client takes"
     yield f"scans: {todo.shard_count} (patient x protocol), {todo.cached()} of them in the cache"
+    yield from _field_lines(experiment, todo)
+
+
+def _field_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
+    """Say what makes the network's images, and what is stored of each slice beside images."""
+    end = experiment.front_end.make()
+    if end.prepares or end.fields:
+        how = "learned by each client" if end.fields else "made once, before training"
+        yield f"front end: {end.title}, {how}"
+    for stored in stored_fields(todo):
+        if stored.name == EXPECTED.name:
+            continue  # fresh noise has a line of its own
+        again = f", and {byte_size(stored.held)} in files that hosts map" if stored.held else ""
+        yield f"{stored.name}: {byte_size(stored.cached)} in the cache{again}; none of it travels"
 
 
 def _dose_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:

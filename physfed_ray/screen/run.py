@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from physfed_ray.events import Event
+from physfed_ray.events import PREPARING, Event
 from physfed_ray.words import byte_size, duration
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class LogLines(AbstractContextManager["LogLines"]):
         match event["event"]:
             case "done":
                 print_results(event["run_dir"], self._console)
-            case "prepare" | "reports":
+            case kind if kind in PREPARING:
                 self._prepare(event)
             case "start":
                 self._print(start_line(event))
@@ -177,8 +177,8 @@ class LogLines(AbstractContextManager["LogLines"]):
         if tenth == shown and now - last < 30:
             return
         self._shown[kind] = tenth, now
-        what = "scans" if kind == "prepare" else "reports"
-        self._print(f"prepare: {event['done']}/{event['total']} {what} ({_origin(event)})")
+        what = f"{event['done']}/{event['total']} {PREPARING[kind]}"
+        self._print(f"prepare: {what} ({_origin(event)})")
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -232,8 +232,7 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
     def __call__(self, event: Event) -> None:
         """Show an event."""
         show: dict[str, Callable[[Event], None]] = {
-            "prepare": lambda event: self._on_prepare("scans", event),
-            "reports": lambda event: self._on_prepare("reports", event),
+            **dict.fromkeys(PREPARING, self._on_prepare),
             "start": lambda event: self._live.console.print(Text(start_line(event))),
             "round": self._on_round,
             "evaluation": self._on_evaluation,
@@ -249,8 +248,8 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
             self._tasks[name] = self._bars.add_task(name, total=total, note=note)
         self._bars.update(self._tasks[name], completed=done, total=total, note=note)
 
-    def _on_prepare(self, what: str, event: Event) -> None:
-        self._bar(what, event["done"], event["total"], _origin(event))
+    def _on_prepare(self, event: Event) -> None:
+        self._bar(PREPARING[event["event"]], event["done"], event["total"], _origin(event))
 
     def _on_round(self, event: Event) -> None:
         self._loss.update(event["loss"])

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from physfed_ray.events import Event
+from physfed_ray.events import PREPARING, Event
 from physfed_ray.words import duration
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def counts_line(event: Event) -> str:
 def task_line(event: Event) -> str:
     """Return how far a run or a preparation is, as one line."""
     inner = event["inner"] or {}
-    if inner.get("event") in ("prepare", "reports"):
-        what = "scans" if inner["event"] == "prepare" else "reports"
+    if (what := PREPARING.get(inner.get("event", ""))) is not None:
         return f"{event['name']}: {inner['done']}/{inner['total']} {what}"
     if not event["total"]:
         return f"{event['name']}: begun"

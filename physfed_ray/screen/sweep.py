@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from physfed_ray.events import Event
+from physfed_ray.events import PREPARING, Event
 from physfed_ray.screen.suite import LinesDisplay
 from physfed_ray.sweep.driver import SweepResult
 from physfed_ray.sweep.file import SweepFile, value_words
@@ -60,9 +60,8 @@ class SweepDisplay(LinesDisplay):
     def _progress(self, name: str, inner: Event) -> None:
         line = None
         match inner["event"]:
-            case "prepare" | "reports" if name == DATA:
-                what = "scans" if inner["event"] == "prepare" else "reports"
-                line = f"{name}: {inner['done']}/{inner['total']} {what}"
+            case kind if kind in PREPARING and name == DATA:
+                line = f"{name}: {inner['done']}/{inner['total']} {PREPARING[kind]}"
             case "round":
                 left = duration(inner["eta_s"])
                 line = f"{name}: round {inner['round']}/{inner['rounds']}, {left} left"

@@ -37,6 +37,12 @@ def made_for(
         PhysFedError: A field does not follow from images, or not from these.
     """
     made = {}
+    front_end = method.task.front_end
+    if front_end.fields or not front_end.of_images:
+        raise PhysFedError(
+            f"the run's network reads what its front end, {front_end.title}, makes of sinograms, "
+            "and a series holds images: denoise with a run of front_end fbp"
+        )
     for name in extra_fields((*method.task.backbone.fields, *method.reads())):
         if name != SIGMA.name:
             raise PhysFedError(

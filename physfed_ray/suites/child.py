@@ -15,14 +15,14 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 from physfed_ray.errors import DivergedError, NoRoomError, PhysFedError, sentence
-from physfed_ray.events import Event
+from physfed_ray.events import PREPARING, Event
 from physfed_ray.experiment import Experiment
 
 if TYPE_CHECKING:
     from physfed_ray.runtime.run import ClusterShare
 
 Outcome = Literal["done", "diverged", "no room", "failed"]
-SHOWN = ("prepare", "reports", "start", "round", "evaluation")
+SHOWN = (*PREPARING, "start", "round", "evaluation")
 """Events that the parent uses; the run's own log has all of them."""
 PATIENCE_S = 10.0
 

@@ -13,7 +13,7 @@ from physfed_ray.experiment.settings import LARGEST_SEED, LONGEST_NAME, MOST, NA
 
 SETTABLE = ("methods", "backbones", "seeds", "learning_rates", "runs")
 """Keys of a suite that a scale and ``--set`` may replace; every other key is the experiment's."""
-GROUPS = ("data", "reports", "backbone", "training", "federation")
+GROUPS = ("data", "reports", "front_end", "backbone", "training", "federation")
 
 
 def by_key(value: Any) -> Any:

@@ -8,7 +8,7 @@ from physfed_ray.experiment import Experiment
 from physfed_ray.suites.state import Standing
 from physfed_ray.suites.suite import Suite, SuiteRun, Variant
 
-DATA = ("data", "clients", "unseen", "reports", "seed")
+DATA = ("data", "clients", "unseen", "front_end", "reports", "seed")
 """Keys of an experiment that its prepared data depend on."""
 
 

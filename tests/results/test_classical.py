@@ -226,7 +226,7 @@ def test_an_unseen_protocol_takes_the_width_in_pixels_of_its_own_image(
     assert path is not None
     data, measured = read_client_data(path), read_made(todo, "sinogram", "unseen", "near")
     mu = fbp(
-        torch.from_numpy(np.stack(measured)),
+        torch.from_numpy(np.stack(measured)).float(),
         protocol,
         48,
         rows.where(split="strength").values[0] * protocol.pixel_at(48),

@@ -7,7 +7,7 @@ constants of standardisation stay as they are.
 
 import numpy as np
 
-from physfed_ray.ct.scan import measure, reconstruct
+from physfed_ray.ct.scan import measure
 from physfed_ray.data.store import ClientData
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import EXPECTED, Acquisition, field_of
@@ -60,7 +60,7 @@ def _acquired(
     return Acquisition(
         protocol=protocol,
         full_hu=denormalise(data.full[rows], spec.window_hu),
-        low_hu=reconstruct(measured, protocol, spec.simulation),
+        low_hu=spec.images_of(client, measured),
         body=data.body[rows],
         line_integrals=measured,
         expected=expected,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from physfed_ray.ct.protocol import Protocol
-from physfed_ray.ct.scan import expect, measure, reconstruct
+from physfed_ray.ct.scan import expect, measure
 from physfed_ray.data.store import ClientData
 from physfed_ray.federation.spec import Spec
 from physfed_ray.fields import Acquisition, field_of
@@ -81,7 +81,7 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
         scan = Acquisition(
             protocol=info.protocol,
             full_hu=np.repeat(edge.image[None], EDGE_SCANS, axis=0),
-            low_hu=reconstruct(sinogram, info.protocol, spec.simulation),
+            low_hu=spec.images_of(client, sinogram),
             body=np.repeat(edge.body[None], EDGE_SCANS, axis=0),
             line_integrals=sinogram,
             expected=np.repeat(expected, EDGE_SCANS, axis=0),

@@ -180,7 +180,7 @@ def order_of_patients(data: ClientData, seed: int) -> list[str]:
 def of_patients(data: ClientData, patients: Sequence[str]) -> ClientData:
     """Return the slices of some patients."""
     rows = np.flatnonzero(np.isin(data.patient, list(patients)))
-    picked = {
+    picked: dict[str, Any] = {
         name: np.asarray(getattr(data, name))[rows]
         for name in ("low", "full", "body", "embedding", "embedding_mask", "slice", "scale")
     }
