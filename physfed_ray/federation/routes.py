@@ -45,3 +45,8 @@ def has_private(method: Method, network: nn.Module) -> bool:
     """Say whether clients denoise with any part of the network that is their own."""
     left_out = {*method.training_only, FRONT_END}  # of no use under another geometry
     return bool(set(private_parts(network, method.shared)) - left_out)
+
+
+def serves_locally(method: Method, network: nn.Module) -> bool:
+    """Say whether a protocol of no client is served with clients' own parts."""
+    return has_private(method, network) and not method.unseen_shared

@@ -11,7 +11,7 @@ from physfed_ray.errors import DivergedError, PhysFedError
 from physfed_ray.federation.channel.base import Arrival, Channel
 from physfed_ray.federation.flat import FlatState
 from physfed_ray.federation.names import PUBLISHED, TOLD, split_told
-from physfed_ray.federation.routes import Route, has_private, nearest_code
+from physfed_ray.federation.routes import Route, nearest_code, serves_locally
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.federation.vectors import Vectors
@@ -298,9 +298,9 @@ class ParameterServer:
             codes = torch.from_numpy(self._codes)
             return self._spec.method.inspect_codes(self._network, codes)
 
-    def has_private(self) -> bool:
-        """Say whether clients denoise with any part of the network that is their own."""
-        return has_private(self._spec.method, self._network)
+    def serves_locally(self) -> bool:
+        """Say whether a protocol of no client is served with clients' own parts."""
+        return serves_locally(self._spec.method, self._network)
 
     def route(self, g: Sequence[float]) -> Route | None:
         """Return where PVQS sends an unseen protocol, None without a codebook."""

@@ -148,7 +148,7 @@ def _evaluate_unseen(rounds: Rounds, number: int, results: FinalResults) -> None
     spec, runtime = rounds.spec, rounds.runtime
     vector, _ = rounds.broadcast(number)
     images = _policy_images(rounds, vector, results)
-    local = _local_models(rounds, vector) if _has_private(rounds) else []
+    local = _local_models(rounds, vector) if _serves_locally(rounds) else []
     for unseen, info in enumerate(spec.unseen):
         host = _host_for(rounds, unseen)
         named = {f"unseen/{policy}": denoised for policy, denoised in images[unseen].items()}
@@ -168,8 +168,8 @@ def _evaluate_unseen(rounds: Rounds, number: int, results: FinalResults) -> None
                 results.add(number, info.id, f"unseen/{policy}", evaluation)
 
 
-def _has_private(rounds: Rounds) -> bool:
-    return bool(rounds.runtime.server("has_private"))
+def _serves_locally(rounds: Rounds) -> bool:
+    return bool(rounds.runtime.server("serves_locally"))
 
 
 def _policy_images(
@@ -177,7 +177,7 @@ def _policy_images(
 ) -> list[dict[str, np.ndarray]]:
     """Denoised images of each unseen protocol by the policies that run one model."""
     spec, runtime = rounds.spec, rounds.runtime
-    if not _has_private(rounds):
+    if not _serves_locally(rounds):
         calls = [
             (_host_for(rounds, u), "unseen.denoise", (vector, u)) for u in range(len(spec.unseen))
         ]

@@ -54,6 +54,8 @@ class Method:
             it sets it in ``__init__``.
         training_only: Private children that only training uses. A method whose other parts are
             all shared serves every protocol, seen or not, with the shared network.
+        unseen_shared: Whether the shared part alone serves protocols of no client (``denoise`` of a
+            batch without ``protocol``) although clients denoise with private parts.
         fields: Names of the fields (``physfed_ray.fields``) that it reads in batches beside ``low``
             and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
@@ -81,6 +83,7 @@ class Method:
     uploads: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
     no_graph: ClassVar[str] = ""
+    unseen_shared: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ()
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()

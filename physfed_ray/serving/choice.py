@@ -14,7 +14,7 @@ from torch import nn
 
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
-from physfed_ray.federation.routes import has_private, nearest_client, nearest_code
+from physfed_ray.federation.routes import nearest_client, nearest_code, serves_locally
 from physfed_ray.methods.base import Method
 from physfed_ray.rundir.model import NamedProtocol
 
@@ -34,6 +34,7 @@ class Choice:
         cosine: For ``pvqs``, of the two codes.
         distance: For ``nearest_protocol``, between the two normalised protocols.
         code: For ``pvqs``, the codebook's entry, (code_dim,).
+        protocol: For ``own``, how the client's own scanner scans.
     """
 
     policy: Literal["own"] | Policy
@@ -42,6 +43,7 @@ class Choice:
     cosine: float | None = None
     distance: float | None = None
     code: np.ndarray | None = None
+    protocol: Protocol | None = None
 
     def __str__(self) -> str:
         if self.policy == "own":
@@ -55,7 +57,8 @@ class Choice:
 
 def own_model(method: Method, client: NamedProtocol) -> Choice:
     """Return a client's own model under the run's method."""
-    return Choice("own", client.id, client.protocol.normalised(method.task.further))
+    g = client.protocol.normalised(method.task.further)
+    return Choice("own", client.id, g, protocol=client.protocol)
 
 
 def choose(
@@ -81,7 +84,7 @@ def choose(
         PhysFedError: The method cannot serve by that policy, or the protocol is unusual in what
             no protocol of the run was.
     """
-    private = has_private(method, network)
+    private = serves_locally(method, network)
     fitting = "shared" if not private else "nearest_protocol" if codes is None else "pvqs"
     further = method.task.further
     g = protocol.normalised(further)

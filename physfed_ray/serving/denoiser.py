@@ -253,13 +253,15 @@ class Denoiser:
             scale=np.ones(len(low), np.float32),
             report=nothing,
             extra=extra,
+            protocol=self.choice.protocol,
         )
 
     def _extra(self, images: int, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the fields that the network reads beside those that every batch has."""
         method = self._inference.method
         found = {}
-        for name in extra_fields((*method.task.backbone.fields, *method.reads())):
+        of_front_end = method.task.front_end.fields if self.choice.protocol is not None else ()
+        for name in extra_fields((*of_front_end, *method.task.backbone.fields, *method.reads())):
             if name not in given:
                 raise PhysFedError(
                     f"{method.title} reads the field '{name}' of each image: give it as "

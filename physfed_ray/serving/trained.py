@@ -170,7 +170,8 @@ class TrainedRun:
             fill(shared, read_weights(self._directory, self._manifest, name), name)
         if enrolled is not None:
             known = enrolled.protocol
-            choice = Choice("own", enrolled.id, known.normalised(self.card.further))
+            g = known.normalised(self.card.further)
+            choice = Choice("own", enrolled.id, g, protocol=known)
             fill(private, read_private(self._directory, enrolled), f"the weights of {enrolled.id}")
         elif client is not None:
             known = self.card.client(client).protocol

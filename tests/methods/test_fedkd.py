@@ -272,7 +272,7 @@ def test_the_teacher_stays_with_its_client(spec: Spec) -> None:
     shared = load_file(last / "server.safetensors")
     assert {name.split(".")[0] for name in shared} == {"encoder", "decoder"}
     assert run.runtime.server("broadcast")[1].keys() == {"ranks"}
-    assert not run.runtime.server("has_private")
+    assert not run.runtime.server("serves_locally")
     teachers = [load_file(last / "clients" / f"c{i}.safetensors") for i in (1, 2, 3)]
     name = "teacher_encoder.layers.0.weight"
     assert len({teacher[name].tobytes() for teacher in teachers}) == 3

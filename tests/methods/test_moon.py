@@ -175,7 +175,7 @@ def test_the_previous_encoder_never_leaves(make_spec, tmp_path):
     assert all(result.losses["contrastive"] != pytest.approx(np.log(2)) for result in answer[0])
     assert marker.tobytes() not in pickle.dumps(answer)
     assert marker.tobytes() in pickle.dumps(state)
-    assert not server.has_private()
+    assert not server.serves_locally()
 
 
 def test_a_resumed_run_has_the_bits_of_an_undisturbed_one_on_any_hosts(make_spec, tmp_path):

@@ -63,6 +63,12 @@ def for_newcomer(method: Method) -> Method:
     Raises:
         PhysFedError: It shares its whole network, and no part of it is a decoder.
     """
+    if method.task.front_end.fields:
+        raise PhysFedError(
+            f"each client of the run has its own {method.task.front_end.title}, learned for one "
+            "geometry together with all else, and enrolling leaves what is shared as it is: add "
+            "the client to the experiment and run it again"
+        )
     if keeps_private(method):
         return method
     kind: Any = type(f"{type(method).__name__}WithOwnDecoder", (OwnDecoder, type(method)), {})

@@ -79,6 +79,7 @@ def client_experiment(
             "data": data | {"test_patients": 1, "validation_patients": 1},
             "clients": [{"id": name, "protocol": protocol.values()}],
             "reports": card.reports,
+            "front_end": card.front_end,
             "backbone": card.backbone,
             "method": card.method,
             "training": settings["training"],

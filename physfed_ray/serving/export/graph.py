@@ -90,6 +90,7 @@ class HuToHu(nn.Module):
         self._tokens = statistics.tokens, statistics.dim
         self.network = copy.deepcopy(denoiser.network).cpu().float().eval()
         choice = denoiser.choice
+        self._protocol = choice.protocol
         self.register_buffer("g", torch.tensor(choice.g))
         self.register_buffer("entry", None if choice.code is None else torch.tensor(choice.code))
         sizes = Sizes(denoiser.card.image_size, *self._tokens)
@@ -128,6 +129,7 @@ class HuToHu(nn.Module):
             origin=x.new_zeros(count, 2, dtype=torch.int64),
             image_size=x.shape[-2],
             extra=extra,
+            protocol=self._protocol,
         )
 
 
@@ -166,6 +168,12 @@ def make_graph(module: HuToHu) -> torch.export.ExportedProgram:
         PhysFedError: It cannot be one.
     """
     method = module.method
+    front_end = method.task.front_end
+    if front_end.fields or not front_end.of_images:
+        raise PhysFedError(
+            f"the run's network reads what its front end, {front_end.title}, makes of sinograms, "
+            "and a graph reads images: use --format safetensors"
+        )
     for part in (method, method.task.backbone):
         if part.no_graph:
             raise PhysFedError(
