@@ -9,6 +9,7 @@ import pytest
 from physfed_ray.ct.noise_map import noise_map_hu
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
+from physfed_ray.front_ends.registry import make_front_end
 from physfed_ray.serving.own_fields import made_for, report_images
 from physfed_ray.serving.own_grid import network_grid
 from tests.conftest import WINDOW_HU, quick
@@ -18,7 +19,8 @@ PROTOCOL = quick(PRESETS["paper-3"], 24)
 
 def method(*fields: str) -> Any:
     backbone = SimpleNamespace(fields=())
-    return SimpleNamespace(task=SimpleNamespace(backbone=backbone), reads=lambda: fields, title="M")
+    task = SimpleNamespace(backbone=backbone, front_end=make_front_end())
+    return SimpleNamespace(task=task, reads=lambda: fields, title="M")
 
 
 def test_the_noise_is_that_of_the_pixels_own_grid() -> None:
