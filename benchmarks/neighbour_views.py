@@ -54,7 +54,7 @@ from physfed_ray.front_ends.search import descend
 from physfed_ray.seeds import generator
 
 WINDOW_HU = (-1000.0, 2000.0)
-VALIDATION = ("A002304", "STS_007", "Lung_Dx-A0001")
+VALIDATION = ("A002304", "A027284", "A056642", "Lung_Dx-A0001", "STS_007", "STS_013")
 SHARES = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.333)
 FRONT_ENDS: dict[str, dict[str, Any]] = {
     "tuned": {"name": "fbp", "kernel": "tuned"},

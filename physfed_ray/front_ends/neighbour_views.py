@@ -195,7 +195,7 @@ def _denoised(
     relative_to: Reference,
 ) -> NDArray[np.float32]:
     return denoise_views(
-        line_integrals,
+        np.asarray(line_integrals, np.float32),
         protocol,
         int(choice["views"]),
         choice["threshold"],
