@@ -24,12 +24,15 @@ KERNEL_WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.2
 SLICES_AT_ONCE = 8
 
 
+def scanner_width(protocol: Protocol, simulation: Simulation) -> float:
+    """Return the width of the scan's own kernel in pixels of the image."""
+    size, own = simulation.image_size, simulation.kernel_pixels
+    return default_kernel_mm(protocol, size) / protocol.pixel_at(size) if own is None else own
+
+
 def kernel_widths(protocol: Protocol, simulation: Simulation) -> list[float]:
     """Return the widths to choose from in pixels of the image, among them that of the scan."""
-    size, own = simulation.image_size, simulation.kernel_pixels
-    if own is None:
-        own = default_kernel_mm(protocol, size) / protocol.pixel_at(size)
-    return sorted({*KERNEL_WIDTHS, own})
+    return sorted({*KERNEL_WIDTHS, scanner_width(protocol, simulation)})
 
 
 def with_kernel(

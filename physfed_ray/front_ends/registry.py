@@ -14,6 +14,7 @@ FRONT_ENDS: "Registry[type[FrontEnd]]" = Registry(
     "front end",
     {
         "fbp": "physfed_ray.front_ends.fbp:FilteredBackProjection",
+        "neighbour_views": "physfed_ray.front_ends.neighbour_views:NeighbourViews",
     },
 )
 
