@@ -14,6 +14,7 @@ FRONT_ENDS: "Registry[type[FrontEnd]]" = Registry(
     "front end",
     {
         "fbp": "physfed_ray.front_ends.fbp:FilteredBackProjection",
+        "iradonmap": "physfed_ray.front_ends.iradonmap:IRadonMAP",
     },
 )
 

@@ -18,6 +18,7 @@ from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.experiment.generate import Generate
+from physfed_ray.front_ends.registry import FRONT_ENDS
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES
 from physfed_ray.objectives.registry import OBJECTIVES
@@ -82,7 +83,8 @@ def test_template_shows_every_key_of_the_schema():
     shown = indented_keys((EXPERIMENTS / "template.yaml").read_text())
     expected = {path for path, _ in keys_of(Experiment)}
     expected |= {f"method.{key}" for key in METHODS["scan_physfed"].Settings.model_fields}
-    for group, registry in (("backbone", BACKBONES), ("training.objective", OBJECTIVES)):
+    named = {"backbone": BACKBONES, "front_end": FRONT_ENDS, "training.objective": OBJECTIVES}
+    for group, registry in named.items():
         for entry in registry.values():
             expected |= {f"{group}.{key}" for key in entry.Settings.model_fields}
     expected |= {f"clients.protocol.{key}" for key in Protocol.__dataclass_fields__}
