@@ -111,7 +111,7 @@ def filter_matrix(protocol: Protocol, image_size: int, kernel_mm: float | None) 
     i. It depends on i - j alone, and its length L holds every lag without wrapping around.
     """
     response = filter_response(protocol, image_size, kernel_mm)
-    kernel = torch.fft.irfft(response, n=2 * (len(response) - 1))
+    kernel: Tensor = torch.fft.irfft(response, n=2 * (len(response) - 1))
     bins = torch.arange(protocol.bins)
     return kernel[bins[:, None] - bins]
 

@@ -46,10 +46,10 @@ KINDS: list[dict[str, str]] = [
 
 
 def built(
-    *protocols: Protocol, simulation: Simulation = Simulation(SIZE), **settings: object
+    *protocols: Protocol, simulation: Simulation | None = None, **settings: object
 ) -> RadonInversion:
     module = make_front_end("iradonmap", **settings).module(
-        Scanners(protocols, simulation, WINDOW_HU)
+        Scanners(protocols, simulation or Simulation(SIZE), WINDOW_HU)
     )
     assert isinstance(module, RadonInversion)
     return module
@@ -244,7 +244,7 @@ def test_without_a_scanner_it_says_so() -> None:
 
 
 def with_sinograms(spec: Spec, folder: Path) -> Spec:
-    """Return the federation with the front end, and other scanners, whose sinograms clients hold."""
+    """Return the federation with the front end, under scanners whose sinograms clients hold."""
     protocols = (PAPER_1, PAPER_2, quick(PRESETS["paper-7"], views=20, bins=40))
     clients = tuple(
         replace(client, protocol=protocol)
