@@ -10,7 +10,6 @@ from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.federation.traffic import expected_bytes
-from physfed_ray.front_ends.base import Scanners
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import LocalOptimizer, Task
 from physfed_ray.methods.registry import get_method
@@ -104,11 +103,7 @@ def method_of(experiment: Experiment) -> Method:
         objective=experiment.training.objective.make(),
         further=experiment.further,
         front_end=experiment.front_end.make(),
-        scanners=Scanners(
-            tuple(client.protocol for client in experiment.clients),
-            experiment.data.simulation,
-            experiment.data.window_hu,
-        ),
+        scanners=experiment.scanners,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
 

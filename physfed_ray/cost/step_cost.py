@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from physfed_ray.cost.operations import Operations
-from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.device import torch_threads
 from physfed_ray.experiment import Training
 from physfed_ray.federation.flat import FlatState, private_parts
@@ -23,7 +23,8 @@ PROBE = 64
 """Side of the patch that is timed, pixels: large enough for a steady time, done in a second."""
 
 PROBE_PROTOCOL = PRESETS["paper-1"]
-"""Decides the size of fields that depend on the protocol; it has the most views of the paper's."""
+"""Decides the size of fields that depend on the protocol; it has the most views of the paper's.
+A learned front end is measured under that of the experiment's with the most readings instead."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,16 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
     return operations.total
 
 
+def _scanner(method: Method) -> Protocol | None:
+    """Return the scanner under which a learned front end is measured, None without one."""
+    task = method.task
+    if task.scanners is None or not task.front_end.fields:
+        return None
+    return max(task.scanners.protocols, key=lambda protocol: protocol.views * protocol.bins)
+
+
 def _begin(method: Method, network: nn.Module, extras: Mapping[str, np.ndarray]) -> object:
-    client = ClientInfo(0, "probe", PROBE_PROTOCOL, 1)
+    client = ClientInfo(0, "probe", _scanner(method) or PROBE_PROTOCOL, 1)
     return method.begin(network, RoundInput(1, client, np.zeros(0, np.float32), extras))
 
 
@@ -123,6 +132,8 @@ def probe_batch(method: Method, side: int, device: str) -> Batch:
     task = method.task
     images = torch.rand(1, 1, side, side, device=device)
     sizes = Sizes(task.image_size, task.tokens, task.dim)
+    scanner = _scanner(method)
+    protocol = scanner or PROBE_PROTOCOL
     return Batch(
         low=images,
         full=images,
@@ -132,15 +143,16 @@ def probe_batch(method: Method, side: int, device: str) -> Batch:
         origin=torch.zeros(1, 2, dtype=torch.int64, device=device),
         image_size=task.image_size,
         extra={
-            name: _probe_field(field_of(name), sizes, side).to(device)
+            name: _probe_field(field_of(name), sizes, side, protocol).to(device)
             for name in method.extra_fields
         },
+        protocol=scanner,
     )
 
 
-def _probe_field(field: Field, sizes: Sizes, side: int) -> Tensor:
+def _probe_field(field: Field, sizes: Sizes, side: int, protocol: Protocol) -> Tensor:
     """Return ones as a batch of one patch has them."""
-    shape = field.shape(sizes, PROBE_PROTOCOL)
+    shape = field.shape(sizes, protocol)
     if field.crop == "image":
         shape = (*(shape[:-2] or (1,)), side, side)
     return torch.from_numpy(np.ones((1, *shape), field.dtype))
@@ -160,7 +172,7 @@ def _step(method: Method, network: nn.Module, batch: Batch, state: object) -> tu
 
     began = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = method.loss(network, batch, state)
+        loss, _ = method.loss(network, method.read(network, batch), state)
     torch.autograd.backward(loss)
     loss.item()
     return time.perf_counter() - began, sum(kept.values())

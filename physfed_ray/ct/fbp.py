@@ -104,6 +104,18 @@ def filter_response(protocol: Protocol, image_size: int, kernel_mm: float | None
     return ramp_filter(protocol.bins, protocol.virtual_bin_mm, kernel_mm, curved_mm)
 
 
+def filter_matrix(protocol: Protocol, image_size: int, kernel_mm: float | None) -> Tensor:
+    """Return the filter of ``fbp`` as a matrix, (bins, bins) float64, per mm.
+
+    A row of bins times its transpose is that row filtered: entry (i, j) is what bin j gives to bin
+    i. It depends on i - j alone, and its length L holds every lag without wrapping around.
+    """
+    response = filter_response(protocol, image_size, kernel_mm)
+    kernel: Tensor = torch.fft.irfft(response, n=2 * (len(response) - 1))
+    bins = torch.arange(protocol.bins)
+    return kernel[bins[:, None] - bins]
+
+
 def view_weight(protocol: Protocol) -> float:
     """Return what the back projection of each view is multiplied with: its angle, rad."""
     return protocol.arc / protocol.views

@@ -33,6 +33,7 @@ from physfed_ray.experiment.settings import (
 )
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import SIGMA, Sizes, field_of
+from physfed_ray.front_ends.base import Scanners
 from physfed_ray.methods.registry import get_method
 from physfed_ray.shipped import found
 
@@ -144,6 +145,8 @@ class Experiment(Settings):
                 f"front_end.name: {front_end.name} makes images of sinograms, and measured pairs "
                 "have images alone; leave front_end out"
             )
+        if makes_images and (reason := front_end.refuses(self.scanners)) is not None:
+            raise ValueError(reason)
         method = get_method(self.method.name)
         needed = method.needed_fields(self.backbone.make(), front_end)
         if front_end.prepares and SIGMA.name in needed:
@@ -255,6 +258,12 @@ class Experiment(Settings):
     def run_name(self) -> str:
         """Return the default name of the run directory."""
         return f"{self.name}-{self.method.name}-seed{self.seed}"
+
+    @property
+    def scanners(self) -> Scanners:
+        """Those of the training clients, as a learned front end must know them."""
+        protocols = tuple(client.protocol for client in self.clients)
+        return Scanners(protocols, self.data.simulation, self.data.window_hu)
 
     @property
     def further(self) -> tuple[str, ...]:

@@ -128,6 +128,10 @@ class FrontEnd(ABC):
 
     # A learned front end.
 
+    def refuses(self, scanners: Scanners) -> str | None:
+        """Return why it cannot be built for an experiment's scanners, None when it can."""
+        return None
+
     def module(self, scanners: Scanners) -> nn.Module | None:
         """Return the network's child ``front_end``, None where nothing is learned.
 

@@ -15,6 +15,7 @@ FRONT_ENDS: "Registry[type[FrontEnd]]" = Registry(
     {
         "fbp": "physfed_ray.front_ends.fbp:FilteredBackProjection",
         "neighbour_views": "physfed_ray.front_ends.neighbour_views:NeighbourViews",
+        "iradonmap": "physfed_ray.front_ends.iradonmap:IRadonMAP",
     },
 )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from physfed_ray.ct.attenuation import inscribed_circle
-from physfed_ray.ct.backprojection import back_project_views
+from physfed_ray.ct.backprojection import back_project_pixelwise, back_project_views
 from physfed_ray.ct.protocol import Protocol
 
 
@@ -73,6 +73,28 @@ def test_a_batch_equals_its_slices(small: Protocol) -> None:
     together = back_project_views(sinogram, small, 16)
     one_by_one = torch.cat([back_project_views(s[None], small, 16) for s in sinogram])
     torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_views_and_pixels_multiply_what_a_pixel_reads(scanner: Protocol) -> None:
+    rng = torch.manual_seed(0)
+    sinogram = torch.randn(2, scanner.views, scanner.bins, generator=rng).double()
+    weights = torch.rand(scanner.views, 16, 16, generator=rng).double()
+    expected = torch.zeros(2, 16, 16).double()
+    for view in range(scanner.views):
+        alone = torch.zeros_like(sinogram)
+        alone[:, view] = sinogram[:, view]
+        expected += weights[view] * back_project_views(alone, scanner, 16)
+    image = back_project_pixelwise(sinogram, weights, scanner, 16)
+    torch.testing.assert_close(image, expected)
+
+
+def test_gradients_of_such_weights() -> None:
+    many = Protocol(20, 8, 0.5, 42.0, 200.0, 150.0, 1e5)  # more views than a block has
+    rng = torch.manual_seed(0)
+    sinogram = torch.randn(2, 20, 8, generator=rng).double().requires_grad_()
+    weights = torch.rand(20, 4, 4, generator=rng).double().requires_grad_()
+    run = lambda s, w: back_project_pixelwise(s, w, many, 4)  # noqa: E731
+    assert gradcheck(run, (sinogram, weights), fast_mode=True)
 
 
 @pytest.mark.cuda

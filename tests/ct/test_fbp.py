@@ -11,7 +11,8 @@ from torch.autograd import gradcheck
 
 from physfed_ray.ct import fbp as module
 from physfed_ray.ct.attenuation import MU_WATER_PER_MM, inscribed_circle
-from physfed_ray.ct.fbp import fbp, ramp_filter
+from physfed_ray.ct.backprojection import back_project_views
+from physfed_ray.ct.fbp import fbp, filter_matrix, ramp_filter, ray_weights, view_weight
 from physfed_ray.ct.projection import project
 from physfed_ray.ct.protocol import PRESETS, Protocol
 
@@ -259,3 +260,12 @@ def shepp_logan(n: int) -> np.ndarray:
         across = (y - y0) * np.cos(turn) - (x - x0) * np.sin(turn)
         image += np.float32(value) * ((along / a) ** 2 + (across / b) ** 2 <= 1)
     return np.clip(image, 0, 1)
+
+
+def test_the_filter_as_a_matrix_makes_the_same_image(scanner: Protocol) -> None:
+    sinogram = torch.randn(2, scanner.views, scanner.bins, generator=torch.manual_seed(0)).double()
+    for kernel_mm in (0.0, 9.0):
+        matrix = filter_matrix(scanner, 16, kernel_mm)
+        rows = sinogram * ray_weights(scanner, sinogram) @ matrix.T
+        image = back_project_views(rows, scanner, 16) * view_weight(scanner)
+        torch.testing.assert_close(image, fbp(sinogram, scanner, 16, kernel_mm))

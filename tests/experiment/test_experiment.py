@@ -106,8 +106,8 @@ def test_template_shows_the_defaults(tmp_path: Path):
 def test_every_key_is_described():
     keys = (*keys_of(Experiment), *keys_of(Generate, "clients.generate."))
     undocumented = [path for path, description in keys if not description]
-    for name, method in METHODS.items():
-        fields = method.Settings.model_fields
+    for name, noun in (*METHODS.items(), *FRONT_ENDS.items()):
+        fields = noun.Settings.model_fields
         undocumented += [f"{name}.{key}" for key, field in fields.items() if not field.description]
     assert undocumented == []
 
@@ -185,6 +185,16 @@ def test_overrides_reach_lists_and_new_groups(file: Path):
             "training={patch: 40, objective: {name: ssim_mixed, scales: 3}}",
             ("training.objective", "ssim_mixed needs images of 44 pixels", "training.patch is 40"),
         ),
+        ("front_end.name=iradon", ("front_end.name", "did you mean 'iradonmap'")),
+        ("front_end.filter=fixed", ("front_end.filter", "unknown key")),
+        (
+            "front_end={name: iradonmap, filter: fixed, back_projection: fixed}",
+            ("front_end", "nothing to learn", "leave front_end out"),
+        ),
+        (
+            "front_end={name: iradonmap, back_projection: pixel}",
+            ("front_end.back_projection", "1024 views and 256 x 256 pixels", "choose 'view'"),
+        ),
         ("clients=papier-*", ("clients", "paper-1")),
         ("clients={generate: 3}", ("clients", "{generate: {clients: 512}}")),
         ("clients={generate: {clients: 3}, id: a}", ("clients", "{generate: {clients: 512}}")),
@@ -253,6 +263,22 @@ def test_detector_and_arc_are_further_keys_of_a_protocol(file: Path, tmp_path: P
     for wrong, words in ({"detector": "curved"}, "detector='curved'"), ({"arc_deg": 400}, "400"):
         with pytest.raises(PhysFedError, match=rf"clients\.0\.protocol: protocol: .*{words}"):
             load_experiment(file, [f"clients=[{{id: a, protocol: {short | wrong}}}]"])
+
+
+def test_a_learned_front_end_has_no_patches_and_no_pooled_data(file: Path):
+    """A sinogram has no patches; and a geometry no other one's filter."""
+    learned = "front_end=iradonmap"
+    assert load_experiment(file, [learned]).front_end.settings.back_projection == "view"
+    sentence = (
+        r"training\.patch: the front end iradonmap needs the field 'sinogram', which cannot be cut "
+        r"into patches because every ray crosses the whole image; set training\.patch to null"
+    )
+    with pytest.raises(PhysFedError, match=sentence):
+        load_experiment(file, [learned, "training.patch=64"])
+    with pytest.raises(PhysFedError, match=r"method\.name: the front end iradonmap .*pool"):
+        load_experiment(file, [learned, "method=pooled"])
+    with pytest.raises(PhysFedError, match=r"front_end\.name: iradonmap is private to each client"):
+        load_experiment(file, [learned, "method=pooled", "clients=[{id: a, protocol: paper-1}]"])
 
 
 @pytest.mark.parametrize("other", ["data.test_patients=[B, A]", "data.validation_patients=[A]"])

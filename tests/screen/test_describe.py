@@ -245,6 +245,23 @@ def test_frozen_networks_of_the_objective_are_counted_once(tmp_path: Path):
     assert host_bytes(experiment, loaded, 1) > host_bytes(experiment, bare, 1)
 
 
+def test_a_learned_front_end_is_part_of_the_step_and_of_the_private_parameters(tmp_path: Path):
+    """Under the scanner with the most readings, paper-1: 1024 views of 512 bins."""
+    plain, learned = (
+        load(tmp_path, "training.patch=null", f"front_end={name}") for name in ("fbp", "iradonmap")
+    )
+    methods = [method_of(experiment) for experiment in (plain, learned)]
+    costs = [measure_step(method, learned.training, 64) for method in methods]
+    views, bins, channels = 1024, 512, 4
+    filtering = views * bins**2 + bins**3  # the rows, and the product with the ramp
+    into_the_network = 60**2 * 25 * channels  # the gradient of what the first layer reads
+    assert costs[1].image_flops - costs[0].image_flops == 2 * (2 * filtering + into_the_network)
+    shared, private = ([network_sizes(method)[part] for method in methods] for part in (0, 1))
+    assert shared[0] == shared[1]
+    assert private[1] - private[0] == 768**2 + 1024  # of the most bins, and of the most views
+    assert f"front_end {768**2 + 1024:,}" in described(learned)
+
+
 def test_the_timed_patch_has_room_for_the_objectives_windows(tmp_path: Path):
     mixed = "training.objective={name: ssim_mixed, scales: 5}"
     experiment = load(tmp_path, mixed, "training.patch=null", "data.image_size=176")
