@@ -4,7 +4,7 @@ from pydantic import Field, field_validator
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment.settings import Settings
-from physfed_ray.metrics.registry import METRICS, STANDARD
+from physfed_ray.metrics.registry import STANDARD, metrics_of
 
 
 class Evaluation(Settings):
@@ -13,7 +13,8 @@ class Evaluation(Settings):
     metrics: tuple[str, ...] = Field(
         (),
         description="names that `physfed metrics` prints, such as fsim: feature similarity; nps: "
-        "noise power spectrum in the body; mtf: edge sharpness on a phantom (docs/metrics.md)",
+        "noise power spectrum in the body; mtf: edge sharpness on a phantom; pd_efflite0 and "
+        "fd_efflite0: perceptual and Frechet distance on a vision network (docs/metrics.md)",
     )
 
     @field_validator("metrics")
@@ -25,7 +26,9 @@ class Evaluation(Settings):
             if names.count(name) > 1:
                 raise ValueError(f"'{name}' is named twice")
             try:
-                METRICS.find(name)
+                missing = {metric.missing() for metric in metrics_of(name)} - {""}
             except PhysFedError as error:
                 raise ValueError(str(error)) from None
+            if missing:
+                raise ValueError(f"'{name}' needs what is not installed: {'; '.join(missing)}")
         return names

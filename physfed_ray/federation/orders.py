@@ -75,7 +75,7 @@ class ClientEvaluation:
     Attributes:
         patients: Pseudonym of each slice's patient.
         slices: Slice number of each.
-        scores: Each metric, (N,).
+        scores: Each metric, (N,) or (), see ``Scores``.
         examples: Images by name, see ``examples.kept``.
         inspection: State of the method's modulation.
     """

@@ -47,6 +47,8 @@ class FinalResults:
         """Add one client's or protocol's evaluation of a split."""
         self.rows += score_rows(number, client, split, evaluation.scores)
         for name, values in evaluation.scores.items():
+            if not values.ndim:  # of all slices together: no slice has a share in it
+                continue
             prefix, _, metric = name.rpartition("/")
             where = f"{split}/{prefix}" if prefix else split
             self.slices += [
@@ -248,6 +250,7 @@ def _choose(
     means = {client: float(np.mean(found["psnr"])) for client, found in scores.items()}
     best = max(means, key=lambda client: (not math.isnan(means[client]), means[client]))
     mean = {
-        name: np.mean([s[name] for _, s in sorted(scores.items())], axis=0) for name in scores[best]
+        name: np.asarray(np.mean([s[name] for _, s in sorted(scores.items())], axis=0))
+        for name in scores[best]
     }
     return {"mean_of_scores": mean, "nearest_protocol": scores[nearest], "oracle": scores[best]}

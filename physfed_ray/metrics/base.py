@@ -16,7 +16,7 @@ T = TypeVar("T")
 Images = NDArray[np.float32]
 """(N, n, n) float32 HU."""
 Scores = dict[str, NDArray[np.float64]]
-"""The numbers of each metric by its name, (N,)."""
+"""The numbers of each metric by its name, (N,); () where one belongs to all slices together."""
 Need = Literal["body", "pixel_mm", "edge"]
 
 
@@ -148,6 +148,10 @@ class Metric(ABC):
             (N,) float64, or (1,) for an edge.
         """
 
+    def missing(self) -> str:
+        """Return the command that installs what it needs and is not here, "" by default."""
+        return ""
+
     @property
     def title(self) -> str:
         """What it is, the first sentence of its class's documentation."""
@@ -156,6 +160,30 @@ class Metric(ABC):
     def worth(self, value: float) -> float:
         """Return a value so that more is better; of a metric without a direction, as it is."""
         return -value if self.better == "lower" else value
+
+
+class SetMetric(Metric):
+    """One number for all slices of a client or protocol together.
+
+    The slices come in parts: ``features`` says of each slice what the number needs, and ``of_set``
+    makes the number of all of them. There are no numbers of single slices.
+    """
+
+    @abstractmethod
+    def features(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return what the number needs of each slice, (N, ...); arguments as of a metric."""
+
+    @abstractmethod
+    def of_set(self, features: NDArray[np.float64]) -> float:
+        """Return the number from the features of all slices, (N, ...), in any order."""
+
+    def __call__(
+        self, denoised: Images, reference: Images, context: Context
+    ) -> NDArray[np.float64]:
+        """Return the number of these slices, ()."""
+        return np.array(self.of_set(self.features(denoised, reference, context)), np.float64)
 
 
 def metric_name(base: str, window: Window) -> str:

@@ -22,6 +22,8 @@ METRICS: Registry[type[Metric] | tuple[Metric, ...]] = Registry(
         "fsim": "physfed_ray.metrics.fsim:Fsim",
         "nps": "physfed_ray.metrics.noise_power:NOISE_POWER",
         "mtf": "physfed_ray.metrics.sharpness:SHARPNESS",
+        "pd_efflite0": "physfed_ray.metrics.trunk_distances:PerceptualDistance",
+        "fd_efflite0": "physfed_ray.metrics.trunk_distances:FrechetDistance",
     },
 )
 STANDARD = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body")

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.metrics.base import Context, Images, Metric, Scores, metric_name
+from physfed_ray.metrics.base import Context, Images, Metric, Scores, SetMetric, metric_name
 from physfed_ray.metrics.edges import Edge
 from physfed_ray.metrics.pixelwise import in_window
-from physfed_ray.metrics.registry import STANDARD, edge_metrics, slice_metrics
+from physfed_ray.metrics.registry import STANDARD, edge_metrics, measured, slice_metrics
 from physfed_ray.window import Window, denormalise
 
 _CHUNK_PIXELS = 1 << 19  # about 32 slices of 128 x 128: the working set stays near the cache
@@ -40,7 +40,8 @@ def score_slices(
 
     Returns:
         Each number, (N,) float64: ``psnr``, ``ssim``, ``rmse_hu``, ``psnr_body``, ``ssim_body``,
-        then ``psnr[lo,hi]`` and so on for every clinical window, then the optional ones.
+        then ``psnr[lo,hi]`` and so on for every clinical window, then the optional ones. A number
+        of all slices together is ().
 
     Raises:
         PhysFedError: A metric does not return one number a slice.
@@ -63,7 +64,11 @@ def score_slices(
         parts.append(found)
     if not parts:
         return {}
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name, metric, _ in measured(optional, clinical_windows):
+        if isinstance(metric, SetMetric):
+            scores[name] = np.array(metric.of_set(scores[name]), np.float64)
+    return scores
 
 
 def _measure(
@@ -73,7 +78,10 @@ def _measure(
     context: Context,
     windows: Iterable[Window],
 ) -> Scores:
-    """Measure a chunk in the experiment's window, then in the clinical ones."""
+    """Measure a chunk in the experiment's window, then in the clinical ones.
+
+    A metric of a set leaves the features of its slices.
+    """
     count = len(denoised)
     scores = {m.name: _numbers(m, denoised, reference, context, count) for m in metrics}
     clinical = [metric for metric in metrics if metric.clinical]
@@ -116,7 +124,15 @@ def score_edge(
 def _numbers(
     metric: Metric, denoised: Images, reference: Images, context: Context, count: int
 ) -> NDArray[np.float64]:
-    """Return a metric's numbers, (count,) float64."""
+    """Return a metric's numbers, (count,) float64; of a set, the slices' features (count, ...)."""
+    if isinstance(metric, SetMetric):
+        features = np.asarray(metric.features(denoised, reference, context), np.float64)
+        if features.shape[:1] != (count,):
+            raise PhysFedError(
+                f"the metric '{metric.name}' returned features of shape {features.shape} for "
+                f"{count} slices; it must return a row of them for each slice"
+            )
+        return features
     values = np.asarray(metric(denoised, reference, context), np.float64)
     if values.shape != (count,):
         what = "one number" if metric.edge_contrast_hu is not None else "one number a slice"

@@ -108,19 +108,21 @@ def optional_columns(run: RunResults) -> tuple[Column, ...]:
     """
     asked = slice_metrics(name for name in run.optional_metrics if name in METRICS)
     known = {name for _, name in _found(run, [*slice_metrics(STANDARD), *asked])}
-    names = map(str, run.slices.distinct("metric"))
     return (
         *with_units(column_of(metric, name) for metric, name in _found(run, asked)),
-        *(Column(name, name, decimals=4, compared=False) for name in names if name not in known),
+        *(
+            Column(name, name, decimals=4, compared=False)
+            for name in run.scored
+            if name not in known
+        ),
     )
 
 
 def _found(run: RunResults, metrics: Sequence[Metric]) -> list[tuple[Metric, str]]:
     """Return what a run has of metrics: first in its own window, then in clinical ones."""
-    names = [str(name) for name in run.slices.distinct("metric")]
-    whole = [(metric, metric.name) for metric in metrics if metric.name in names]
+    whole = [(metric, metric.name) for metric in metrics if metric.name in run.scored]
     own = {metric.name: metric for metric in metrics if metric.clinical}
-    bases = ((name, name.partition("[")[0]) for name in names if "[" in name)
+    bases = ((name, name.partition("[")[0]) for name in run.scored if "[" in name)
     return whole + [(own[base], name) for name, base in bases if base in own]
 
 

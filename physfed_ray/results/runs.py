@@ -197,8 +197,20 @@ class RunResults:
         splits = {str(s) for s in self.slices.distinct("split")}
         return [p for p in POLICIES if f"unseen/{p}" in splits]
 
+    @cached_property
+    def scored(self) -> list[str]:
+        """Names of what the last evaluation has scored on slices, one by one or all together."""
+        splits = [str(split) for split in self.slices.distinct("split")]
+        recorded = [
+            self.metrics.where(split=split).distinct("metric")
+            for split in splits
+            if split.endswith("/input")
+        ]
+        names = [*self.slices.distinct("metric"), *(name for found in recorded for name in found)]
+        return list(dict.fromkeys(map(str, names)))
+
     def client_means(self, split: str, metric: str) -> dict[str, float]:
-        """Return each client's mean over slices, or its last recorded value without slices.
+        """Return each client's mean over slices, or what was last recorded of all its slices.
 
         Args:
             split: Such as "test", "test/input" or "unseen/pvqs".

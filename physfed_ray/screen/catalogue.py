@@ -48,7 +48,8 @@ def print_methods(console: Console | None = None) -> None:
 
 def print_metrics(console: Console | None = None) -> None:
     """Print every metric: what it is, and the unit, better direction and windows of its numbers."""
-    from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of  # torch, as above
+    from physfed_ray.metrics.base import SetMetric  # torch, as above
+    from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of
 
     console = console or Console()
     for name in METRICS:
@@ -62,6 +63,7 @@ def print_metrics(console: Console | None = None) -> None:
         for metric in metrics:
             windows = "every window" if metric.clinical else "experiment's window"
             where = "edge of a phantom" if metric.edge_contrast_hu is not None else windows
+            where += ", one number for all slices" if isinstance(metric, SetMetric) else ""
             numbers.add_row(metric.name, metric.unit, f"better: {metric.better}", where)
         console.print(numbers, highlight=False)
         for words in titles:

@@ -1,5 +1,6 @@
 """Metrics: every registered one in the same way, one from outside, and a run that measures all."""
 
+import csv
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -17,8 +18,8 @@ from physfed_ray.federation.client.host import Host
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.serving import FinalResults
 from physfed_ray.federation.spec import Spec
-from physfed_ray.metrics import registry
-from physfed_ray.metrics.base import Context, Images, Metric
+from physfed_ray.metrics import registry, trunk_distances
+from physfed_ray.metrics.base import Context, Images, Metric, SetMetric
 from physfed_ray.metrics.edges import edge_phantom
 from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of, owner
 from physfed_ray.metrics.scoring import score_edge, score_slices
@@ -39,11 +40,11 @@ unseen: [{id: u1, protocol: unseen-2}]
 backbone: {channels: 4}
 method: {name: fedper}
 training: {rounds: 1, batch_size: 2, patch: 32}
-evaluation: {metrics: [fsim, nps, mtf, bias_hu]}
+evaluation: {metrics: [fsim, nps, mtf, pd_efflite0, fd_efflite0, bias_hu]}
 """
 OUTSIDE = '''
 import numpy as np
-from physfed_ray.metrics.base import Metric
+from physfed_ray.metrics.base import Metric, SetMetric
 
 
 class Bias(Metric):
@@ -72,13 +73,27 @@ class Misnamed(Bias):
 
 
 PAIR = (Bias(), Two())
+
+
+class Unlike(SetMetric):
+    """Says too little."""
+
+    name, heading, unit = "unlike", "Unlike", "HU"
+
+    def features(self, denoised, reference, context):
+        return np.zeros((1, 5))
+
+    def of_set(self, features):
+        return 0.0
 '''
 WINDOW = (-1000.0, 2000.0)
 SOFT = {"soft": (-160.0, 240.0)}
-OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps", "mtf")
+OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps", "mtf",
+       "pd_efflite0", "fd_efflite0")  # fmt: skip
 EDGES = {f"mtf{level}_{contrast}hu_per_mm" for level in (50, 10) for contrast in (120, 900)}
 PER_SLICE = {"fsim", "fsim[-160,240]", "nps_area_hu2", "nps_mean_per_mm", "nps_peak_per_mm",
-             "bias_hu", "bias_hu[-160,240]"}  # fmt: skip
+             "pd_efflite0", "pd_efflite0[-160,240]", "bias_hu", "bias_hu[-160,240]"}  # fmt: skip
+OF_SETS = {"fd_efflite0", "fd_efflite0[-160,240]"}
 Rows = dict[tuple[str, str, str], float]
 
 
@@ -87,7 +102,12 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Install a package with metrics of its own for as long as this module's tests run."""
     folder = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
-        install(folder / "site", patch, OUTSIDE, (METRICS, {"bias_hu": "Bias", "two": "PAIR"}))
+        install(
+            folder / "site",
+            patch,
+            OUTSIDE,
+            (METRICS, {"bias_hu": "Bias", "two": "PAIR", "unlike": "Unlike"}),
+        )
         registry._loaded.cache_clear()
         yield
     registry._loaded.cache_clear()
@@ -146,12 +166,14 @@ def test_every_metric_scores_each_slice_for_itself_and_changes_nothing(metric: M
     values = metric(low, full, context)
     again = metric(low[::-1], full[::-1], Context(WINDOW, context.body[::-1], 0.7, context._edge))
     first = metric(low[:1], full[:1], Context(WINDOW, context.body[:1], 0.7, context._edge))
-    one_for_all = metric.edge_contrast_hu is not None
-    assert values.shape == ((1,) if one_for_all else (3,))
+    of_set = isinstance(metric, SetMetric)
+    one_for_all = of_set or metric.edge_contrast_hu is not None
+    assert values.shape == (() if of_set else (1,) if one_for_all else (3,))
     assert values.dtype == np.float64
     assert np.isfinite(values).all()
     np.testing.assert_allclose(again, values if one_for_all else values[::-1], rtol=1e-12)
-    np.testing.assert_allclose(first, values[:1], rtol=1e-12)
+    if not of_set:
+        np.testing.assert_allclose(first, values[:1], rtol=1e-12)
     for now, then in zip((low, full), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -159,7 +181,7 @@ def test_every_metric_scores_each_slice_for_itself_and_changes_nothing(metric: M
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_every_metric_says_what_it_is_and_prefers_the_perfect_image(metric: Metric) -> None:
     assert metric.heading
-    assert metric.unit
+    assert metric.unit or metric.name.endswith("_efflite0")  # a distance without one
     assert metric.title.endswith(".")
     low, full, context = _scans(metric)
     perfect = metric(full, full, Context(WINDOW, context.body, 0.7, context._edge))
@@ -167,7 +189,8 @@ def test_every_metric_says_what_it_is_and_prefers_the_perfect_image(metric: Metr
     if metric.better == "neither":
         return
     best, other = (
-        [metric.worth(v) for v in found] for found in (perfect, metric(low, full, context))
+        [metric.worth(v) for v in np.atleast_1d(found)]
+        for found in (perfect, metric(low, full, context))
     )
     assert (np.array(best) > np.array(other)).all()
 
@@ -219,6 +242,15 @@ def test_an_experiment_can_name_what_is_optional(outside: None) -> None:
             Evaluation(metrics=names)
 
 
+def test_a_metric_without_its_package_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trunk_distances, "PACKAGE", "not_there")
+    for name in ("pd_efflite0", "fd_efflite0"):
+        with pytest.raises(ValueError, match=rf"'{name}' needs .*physfed_ray\[perceptual\]"):
+            Evaluation(metrics=(name,))
+
+
 def test_a_name_leads_to_its_owner(outside: None) -> None:
     owners = {"psnr[-160,240]": "psnr", "nps_area_hu2": "nps", "bias_hu": "bias_hu",
               "mtf10_900hu_per_mm": "mtf", "fsim[-1350,150]": "fsim"}  # fmt: skip
@@ -239,6 +271,8 @@ def test_a_foreign_metric_that_does_not_fit_is_refused_in_a_sentence(
     body = np.ones((2, 24, 24), np.uint8)
     with pytest.raises(PhysFedError, match=r"'bias_hu' returned .*\(4,\) for 2 slices"):
         score_slices(low, full, body, WINDOW, {}, 0.7, ["two"])
+    with pytest.raises(PhysFedError, match=r"'unlike' returned features .*\(1, 5\) for 2 slices"):
+        score_slices(low, full, body, WINDOW, {}, 0.7, ["unlike"])
     with pytest.raises(PhysFedError, match="'misnamed' calls itself 'other'"):
         score_slices(low, full, body, WINDOW, {}, 0.7, ["misnamed"])
 
@@ -257,15 +291,18 @@ def test_only_the_named_metrics_are_computed() -> None:
 def test_a_run_ends_with_all_of_them(rows: Rows, run_dir: Path) -> None:
     for client in ("c1", "c2"):
         for split in ("test", "test/input"):
-            assert {m for c, s, m in rows if (c, s) == (client, split)} > PER_SLICE
+            assert {m for c, s, m in rows if (c, s) == (client, split)} > PER_SLICE | OF_SETS
+            assert rows[client, split, "fd_efflite0"] > 0
             assert 0 < rows[client, split, "fsim"] < 1
             assert 0 < rows[client, split, "bias_hu[-160,240]"] < 400
         for split in ("edge", "edge/input"):
             assert {m for c, s, m in rows if (c, s) == (client, split)} == EDGES
     for split in ("unseen/input", "unseen/nearest_protocol", "unseen/ensemble", "unseen/oracle"):
-        assert {m for c, s, m in rows if (c, s) == ("u1", split)} > PER_SLICE
+        assert {m for c, s, m in rows if (c, s) == ("u1", split)} > PER_SLICE | OF_SETS
     per_slice = pq.read_table(run_dir / "slices.parquet").to_pylist()
-    assert {r["metric"] for r in per_slice if r["split"] == "test"} > PER_SLICE
+    of_slices = {r["metric"] for r in per_slice if r["split"] == "test"}
+    assert of_slices > PER_SLICE
+    assert not of_slices & OF_SETS
 
 
 def test_they_are_measured_in_the_protocols_millimetres(rows: Rows) -> None:
@@ -283,11 +320,13 @@ def test_report_and_comparison_show_them(run_dir: Path, tmp_path: Path) -> None:
     assert names >= {"seen_optional.csv", "unseen_optional.csv", "seen_edges.csv"}
     html = (run_dir / "report.html").read_text()
     for words in ("Optional metrics", "Sharpness of edges", "FSIM [-160,240] (%)", "50% at 120 HU",
-                  "Bias (HU)", "Size of the mean error over the body."):  # fmt: skip
+                  "Bias (HU)", "fd_efflite0 [-160,240]", "not LPIPS",
+                  "Size of the mean error over the body."):  # fmt: skip
         assert words in html
     page = compare([run_dir], tmp_path / "page.md").read_text()
     for words in ("NPS area (HU²)", "FSIM [-160,240]", "RMSE (HU)", "Edges, mean of clients",
-                  "10% at 900 HU", "Bias [-160,240] (HU)"):  # fmt: skip
+                  "10% at 900 HU", "Bias [-160,240] (HU)", "pd_efflite0",
+                  "fd_efflite0"):  # fmt: skip
         assert words in page
 
 
@@ -299,6 +338,15 @@ def test_a_metric_of_a_package_that_is_gone_is_printed_as_stored(
     assert "bias_hu[-160,240]" in page
     assert "Bias (HU)" not in page
     assert "FSIM (%)" in page
+
+
+def test_a_tables_number_of_a_set_is_the_one_recorded(rows: Rows, run_dir: Path) -> None:
+    table = csv.DictReader((run_dir / "tables" / "seen_optional.csv").open())
+    found = {(r["method"], r["client"]): r["mean"] for r in table if r["metric"] == "fd_efflite0"}
+    for number, client in enumerate(("c1", "c2"), start=1):
+        for method, split in (("Input", "test/input"), ("FedPer", "test")):
+            value = rows[client, split, "fd_efflite0"]
+            assert found[method, f"Client #{number}"] == f"{value:.6g}"
 
 
 def test_without_asking_nothing_is_measured(make_spec: Callable[..., Spec]) -> None:
@@ -328,3 +376,13 @@ def test_a_slice_without_a_value_does_not_spoil_the_mean() -> None:
     assert results.rows[0] == (5, "c1", "test", "nps_area_hu2", 3.0)
     assert np.isnan(results.rows[1][-1])
     assert len(results.slices) == 6
+
+
+def test_a_number_of_a_set_has_a_row_and_no_slices() -> None:
+    results = FinalResults()
+    scores = {"fd_efflite0": np.array(2.5), "input/fd_efflite0": np.array(np.nan)}
+    results.add(5, "c1", "test", ClientEvaluation(["p"], [0], scores, {}, {}))
+    assert results.rows[0] == (5, "c1", "test", "fd_efflite0", 2.5)
+    assert results.rows[1][:4] == (5, "c1", "test/input", "fd_efflite0")
+    assert np.isnan(results.rows[1][-1])
+    assert results.slices == []

@@ -17,7 +17,8 @@ from physfed_ray.sweep.trials import scores_of
 from tests.sweep import known
 from tests.sweep.conftest import MakeSweep
 
-OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps")
+OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps",
+       "pd_efflite0", "fd_efflite0")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -28,7 +29,7 @@ def test_every_metric_with_a_direction_is_an_objective(name: str) -> None:
             objective = find_objective(metric.name)
             assert objective.better == metric.better
             assert objective.measured_by == name
-            assert objective.optional == (name in ("fsim", "nps"))
+            assert objective.optional == (name in OWN[5:])
             assert objective.worth(2.0) == metric.worth(2.0)
 
 
