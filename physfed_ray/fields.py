@@ -244,12 +244,12 @@ def made_fields(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of patches or whole images of one client.
+    """A batch of patches or whole images: of one client, or of several where they are pooled.
 
     Attributes:
         low: Low-dose images, (B, 1, h, w) float32, 0 and 1 are the ends of the HU window.
         full: Full-dose images, same shape and scale.
-        g: Normalised protocol of the client, (7,) float32.
+        g: Normalised protocol of each image, (B, G) float32.
         embedding: Report embeddings f_t, (B, T, d) float32, not standardised.
         embedding_mask: (B, T) bool, True where a token is real.
         origin: (B, 2) int64, row and column of the patch's top-left pixel in its image.
@@ -268,6 +268,11 @@ class Batch:
     image_size: int
     extra: "Mapping[str, Tensor]" = default(default_factory=dict)
     protocol: Protocol | None = None
+
+    @property
+    def own_g(self) -> "Tensor":
+        """Normalised protocol of the first image, (1, G): of all of them where one client's."""
+        return self.g[0][None]
 
     @property
     def whole(self) -> tuple[int, int]:

@@ -36,7 +36,7 @@ def assemble(
 
     Args:
         shards: Files of scans.
-        g: The client's normalised protocol, (G,).
+        g: The normalised protocol of each shard, (shards, G).
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.
@@ -52,7 +52,7 @@ def assemble(
         **{name: _join([getattr(p, name) for p in parts], path.parent) for name in images},
         embedding=described.embedding,
         embedding_mask=described.mask,
-        g=g,
+        g=np.repeat(g, [len(part) for part in parts], axis=0),
         patient=[patient for part in parts for patient in part.patient],
         slice=np.concatenate([part.slice for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
@@ -177,7 +179,7 @@ def _finish(
             raise PhysFedError(problem + left_out_sentence(todo.source.summary()))
         slices = assemble(
             [todo.path_of(shard) for shard in usable],
-            usable[0].protocol.normalised(todo.further),
+            np.stack([shard.protocol.normalised(todo.further) for shard in usable]),
             descriptions,
             path,
             {

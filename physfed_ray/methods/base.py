@@ -58,7 +58,7 @@ class Method:
             and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
-            then mix protocols and have no ``g``.
+            then mix protocols, each image with its own ``g``.
         linear: Whether ``aggregate`` needs of the clients' vectors only their mean. Where it is not
             (medians, trimmed means), hosts keep their participants' vectors until all have trained,
             and the server has every one of them at once: on Ray in the object store, unread.
@@ -287,7 +287,7 @@ class Method:
         Args:
             network: What ``build`` returned.
             batch: The images; ``full`` is not looked at.
-            code: Protocol code (code_dim,) to use instead of the one of ``batch.g``.
+            code: Protocol code (code_dim,) to use instead of those of ``batch.g``.
         """
         f, skips = self.encode(network.get_submodule("encoder"), batch)
         return f, *skips

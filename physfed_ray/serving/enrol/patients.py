@@ -168,7 +168,7 @@ def fitted(data: ClientData, card: ModelCard, protocol: Protocol) -> ClientData:
             f"the reports' embeddings have the shape {own}, and the run's {(tokens, dim)}: use the "
             "text encoder, in the version, that the run used"
         )
-    return replace(data, g=protocol.normalised(card.further))
+    return replace(data, g=np.tile(protocol.normalised(card.further), (len(data), 1)))
 
 
 def order_of_patients(data: ClientData, seed: int) -> list[str]:
