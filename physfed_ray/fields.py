@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.registry import Registry
@@ -118,6 +118,13 @@ class Field:
         """The type of its numbers in files and client data."""
         return np.dtype(np.uint8) if self.dtype == bool else self.dtype
 
+    @property
+    def follows_protocol(self) -> bool:
+        """Whether a slice has it in another shape under another protocol, as sinograms have."""
+        sizes = Sizes(64, 1, 1)
+        one, other = (self.shape(sizes, PRESETS[name]) for name in ("paper-1", "paper-2"))
+        return one != other
+
     def made_of(self, scan: Acquisition) -> np.ndarray:
         """Make the field of N slices, (N, ...) of the type that files hold.
 
@@ -135,6 +142,11 @@ class Field:
                 f"'make' returns {made.dtype} of shape {made.shape}; mend one of them"
             )
         return np.asarray(made, self.packed(scan.protocol) if self.packed else self.stored)
+
+
+def on_server(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some fields that slices of several protocols have in one file."""
+    return tuple(name for name in names if not field_of(name).follows_protocol)
 
 
 def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from physfed_ray.data.store import (
     read_scans,
     write_client_data,
 )
-from physfed_ray.fields import SCANNED, STANDARD
+from physfed_ray.fields import FULL, SCANNED, STANDARD
 from physfed_ray.reports.cache import DescriptionCache
 from physfed_ray.rundir.model import Statistics
 
@@ -28,6 +29,8 @@ def assemble(
     descriptions: DescriptionCache,
     path: Path,
     fields: Mapping[str, Sequence[Path]] | None = None,
+    *,
+    labels: bool = True,
 ) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
@@ -40,6 +43,8 @@ def assemble(
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.
+        labels: Whether the full dose is there; otherwise it is not a number, so that a result that
+            depends on it shows.
 
     Returns:
         The number of slices in each shard.
@@ -48,8 +53,14 @@ def assemble(
     described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
     images = [field.name for field in SCANNED if field in STANDARD]
+    columns = {name: [getattr(part, name) for part in parts] for name in images}
+    if not labels:
+        columns[FULL.name] = [
+            np.broadcast_to(np.float32(np.nan), full.shape) for full in columns[FULL.name]
+        ]
+    joined: dict[str, Any] = {name: _join(found, path.parent) for name, found in columns.items()}
     data = ClientData(
-        **{name: _join([getattr(p, name) for p in parts], path.parent) for name in images},
+        **joined,
         embedding=described.embedding,
         embedding_mask=described.mask,
         g=np.repeat(g, [len(part) for part in parts], axis=0),
@@ -69,7 +80,7 @@ def assemble(
 def _join(parts: Sequence[np.ndarray], scratch: Path) -> np.ndarray:
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     with tempfile.TemporaryFile(dir=scratch) as file:
-        joined = np.memmap(file, parts[0].dtype, shape=shape)
+        joined = np.memmap(file, np.result_type(*parts), shape=shape)
     np.concatenate(parts, out=joined)
     return joined
 

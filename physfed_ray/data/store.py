@@ -209,8 +209,9 @@ def concatenate(parts: Sequence[ClientData]) -> ClientData:
         return np.concatenate(list(arrays))
 
     first = parts[0]
+    arrays: dict[str, Any] = {f.name: joined(getattr(p, f.name) for p in parts) for f in STANDARD}
     return ClientData(
-        **{f.name: joined(getattr(part, f.name) for part in parts) for f in STANDARD},
+        **arrays,
         g=joined(part.g for part in parts),
         patient=[patient for part in parts for patient in part.patient],
         slice=joined(part.slice for part in parts),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -83,7 +83,11 @@ class ClientInfo:
         slices: Number of its training slices.
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
         further: Names of the further fields of a protocol that g holds, as in ``Task``.
+        labels: Whether its training images have a full dose; where they do not, it is not a number.
+        role: What tells it from the server as a member (``ServerInfo``).
     """
+
+    role: ClassVar[Literal["client"]] = "client"
 
     index: int
     id: str
@@ -91,6 +95,7 @@ class ClientInfo:
     slices: int
     speed: float = 1.0
     further: tuple[str, ...] = ()
+    labels: bool = True
 
     @property
     def g(self) -> tuple[float, ...]:
@@ -99,19 +104,42 @@ class ClientInfo:
 
 
 @dataclass(frozen=True)
+class ServerInfo:
+    """The server as a member of the federation that trains on paired images of its own.
+
+    It has no protocol: its images are of all training clients' scanners, each with its g.
+
+    Attributes:
+        index: Its place, K: behind the K clients.
+        slices: Number of its slices, each patient's under every protocol.
+        id: Its name.
+        role: What tells it from a client.
+    """
+
+    role: ClassVar[Literal["server"]] = "server"
+    index: int
+    slices: int
+    id: str = "server"
+
+
+Member = ClientInfo | ServerInfo
+"""Who trains in a round; ``role`` says which of both it is."""
+
+
+@dataclass(frozen=True)
 class RoundInput:
-    """What a client is given at the start of a round.
+    """What a member is given at the start of a round.
 
     Attributes:
         round: Number of the round.
-        client: The client itself.
+        client: The member itself: a client, or for a method that ``trains_on_server`` the server.
         shared: The global shared parameters as one flat float32 vector, read-only.
         extras: Arrays that the server broadcasts: ``codes`` (K, code_dim), and what
             ``aggregate`` and ``collect`` return.
     """
 
     round: int
-    client: ClientInfo
+    client: Member
     shared: np.ndarray
     extras: Mapping[str, np.ndarray]
 
@@ -126,7 +154,8 @@ class Aggregation:
         mean: Mean of the participants' vectors, weighted by ``weights``, (size,) float32.
         clients: The participants, by index.
         weights: The participants' weights in the mean, by id; their sum is what it was divided by.
-        uploads: What ``finish`` returned, by id.
+        uploads: What ``finish`` returned, by id; also the server's, under ``server``, where it
+            trained.
         named: The tensors of such a vector by name, as views of it.
         vectors: For a method that is not linear, every participant's vector by id, in the order of
             ``clients``; empty otherwise. One is decoded each time that it is asked for, and none is

@@ -76,7 +76,7 @@ def client_experiment(
         {
             "name": "enrol",
             "seed": dealing.seed,
-            "data": data | {"test_patients": 1, "validation_patients": 1},
+            "data": data | {"test_patients": 1, "validation_patients": 1, "server_patients": 0},
             "clients": [{"id": name, "protocol": protocol.values()}],
             "reports": card.reports,
             "backbone": card.backbone,
@@ -180,9 +180,9 @@ def order_of_patients(data: ClientData, seed: int) -> list[str]:
 def of_patients(data: ClientData, patients: Sequence[str]) -> ClientData:
     """Return the slices of some patients."""
     rows = np.flatnonzero(np.isin(data.patient, list(patients)))
-    picked = {
+    picked: dict[str, Any] = {
         name: np.asarray(getattr(data, name))[rows]
-        for name in ("low", "full", "body", "embedding", "embedding_mask", "slice", "scale")
+        for name in ("low", "full", "body", "embedding", "embedding_mask", "g", "slice", "scale")
     }
     return replace(
         data,
