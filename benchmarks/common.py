@@ -130,7 +130,7 @@ def write_random_slices(file: Path, slices: int, size: int, dim: int = 1, seed: 
             body=np.ones(full.shape, np.uint8),
             embedding=rng.standard_normal((slices, 1, dim)).astype(np.float32),
             embedding_mask=np.ones((slices, 1), np.uint8),
-            g=rng.random(7).astype(np.float32),
+            g=np.tile(rng.random(7).astype(np.float32), (slices, 1)),
             patient=["p"] * slices,
             slice=np.arange(slices, dtype=np.int32),
             scale=np.ones(slices, np.float32),

@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 def batches(args: argparse.Namespace) -> Iterator[Batch]:
     """Yield noisy images of random smooth bodies, (batch, 1, size, size), for ever."""
     rng = torch.Generator().manual_seed(0)
-    g = torch.from_numpy(PRESETS["paper-1"].normalised())
+    g = torch.from_numpy(PRESETS["paper-1"].normalised()).expand(args.batch, -1)
     while True:
         coarse = torch.rand(args.batch, 1, 8, 8, generator=rng)
         full = functional.interpolate(coarse, (args.size, args.size), mode="bicubic").clamp(0, 1)
@@ -104,7 +104,7 @@ class Way:
 
     def _authors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         drawn = torch.randint(len(self.protocols), (len(batch.low),))
-        denoised, own = whole_pass(self.network, batch, batch.g[None])
+        denoised, own = whole_pass(self.network, batch, batch.own_g)
         _, other = whole_pass(self.network, batch, self.protocols[drawn])
         mse, _ = self.method.reconstruction(denoised, batch)
         return mse + self.method.settings.tau * feature_cosine_loss(own, other), mse.detach()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.registry import Registry
@@ -122,6 +122,13 @@ class Field:
         """Return the type of its numbers in files and client data, of slices under a protocol."""
         return np.dtype(self.packed(protocol)) if self.packed else self.stored
 
+    @property
+    def follows_protocol(self) -> bool:
+        """Whether a slice has it in another shape under another protocol, as sinograms have."""
+        sizes = Sizes(64, 1, 1)
+        one, other = (self.shape(sizes, PRESETS[name]) for name in ("paper-1", "paper-2"))
+        return one != other
+
     def made_of(self, scan: Acquisition) -> np.ndarray:
         """Make the field of N slices, (N, ...) of the type that files hold.
 
@@ -139,6 +146,11 @@ class Field:
                 f"'make' returns {made.dtype} of shape {made.shape}; mend one of them"
             )
         return np.asarray(made, self.stored_under(scan.protocol))
+
+
+def on_server(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some fields that slices of several protocols have in one file."""
+    return tuple(name for name in names if not field_of(name).follows_protocol)
 
 
 def _image(sizes: Sizes, protocol: Protocol) -> tuple[int, ...]:
@@ -248,12 +260,12 @@ def made_fields(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of patches or whole images of one client.
+    """A batch of patches or whole images: of one client, or of several where they are pooled.
 
     Attributes:
         low: Low-dose images, (B, 1, h, w) float32, 0 and 1 are the ends of the HU window.
         full: Full-dose images, same shape and scale.
-        g: Normalised protocol of the client, (7,) float32.
+        g: Normalised protocol of each image, (B, G) float32.
         embedding: Report embeddings f_t, (B, T, d) float32, not standardised.
         embedding_mask: (B, T) bool, True where a token is real.
         origin: (B, 2) int64, row and column of the patch's top-left pixel in its image.
@@ -272,6 +284,11 @@ class Batch:
     image_size: int
     extra: "Mapping[str, Tensor]" = default(default_factory=dict)
     protocol: Protocol | None = None
+
+    @property
+    def own_g(self) -> "Tensor":
+        """Normalised protocol of the first image, (1, G): of all of them where one client's."""
+        return self.g[0][None]
 
     @property
     def whole(self) -> tuple[int, int]:

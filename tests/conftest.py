@@ -131,7 +131,7 @@ def random_client_data(seed: int, slices: int, size: int = 24, dim: int = 8) -> 
         body=np.ones(full.shape, np.uint8),
         embedding=rng.normal(size=(slices, 1, dim)).astype(np.float32),
         embedding_mask=np.ones((slices, 1), np.uint8),
-        g=rng.uniform(0, 1, 7).astype(np.float32),
+        g=np.tile(rng.uniform(0, 1, 7).astype(np.float32), (slices, 1)),
         patient=[f"p{seed}"] * slices,
         slice=np.arange(slices, dtype=np.int32),
         scale=np.ones(slices, np.float32),

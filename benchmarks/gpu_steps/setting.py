@@ -151,7 +151,7 @@ def random_data(size: int, count: int, seed: int = 0) -> ClientData:
         body=np.ones(full.shape, np.uint8),
         embedding=rng.normal(size=(count, 1, DIM)).astype(np.float32),
         embedding_mask=np.ones((count, 1), np.uint8),
-        g=PRESETS["paper-1"].normalised(),
+        g=np.tile(PRESETS["paper-1"].normalised(), (count, 1)),
         patient=["random"] * count,
         slice=np.arange(count, dtype=np.int32),
         scale=np.ones(count, np.float32),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from physfed_ray.cost.fresh_noise import FIXED, FreshCost, fresh_cost
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
 from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
-from physfed_ray.data.plan import PreparePlan, plan
+from physfed_ray.data.plan import SERVER, PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.federation.traffic import expected_bytes
 from physfed_ray.methods.base import Method
@@ -31,8 +31,9 @@ class Load:
         cost: One training step.
         drawn: Clients whose updates make a round, where none is absent or late; 1 where the method
             pools their data.
-        steps: Training steps of all of them in a round, on average.
-        images: Images or patches of all of them in a round, on average.
+        steps: Training steps of all of them, and of the server if it trains, in a round, on
+            average.
+        images: Images or patches, likewise.
         traffic: Bytes that all of them together send and receive in a round that follows another;
             no more than that where the method compresses.
         fresh: Cost of new noise for the slices of all of them in a round, on average.
@@ -59,13 +60,17 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
     """Return the sizes and counts of an experiment, whose data are planned."""
     training, clients, federation = experiment.training, experiment.clients, experiment.federation
     sync = federation.schedule == "sync"
-    drawn = at_work(federation, len(clients)) if sync else min(federation.buffer, len(clients))
+    trainable = len(experiment.trainable)
+    drawn = at_work(federation, trainable) if sync else min(federation.buffer, trainable)
     slices = [counts(todo, "train", client.id)[1] for client in clients]
     fresh = fresh_cost(experiment, slices, pooled=method.pooled)
+    slices = [counts(todo, "train", client.id)[1] for client in experiment.trainable]
     if method.pooled:
         drawn, slices = 1, [sum(slices)]
     steps = sum(map(training.steps_per_round, slices))
-    images = sum(slices) * training.local_epochs * training.patches_per_slice
+    uses = training.local_epochs * training.patches_per_slice
+    images = sum(slices) * uses
+    own = server_counts(todo)[1] if trains_on_server(experiment, method) else 0
     sizes = network_sizes(method)
     channel = federation.channel.make()
     return Load(
@@ -73,11 +78,22 @@ def load_of(experiment: Experiment, todo: PreparePlan, method: Method) -> Load:
         children=parameter_counts(method.build(experiment.seed)),
         cost=measure_step(method, training, experiment.data.image_size),
         drawn=drawn,
-        steps=round(steps * drawn / len(slices)),
-        images=round(images * drawn / len(slices)),
+        steps=round(steps * drawn / len(slices)) + (training.steps_per_round(own) if own else 0),
+        images=round(images * drawn / len(slices)) + own * uses,
         traffic=expected_bytes(method, channel, sizes[0], sizes[2], drawn),
         fresh=replace(fresh, seconds=fresh.seconds * drawn / len(slices)),
     )
+
+
+def trains_on_server(experiment: Experiment, method: Method) -> bool:
+    """Say whether the server is a member that trains."""
+    return method.trains_on_server and experiment.data.server_patients not in (0, ())
+
+
+def server_counts(todo: PreparePlan) -> tuple[int, int]:
+    """Return the patients of the server, and their slices under all protocols."""
+    parts = [counts(todo, split, client) for split, client in todo.files if split == SERVER]
+    return max((n for n, _ in parts), default=0), sum(n for _, n in parts)
 
 
 def at_work(federation: Federation, clients: int) -> int:

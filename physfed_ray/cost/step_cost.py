@@ -137,7 +137,7 @@ def probe_batch(method: Method, side: int, device: str) -> Batch:
     return Batch(
         low=images,
         full=images,
-        g=torch.full((task.g_size,), 0.5, device=device),
+        g=torch.full((1, task.g_size), 0.5, device=device),
         embedding=torch.zeros(1, task.tokens, task.dim, device=device),
         embedding_mask=torch.ones(1, task.tokens, dtype=torch.bool, device=device),
         origin=torch.zeros(1, 2, dtype=torch.int64, device=device),

@@ -14,7 +14,7 @@ from physfed_ray.data.store import (
     read_scans,
     write_client_data,
 )
-from physfed_ray.fields import LOW, SCANNED, STANDARD
+from physfed_ray.fields import FULL, LOW, SCANNED, STANDARD
 from physfed_ray.reports.cache import DescriptionCache
 from physfed_ray.rundir.model import Statistics
 
@@ -30,6 +30,8 @@ def assemble(
     path: Path,
     fields: Mapping[str, Sequence[Path]] | None = None,
     images: Sequence[Path] | None = None,
+    *,
+    labels: bool = True,
 ) -> list[int]:
     """Join the shards of one client and split into one file, atomically.
 
@@ -38,12 +40,14 @@ def assemble(
 
     Args:
         shards: Files of scans.
-        g: The client's normalised protocol, (G,).
+        g: The normalised protocol of each shard, (shards, G).
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.
         images: Files of what a front end makes of the sinograms, one a shard, which then is the
             low-dose image; None for the scanner's own.
+        labels: Whether the full dose is there; otherwise it is not a number, so that a result that
+            depends on it shows.
 
     Returns:
         The number of slices in each shard.
@@ -52,15 +56,19 @@ def assemble(
     described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in SCANNED if field in STANDARD]
-    scanned = {name: [getattr(part, name) for part in parts] for name in names}
+    columns = {name: [getattr(part, name) for part in parts] for name in names}
     if images is not None:
-        scanned[LOW.name] = [read_field(file) for file in images]
-    joined: dict[str, Any] = {n: _join(arrays, path.parent) for n, arrays in scanned.items()}
+        columns[LOW.name] = [read_field(file) for file in images]
+    if not labels:
+        columns[FULL.name] = [
+            np.broadcast_to(np.float32(np.nan), full.shape) for full in columns[FULL.name]
+        ]
+    joined: dict[str, Any] = {name: _join(found, path.parent) for name, found in columns.items()}
     data = ClientData(
         **joined,
         embedding=described.embedding,
         embedding_mask=described.mask,
-        g=g,
+        g=np.repeat(g, [len(part) for part in parts], axis=0),
         patient=[patient for part in parts for patient in part.patient],
         slice=np.concatenate([part.slice for part in parts]),
         scale=np.concatenate([part.scale for part in parts]),
@@ -77,7 +85,7 @@ def assemble(
 def _join(parts: Sequence[np.ndarray], scratch: Path) -> np.ndarray:
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     with tempfile.TemporaryFile(dir=scratch) as file:
-        joined = np.memmap(file, parts[0].dtype, shape=shape)
+        joined = np.memmap(file, np.result_type(*parts), shape=shape)
     np.concatenate(parts, out=joined)
     return joined
 

@@ -57,7 +57,7 @@ def training_batches(
         for start in range(0, len(index), batch_size):
             i, at = index[start : start + batch_size], origin[start : start + batch_size]
             cut = {name: _cut(name, array, i, at, size) for name, array in arrays.items()}
-            yield _batch(data, cut, torch.from_numpy(at))
+            yield _batch(data, cut, data.g[i], torch.from_numpy(at))
 
 
 def whole_batches(data: ClientData, batch_size: int) -> Iterator[tuple[slice, Batch]]:
@@ -70,7 +70,8 @@ def whole_batches(data: ClientData, batch_size: int) -> Iterator[tuple[slice, Ba
 def whole_batch(data: ClientData, rows: slice) -> Batch:
     """Return some slices as whole images; no others are read."""
     whole = {name: _tensor(name, array[rows].copy()) for name, array in _arrays(data).items()}
-    return _batch(data, whole, torch.zeros(len(whole["low"]), 2, dtype=torch.int64))
+    origin = torch.zeros(len(whole["low"]), 2, dtype=torch.int64)
+    return _batch(data, whole, data.g[rows].copy(), origin)
 
 
 def _arrays(data: ClientData) -> dict[str, np.ndarray]:
@@ -102,12 +103,11 @@ def _tensor(name: str, values: np.ndarray) -> Tensor:
     return tensor.unsqueeze(1) if field.crop == "image" and tensor.ndim == 3 else tensor
 
 
-def _batch(data: ClientData, fields: dict[str, Tensor], origin: Tensor) -> Batch:
+def _batch(data: ClientData, fields: dict[str, Tensor], g: np.ndarray, origin: Tensor) -> Batch:
     own: dict[str, Any] = {field.name: fields.pop(field.name) for field in BATCHED}
-    g = torch.tensor(data.g)
     return Batch(
         **own,
-        g=g,
+        g=torch.from_numpy(g),
         origin=origin,
         image_size=data.image_size,
         extra=fields,

@@ -1,7 +1,7 @@
 """Images through a fixed front end: chosen for each client on slices of other patients, then made.
 
 An unseen protocol has nobody to choose for it and takes what the client with the nearest protocol
-has chosen, as it does with a classical denoiser.
+has chosen, as it does with a classical denoiser. So does a client without full dose.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,12 +33,14 @@ def choose_fronts(todo: PreparePlan, unusable: Collection[str]) -> dict[str, Fro
     end = todo.front_end
     if not end.prepares:
         return {}
+    choosing = {c: p for c, p in todo.clients.items() if c not in todo.unlabelled} or todo.clients
     fronts = {
         client: Front(end, end.choose(_slices(todo, client, unusable)) if end.chooses else {})
-        for client in todo.clients
+        for client in choosing
     }
-    for unseen, protocol in todo.unseen.items():
-        fronts[unseen] = fronts[_nearest(protocol, todo.clients, todo.further)]
+    for other, protocol in {**todo.clients, **todo.unseen}.items():
+        if other not in fronts:
+            fronts[other] = fronts[_nearest(protocol, choosing, todo.further)]
     return fronts
 
 

@@ -31,7 +31,7 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import ClientSpec, Experiment, Reports
 from physfed_ray.experiment.from_header import PartlyKnown
 from physfed_ray.experiment.measured import known_protocol, scanners
-from physfed_ray.fields import EXPECTED, SINOGRAM, field_of, made_fields
+from physfed_ray.fields import EXPECTED, SINOGRAM, field_of, made_fields, on_server
 from physfed_ray.front_ends.base import FrontEnd
 from physfed_ray.methods.registry import get_method
 
@@ -45,6 +45,8 @@ _CHOOSING = ("data/front_end.py",)
 """Likewise where a fixed front end chooses its settings."""
 
 SEEN_SPLITS = ("train", "validation", "test")
+SERVER = "server"
+"""Split of the server's patients, and name of the one file of their scans by all clients."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class PreparePlan:
         clients: Protocol of each training client, by id, in the experiment's order.
         unseen: Protocol of each unseen scanner, likewise.
         files: Patients of each file, by split (``train``, ``validation``, ``test``, ``unseen``)
-            and client; a split without patients has no file.
+            and client; a split without patients has no file. The parts of the ``server``'s, one a
+            client, are one file.
+        unlabelled: Clients whose training files have no full dose.
         unused_patients: How many patients no client, test or validation uses.
         source_summary: What the source found, kept and left out, before any pixel is read.
     """
@@ -81,6 +85,7 @@ class PreparePlan:
     files: Mapping[tuple[str, str], tuple[Patient, ...]]
     unused_patients: int
     source_summary: dict[str, Any]
+    unlabelled: frozenset[str] = frozenset()
 
     @property
     def further(self) -> tuple[str, ...]:
@@ -103,6 +108,8 @@ class PreparePlan:
             inputs.append(
                 {"front_end": [Front(self.front_end, {}).version, code_version(*_CHOOSING)]}
             )
+        if self.unlabelled:
+            inputs.append(sorted(self.unlabelled))
         digest = blake2b(json.dumps(inputs).encode(), digest_size=16)
         for (split, client), patients in self.files.items():
             digest.update(f"{split} {client}\n".encode())
@@ -131,6 +138,8 @@ class PreparePlan:
 
     def fields_of(self, split: str) -> tuple[str, ...]:
         """Return the names of the further fields that the files of a split hold."""
+        if split == SERVER:
+            return on_server(self.fields)
         return self.fields + (self.training_fields if split == "train" else ())
 
     def made_of(self, split: str) -> tuple[str, ...]:
@@ -169,11 +178,9 @@ class PreparePlan:
         """Return where one of the fields of a shard lies once it is made."""
         return field_path(self.cache, shard.key, name)
 
-    def file(self, split: str, client: str) -> Path | None:
-        """Return the path of a client's file, None where it has no patients."""
-        if (split, client) not in self.files:
-            return None
-        return self.root / split / f"{client}.arrow"
+    def file(self, split: str, client: str) -> Path:
+        """Return the path of a client's file of a split in which it has patients."""
+        return self.root / split / f"{SERVER if split == SERVER else client}.arrow"
 
 
 def plan(experiment: Experiment, source: PatientSource | None = None) -> PreparePlan:
@@ -219,6 +226,7 @@ def plan(experiment: Experiment, source: PatientSource | None = None) -> Prepare
         files=_files(dealt, source, slice_counts),
         unused_patients=unused,
         source_summary=source.summary(),
+        unlabelled=frozenset(client.id for client in experiment.clients if not client.labels),
     )
 
 
@@ -234,7 +242,14 @@ def _dealt(experiment: Experiment, slice_counts: Mapping[str, int]) -> tuple[Dea
     seed, names = experiment.seed, [client.id for client in experiment.clients]
     unseen = {client.id: client.listed_patients for client in experiment.unseen}
     if data.source.pairs is None:
-        split = deal(slice_counts, wanted, *held, seed, reuse=data.reuse_patients)
+        split = deal(
+            slice_counts,
+            wanted,
+            *held,
+            seed,
+            reuse=data.reuse_patients,
+            server=data.server_patients,
+        )
         splits, unused = [(names, split)], split.unused
         unseen = dict.fromkeys(unseen, split.test)
     else:
@@ -247,8 +262,10 @@ def _dealt(experiment: Experiment, slice_counts: Mapping[str, int]) -> tuple[Dea
             dealt["train", client] = split.train[client]
             dealt["validation", client] = split.validation
             dealt["test", client] = split.test
+            dealt[SERVER, client] = split.server
     kept = {(part, client): dealt[part, client] for client in names for part in SEEN_SPLITS}
-    return kept | {("unseen", client): ids for client, ids in unseen.items()}, len(unused)
+    kept |= {("unseen", client): ids for client, ids in unseen.items()}
+    return kept | {(SERVER, client): dealt[SERVER, client] for client in names}, len(unused)
 
 
 def _files(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
@@ -26,8 +28,8 @@ from physfed_ray.data.description import (
 from physfed_ray.data.front_end import choose_fronts, tell_fronts, with_fronts
 from physfed_ray.data.left_out import left_out_sentence, source_line
 from physfed_ray.data.patient import Findings, PatientSource
-from physfed_ray.data.plan import SEEN_SPLITS, PreparePlan, make_source, plan
-from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient
+from physfed_ray.data.plan import SEEN_SPLITS, SERVER, PreparePlan, make_source, plan
+from physfed_ray.data.prepared import MANIFEST, Prepared, PreparedClient, PreparedServer
 from physfed_ray.data.record import data_record
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Front, Patient, Shard, front_path
@@ -177,6 +179,8 @@ def _recorded(todo: PreparePlan, prepared: Prepared) -> Prepared:
         for client in (*prepared.clients, *prepared.unseen)
         for split, images in client.images.items()
     }
+    if prepared.server is not None:
+        images[f"{SERVER} {SERVER}"] = prepared.server.images
     return replace(prepared, record=data_record(todo, images))
 
 
@@ -189,31 +193,28 @@ def _finish(
     """Join the shards into files, write the manifest last, and return the data set."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     lost: dict[str, int] = {}
-    for (split, client), patients in todo.files.items():
-        shards = todo.shards_of(split, client)
-        usable = [shard for shard in shards if shard.patient.pseudonym not in unusable]
-        path = todo.file(split, client)
-        if not usable or path is None:
-            problem = _nobody_left(split, client, patients, unusable)
-            raise PhysFedError(problem + left_out_sentence(todo.source.summary()))
+    for (split, name), clients in _sharers(todo).items():
+        usable = _usable(todo, split, name, clients, unusable)
         slices = assemble(
             [todo.path_of(shard) for shard in usable],
-            usable[0].protocol.normalised(todo.further),
+            np.stack([shard.protocol.normalised(todo.further) for shard in usable]),
             descriptions,
-            path,
+            todo.file(split, name),
             {
-                name: [todo.field_path_of(shard, name) for shard in usable]
-                for name in todo.fields_of(split)
+                field: [todo.field_path_of(shard, field) for shard in usable]
+                for field in todo.fields_of(split)
             },
-            [front_path(todo.cache, shard.key, fronts[client]) for shard in usable]
-            if client in fronts
+            [front_path(todo.cache, shard.key, fronts[shard.client]) for shard in usable]
+            if fronts
             else None,
+            labels=split != "train" or name not in todo.unlabelled,
         )
-        counts.setdefault(split, {})[client] = {"patients": len(usable), "slices": sum(slices)}
+        patients = {shard.patient.pseudonym for shard in usable}
+        counts.setdefault(split, {})[name] = {"patients": len(patients), "slices": sum(slices)}
         for shard, got in zip(usable, slices, strict=True):
             if got < shard.patient.slices:
                 lost[shard.patient.pseudonym] = shard.patient.slices - got
-    clients = tuple(
+    trained = tuple(
         _prepared_client(todo, SEEN_SPLITS, id, protocol, counts["train"][id], fronts)
         for id, protocol in todo.clients.items()
     )
@@ -221,12 +222,12 @@ def _finish(
         root=todo.root,
         image_size=todo.settings.simulation.image_size,
         window_hu=todo.settings.window_hu,
-        clients=clients,
+        clients=trained,
         unseen=tuple(
             _prepared_client(todo, ("unseen",), id, protocol, counts["unseen"][id], fronts)
             for id, protocol in todo.unseen.items()
         ),
-        statistics=statistics([client.train for client in clients if client.train]),
+        statistics=statistics([client.train for client in trained if client.train]),
         data_summary={
             "source": todo.source_summary,
             "splits": counts,
@@ -235,9 +236,38 @@ def _finish(
             "pixels": asdict(_findings(todo, unusable)),
             "unused_patients": todo.unused_patients,
         },
+        server=_prepared_server(todo, counts[SERVER][SERVER]) if SERVER in counts else None,
     )
     prepared.save()
     return _recorded(todo, prepared)
+
+
+def _sharers(todo: PreparePlan) -> dict[tuple[str, str], list[str]]:
+    """Return every file, by split and name, with the clients whose scans it holds."""
+    files: dict[tuple[str, str], list[str]] = {}
+    for split, client in todo.files:
+        files.setdefault((split, SERVER if split == SERVER else client), []).append(client)
+    return files
+
+
+def _usable(
+    todo: PreparePlan,
+    split: str,
+    name: str,
+    clients: Sequence[str],
+    unusable: Mapping[str, str],
+) -> list[Shard]:
+    """Return the shards of a file whose patients could be read.
+
+    Raises:
+        PhysFedError: There are none.
+    """
+    shards = [shard for client in clients for shard in todo.shards_of(split, client)]
+    usable = [shard for shard in shards if shard.patient.pseudonym not in unusable]
+    if not usable:
+        problem = _nobody_left(split, name, todo.files[split, clients[0]], unusable)
+        raise PhysFedError(problem + left_out_sentence(todo.source.summary()))
+    return usable
 
 
 def _findings(todo: PreparePlan, unusable: Mapping[str, str]) -> Findings:
@@ -255,8 +285,8 @@ def _prepared_client(
     counts: Mapping[str, int],
     fronts: Mapping[str, Front],
 ) -> PreparedClient:
-    files = {split: todo.file(split, client) for split in splits}
-    named = {"test" if s == "unseen" else s: path for s, path in files.items() if path is not None}
+    files = {s: todo.file(s, client) for s in splits if (s, client) in todo.files}
+    named = {"test" if split == "unseen" else split: path for split, path in files.items()}
     sums = {split: client_data_sums(path) for split, path in named.items()}
     return PreparedClient(
         id=client,
@@ -271,6 +301,12 @@ def _prepared_client(
     )
 
 
+def _prepared_server(todo: PreparePlan, counts: Mapping[str, int]) -> PreparedServer:
+    path = todo.file(SERVER, SERVER)
+    own, images = client_data_sums(path)
+    return PreparedServer(path, checksum=own, images=images, **counts)
+
+
 def _tell(
     progress: Progress | None, done: int, total: int, cached: int, kind: str = "prepare"
 ) -> None:
@@ -282,7 +318,8 @@ def _nobody_left(
     split: str, client: str, patients: Sequence[Patient], unusable: Mapping[str, str]
 ) -> str:
     reasons = ", ".join(f"{p.pseudonym}: {unusable[p.pseudonym]}" for p in patients[:5])
+    of_client = "" if client == split else f" of {client}"
     return (
-        f"all {len(patients)} {split} patients of {client} are unusable ({reasons}); "
+        f"all {len(patients)} {split} patients{of_client} are unusable ({reasons}); "
         "repair their files, or list other patients."
     )

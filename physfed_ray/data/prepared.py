@@ -48,6 +48,25 @@ class PreparedClient:
 
 
 @dataclass(frozen=True)
+class PreparedServer:
+    """The server's paired images, by the scanners of all clients, in one file.
+
+    Attributes:
+        path: The file.
+        slices: Slices in it: every patient's under every client's protocol.
+        patients: Patients.
+        checksum: Of what the file holds.
+        images: Checksum of the images alone.
+    """
+
+    path: Path
+    slices: int
+    patients: int
+    checksum: str = ""
+    images: str = ""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A prepared data set, as its manifest describes it.
 
@@ -60,6 +79,7 @@ class Prepared:
         statistics: Standardisation constants.
         data_summary: What was found, kept and left out, and why; pseudonyms only.
         record: What identifies the data set; None until ``prepare`` returns it.
+        server: The server's paired images; None without patients of the server.
     """
 
     root: Path
@@ -70,6 +90,7 @@ class Prepared:
     statistics: Statistics
     data_summary: dict[str, Any]
     record: DataRecord | None = field(default=None, compare=False)
+    server: PreparedServer | None = None
 
     def save(self) -> None:
         """Write the manifest, atomically; to be done last, because it declares all files whole."""
@@ -79,6 +100,8 @@ class Prepared:
             for split in ("train", "validation", "test"):
                 if client[split] is not None:
                     client[split] = client[split].relative_to(self.root).as_posix()
+        if self.server is not None:
+            values["server"]["path"] = self.server.path.relative_to(self.root).as_posix()
         with atomic_file(self.root / MANIFEST) as temporary:
             temporary.write_bytes(seal(values))
 
@@ -107,7 +130,24 @@ class Prepared:
             unseen=tuple(_load_client(root, client) for client in values["unseen"]),
             statistics=Statistics(**values["statistics"]),
             data_summary=values["data_summary"],
+            server=_load_server(root, values["server"]),
         )
+
+
+def _load_server(root: Path, values: dict[str, Any] | None) -> PreparedServer | None:
+    if values is None:
+        return None
+    server = PreparedServer(**values | {"path": root / values["path"]})
+    _check_file(server.path, server.checksum)
+    return server
+
+
+def _check_file(file: Path, checksum: str | None) -> None:
+    if not file.is_file():
+        raise DamagedError(str(file), CURE, "is gone")
+    own = client_data_sums(file)[0]
+    if checksum and own != checksum:
+        raise DamagedError(str(file), CURE, "is another client's, or of another data set")
 
 
 def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
@@ -116,13 +156,8 @@ def _load_client(root: Path, values: dict[str, Any]) -> PreparedClient:
         for split in ("train", "validation", "test")
     }
     for split, file in files.items():
-        if file is None:
-            continue
-        if not file.is_file():
-            raise DamagedError(str(file), CURE, "is gone")
-        own = client_data_sums(file)[0]
-        if own != values["checksums"].get(split, own):
-            raise DamagedError(str(file), CURE, "is another client's, or of another data set")
+        if file is not None:
+            _check_file(file, values["checksums"].get(split))
     return PreparedClient(
         id=values["id"],
         protocol=Protocol(**values["protocol"]),

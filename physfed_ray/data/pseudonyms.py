@@ -14,11 +14,11 @@ import yaml
 
 from physfed_ray.data.patient import PSEUDONYM_BYTES, pseudonym, user_salt
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment import Experiment
+from physfed_ray.experiment import HELD_PATIENTS, Experiment
 from physfed_ray.experiment.file import parse_yaml, set_key
 
 MARK = "pseudonym:"
-LISTS = ("patients", "test_patients", "validation_patients")
+LISTS = ("patients", *HELD_PATIENTS)
 """Keys that may list patients by id."""
 
 _LISTED = re.compile(rf"{MARK}[0-9a-f]{{{2 * PSEUDONYM_BYTES}}}")

@@ -5,12 +5,12 @@ from hashlib import blake2b
 from physfed_ray.code_version import code_version
 from physfed_ray.data.patient import pseudonym, user_salt
 from physfed_ray.data.phantom import PhantomSource
-from physfed_ray.data.plan import PreparePlan
+from physfed_ray.data.plan import SERVER, PreparePlan
 from physfed_ray.data.shards import SCAN_CODE
 from physfed_ray.rundir.data_record import DataRecord
 
-SHARED_SPLITS = {"validation": "validation", "test": "test", "unseen": "test"}
-"""Splits whose patients every client has, and what they are called."""
+SHARED_SPLITS = {"validation": "validation", "test": "test", "unseen": "test", SERVER: SERVER}
+"""Splits whose patients every client scans, and what they are called."""
 
 
 def data_record(todo: PreparePlan, images: dict[str, str]) -> DataRecord:

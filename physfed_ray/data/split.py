@@ -20,7 +20,7 @@ Wanted = Sequence[str] | int | None
 
 @dataclass(frozen=True)
 class Split:
-    """Sets of patient ids: training, validation and test are disjoint.
+    """Sets of patient ids: training, validation, test and server are disjoint.
 
     Clients' patients are disjoint as well, unless ``deal`` was told to ``reuse`` them.
 
@@ -29,12 +29,14 @@ class Split:
         validation: Patients scanned under every seen protocol, to choose settings by.
         test: Patients scanned under every protocol, seen and unseen.
         unused: Patients that no one was dealt, because every client says what it takes.
+        server: Patients whose full dose lies on the server, scanned under every seen protocol.
     """
 
     train: dict[str, tuple[str, ...]]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     unused: tuple[str, ...]
+    server: tuple[str, ...] = ()
 
 
 def deal(
@@ -45,13 +47,14 @@ def deal(
     seed: int,
     *,
     reuse: bool = False,
+    server: int | Sequence[str] = 0,
 ) -> Split:
     """Deal patients out: what is listed wins, the rest is drawn by the seed.
 
-    Test and validation patients that are only counted are drawn from the patients that nobody
-    lists, then those of the clients that ask for a number. Clients that say nothing share what
-    remains. Both groups are balanced by slices: the longest patients first, each to the client that
-    has the fewest slices so far.
+    Test, validation and server patients that are only counted are drawn from the patients that
+    nobody lists, then those of the clients that ask for a number. Clients that say nothing share
+    what remains. Both groups are balanced by slices: the longest patients first, each to the client
+    that has the fewest slices so far.
 
     Args:
         slice_counts: Usable slices of each patient, by patient id.
@@ -62,23 +65,29 @@ def deal(
         seed: Decides which patients are drawn, and breaks ties.
         reuse: Where there are too few patients, let clients have the same ones; each patient is
             then dealt to equally many. Clients may also list the same ones.
+        server: Number of patients of the server, or their ids; who is tested is the same without.
 
     Raises:
         TooFewPatientsError: A listed patient is unknown, or there are too few patients.
         PhysFedError: A patient is listed twice.
     """
     groups = {f"clients.{client}.patients": ids for client, ids in clients.items()}
-    groups |= {"data.test_patients": test, "data.validation_patients": validation}
+    held = {"test": test, "validation": validation, "server": server}
+    groups |= {f"data.{name}_patients": ids for name, ids in held.items()}
     lists = {group: ids for group, ids in groups.items() if isinstance(ids, Sequence)}
     listed = listed_once(lists, slice_counts, reuse)
     rng = generator(seed, "split")
     free = [patient for patient in slice_counts if patient not in listed]
     free = [free[i] for i in rng.permutation(len(free))]
-    counted = [ids if isinstance(ids, int) else 0 for ids in (test, validation)]
+    counted = {name: ids if isinstance(ids, int) else 0 for name, ids in held.items()}
     wanted = {c: ids for c, ids in clients.items() if ids is None or isinstance(ids, int)}
     _check_enough(len(slice_counts), len(listed), counted, wanted, reuse)
-    drawn_test, drawn_validation = free[: counted[0]], free[counted[0] : sum(counted)]
-    rest = free[sum(counted) :]
+    drawn: dict[str, tuple[str, ...]] = {}
+    rest = free
+    for name, number in counted.items():
+        ids = held[name]
+        drawn[name] = tuple(ids if isinstance(ids, Sequence) else rest[:number])
+        rest = rest[number:]
     if sum(n or 1 for n in wanted.values()) > len(rest):
         dealt = _deal_in_turn(rest, wanted, rng)
     else:
@@ -91,8 +100,7 @@ def deal(
             client: tuple(ids if isinstance(ids, Sequence) else train[client])
             for client, ids in clients.items()
         },
-        validation=tuple(drawn_validation if isinstance(validation, int) else validation),
-        test=tuple(drawn_test if isinstance(test, int) else test),
+        **drawn,
         unused=tuple(patient for patient in rest if patient not in trained),
     )
 
@@ -124,21 +132,22 @@ def listed_once(
 def _check_enough(
     patients: int,
     listed: int,
-    counted: Sequence[int],
+    counted: Mapping[str, int],
     wanted: Mapping[str, int | None],
     reuse: bool,
 ) -> None:
     """Refuse too few patients; with ``reuse`` no client may have the same one twice."""
     numbers = [n or 1 for n in wanted.values()]
     train = max(numbers, default=0) if reuse else sum(numbers)
-    needed = listed + sum(counted) + train
+    needed = listed + sum(counted.values()) + train
     if needed > patients:
+        on_server = f"{counted['server']} for the server, " if counted["server"] else ""
         remedy = "" if reuse else ", or data.reuse_patients: true, so that clients share patients"
         raise TooFewPatientsError(
             f"the data have {patients} patients but {needed} are needed ({listed} listed, "
-            f"{counted[0]} for the test, {counted[1]} for validation, {train} for {len(wanted)} "
-            "clients that are dealt theirs); give more patients, fewer clients or smaller "
-            f"data.test_patients{remedy}."
+            f"{counted['test']} for the test, {counted['validation']} for validation, "
+            f"{on_server}{train} for {len(wanted)} clients that are dealt theirs); give more "
+            f"patients, fewer clients or smaller data.test_patients{remedy}."
         )
 
 

@@ -68,7 +68,7 @@ class ClientData:
         body: 1 inside the patient, (N, n, n) uint8.
         embedding: Report embeddings f_t, (N, T, d) float32, not standardised.
         embedding_mask: 1 where a token is real, (N, T) uint8.
-        g: Normalised protocol, (7,) float32.
+        g: Normalised protocol of each slice, (N, G) float32.
         patient: Pseudonym of each slice's patient.
         slice: Index of each slice among its patient's chosen slices, (N,) int32.
         scale: Factor by which each body was shrunk into the field of view, (N,) float32.
@@ -151,7 +151,7 @@ def write_client_data(path: Path, data: ClientData) -> None:
     columns = {f.name: _tensor_column(getattr(data, f.name), f.stored) for f in STANDARD}
     for name, values in data.extra.items():
         columns.setdefault(name, _tensor_column(values, values.dtype))
-    columns["g"] = _tensor_column(np.tile(data.g, (len(data), 1)), np.float32)
+    columns["g"] = _tensor_column(data.g, np.float32)
     columns |= _slice_columns(data)
     columns["report"] = pa.array(data.report, pa.large_string())
     write_batch(path, columns, FORMAT)
@@ -177,7 +177,7 @@ def read_client_data(path: Path, extra: Iterable[str] = ()) -> ClientData:
     return ClientData(
         **{f.name: batch.column(f.name).to_numpy_ndarray() for f in STANDARD},
         **_read_slices(batch),
-        g=batch.column("g").to_numpy_ndarray()[0],
+        g=batch.column("g").to_numpy_ndarray(),
         report=batch.column("report").to_pylist(),
         extra={name: batch.column(name).to_numpy_ndarray() for name in extra},
     )
@@ -203,21 +203,16 @@ def damaged_scans(paths: Iterable[Path]) -> list[DamagedError]:
 
 
 def concatenate(parts: Sequence[ClientData]) -> ClientData:
-    """Return the slices of several clients as one, in memory.
-
-    They have no common protocol: ``g`` is not a number, so that a result that depends on it shows.
-    """
+    """Return the slices of several clients as one, in memory, each with its own g."""
 
     def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate(list(arrays))
 
     first = parts[0]
-    own: dict[str, Any] = {
-        f.name: joined(getattr(part, f.name) for part in parts) for f in STANDARD
-    }
+    arrays: dict[str, Any] = {f.name: joined(getattr(p, f.name) for p in parts) for f in STANDARD}
     return ClientData(
-        **own,
-        g=np.full_like(first.g, np.nan),
+        **arrays,
+        g=joined(part.g for part in parts),
         patient=[patient for part in parts for patient in part.patient],
         slice=joined(part.slice for part in parts),
         scale=joined(part.scale for part in parts),

@@ -38,6 +38,7 @@ from physfed_ray.methods.registry import get_method
 from physfed_ray.shipped import found
 
 __all__ = [
+    "HELD_PATIENTS",
     "ClientSpec",
     "Experiment",
     "Federation",
@@ -46,6 +47,9 @@ __all__ = [
     "checked",
     "load_experiment",
 ]
+
+HELD_PATIENTS = ("test_patients", "validation_patients", "server_patients")
+"""Keys under ``data`` for patients whom no client trains on."""
 
 
 class Experiment(Settings):
@@ -88,6 +92,7 @@ class Experiment(Settings):
         _unique_ids([client.id for client in (*self.clients, *self.unseen)])
         self._disjoint_patients()
         self._measured_or_simulated()
+        self._unseen_have_no_labels()
         patch, size = self.training.patch, self.data.image_size
         if patch is not None and patch > size:
             raise ValueError(f"training.patch ({patch}) exceeds data.image_size ({size})")
@@ -100,12 +105,21 @@ class Experiment(Settings):
         method = get_method(self.method.name)
         if (reason := method.refuses(self.backbone.make())) is not None:
             raise ValueError(reason)
-        if (reason := self.federation.refuses(method, len(self.clients))) is not None:
+        if (reason := self.federation.refuses(method, len(self.trainable))) is not None:
             raise ValueError(reason)
         self._size_counts_once()
+        self._somebody_has_labels()
         self._fields_fit()
         self._front_end_fits()
         self._large_enough_for_the_objective()
+
+    def _somebody_has_labels(self) -> None:
+        unlabelled = get_method(self.method.name).unlabelled
+        if not unlabelled and not any(client.labels for client in self.clients):
+            raise ValueError(
+                f"clients: all have 'labels: false', and method {self.method.name} trains on the "
+                "full dose; leave 'labels' out for some, or choose a method that needs none"
+            )
 
     def _fields_fit(self) -> None:
         """Refuse patches, or pooling, where a field that is needed does not allow them."""
@@ -186,7 +200,7 @@ class Experiment(Settings):
         """Refuse a patient in two lists; clients of measured pairs may list who is tested."""
         clients = self._lists("clients")
         held: list[tuple[str, Sequence[str]]] = []
-        for key in ("test_patients", "validation_patients"):
+        for key in HELD_PATIENTS:
             value = getattr(self.data, key)
             held.append((f"data.{key}", value if isinstance(value, tuple) else ()))
         if self.data.source.pairs is not None:
@@ -197,6 +211,14 @@ class Experiment(Settings):
             raise ValueError("unseen: an unseen protocol has no patients of its own; it scans "
                              "data.test_patients")  # fmt: skip
         self._refuse_overlap([*clients, *held])
+
+    def _unseen_have_no_labels(self) -> None:
+        for position, part in enumerate(self.unseen):
+            if not part.labels:
+                raise ValueError(
+                    f"unseen.{position}.labels: an unseen protocol is only tested, and a test "
+                    "needs the full dose; take 'labels' out"
+                )
 
     def _lists(self, key: Literal["clients", "unseen"]) -> list[tuple[str, Sequence[str]]]:
         parts: Clients = getattr(self, key)
@@ -224,7 +246,7 @@ class Experiment(Settings):
 
     def listed_patients(self) -> Iterator[str]:
         """Yield the patients that are listed by id."""
-        for listed in (self.data.test_patients, self.data.validation_patients):
+        for listed in (getattr(self.data, key) for key in HELD_PATIENTS):
             yield from listed if isinstance(listed, tuple) else ()
         for client in (*self.clients, *self.unseen):
             yield from client.listed_patients
@@ -235,8 +257,7 @@ class Experiment(Settings):
         def renamed(listed: Any) -> Any:
             return tuple(map(rename, listed)) if isinstance(listed, tuple) else listed
 
-        keys = ("test_patients", "validation_patients")
-        data = {key: renamed(getattr(self.data, key)) for key in keys}
+        data = {key: renamed(getattr(self.data, key)) for key in HELD_PATIENTS}
         parts = {
             key: tuple(
                 client.model_copy(update={"patients": renamed(client.patients)})
@@ -247,12 +268,9 @@ class Experiment(Settings):
         return self.model_copy(update={"data": self.data.model_copy(update=data), **parts})
 
     def needed_patients(self) -> int:
-        """Return how many patients clients, validation and test need, each used once."""
-        data = self.data
-        counted = [
-            ids if isinstance(ids, int) else len(ids)
-            for ids in (data.test_patients, data.validation_patients)
-        ]
+        """Return how many patients clients, validation, test and server need, each used once."""
+        held = (getattr(self.data, key) for key in HELD_PATIENTS)
+        counted = [ids if isinstance(ids, int) else len(ids) for ids in held]
         return sum(counted) + sum(client.needed_patients for client in self.clients)
 
     def run_name(self) -> str:
@@ -264,6 +282,12 @@ class Experiment(Settings):
         """Those of the training clients, as a learned front end must know them."""
         protocols = tuple(client.protocol for client in self.clients)
         return Scanners(protocols, self.data.simulation, self.data.window_hu)
+
+    @property
+    def trainable(self) -> tuple[ClientSpec, ...]:
+        """The clients that can train under the method: some methods need the full dose."""
+        unlabelled = get_method(self.method.name).unlabelled
+        return tuple(client for client in self.clients if client.labels or unlabelled)
 
     @property
     def further(self) -> tuple[str, ...]:

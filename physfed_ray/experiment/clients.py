@@ -61,6 +61,11 @@ class ClientSpec(Settings):
         description="ids of its patients, or how many it is dealt; null: a share of those that "
         "remain",
     )
+    labels: bool = Field(
+        True,
+        description="whether it has the full dose of its training patients; false: it trains only "
+        "under methods that need none (docs/data.md)",
+    )
     speed: float = Field(
         1.0,
         ge=1e-6,

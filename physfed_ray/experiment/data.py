@@ -130,6 +130,11 @@ class Data(Settings):
     validation_patients: Patients = Field(
         0, description="number of validation patients, or their ids; scanned under seen protocols"
     )
+    server_patients: Patients = Field(
+        0,
+        description="number of patients whose full dose lies on the server, or their ids; scanned "
+        "under every client's protocol, for methods that also train on the server (fedm2ct)",
+    )
     reuse_patients: bool = Field(
         False,
         description="where there are fewer patients than clients need, let several clients train "

@@ -75,6 +75,11 @@ def _reasons(
                 f"data.{name}: it says how scans are simulated, and data.source.pairs has measured "
                 "ones; leave it out"
             )
+    if data.server_patients:
+        yield (
+            "data.server_patients: they are scanned under every client's protocol, and "
+            "data.source.pairs holds scans of one scanner each; leave it out"
+        )
     for position, client in enumerate(unseen):
         if not client.listed_patients:
             yield (

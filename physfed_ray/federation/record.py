@@ -23,6 +23,7 @@ class RoundOutcome:
         pieces: Hosts and handles on what they added up.
         covered: Clients that those pieces account for.
         diverged: Whether a client is missing because its numbers were not finite.
+        server: The server's own result by its index, where it is a member and trained; in no sum.
     """
 
     missing: dict[int, str]
@@ -30,6 +31,16 @@ class RoundOutcome:
     pieces: list[tuple[int, Any]] = field(default_factory=list)
     covered: set[int] = field(default_factory=set)
     diverged: bool = False
+    server: dict[int, ClientResult] = field(default_factory=dict)
+
+    @property
+    def all_results(self) -> dict[int, ClientResult]:
+        """The results of all members that trained, by index."""
+        return self.results | self.server
+
+    def has_heard_of(self, member: int) -> bool:
+        """Say whether a member has answered, or will not any more."""
+        return member in self.all_results or member in self.missing
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,12 @@ class RoundRecord:
     account: Mapping[str, float] = field(default_factory=dict)
 
     def rows(self) -> list[MetricRow]:
-        """Return each participant's losses, and the round's own figures as ``server``."""
+        """Return each member's losses, and the round's own figures as ``server``."""
         rows: list[MetricRow] = []
-        for client, result in sorted(self.outcome.results.items()):
+        for member, result in sorted(self.outcome.all_results.items()):
             values = result.losses | {"steps": float(result.steps), "seconds": result.seconds}
             rows += [
-                (self.number, self.spec.clients[client].id, "train", name, value)
+                (self.number, self.spec.members[member].id, "train", name, value)
                 for name, value in values.items()
             ]
         down, up = self._bytes()
@@ -82,7 +93,7 @@ class RoundRecord:
         """Return the ``round`` event."""
         down, up = self._bytes()
         results = sorted(self.outcome.results.items())
-        names = [client.id for client in self.spec.clients]
+        names = [member.id for member in self.spec.members]
         return {
             "event": "round",
             "round": self.number,

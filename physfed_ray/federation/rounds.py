@@ -63,7 +63,7 @@ class Rounds:
         self._difference = self._schedule.stale or spec.channel.differences
         self._losses = 0
         runtime.notice = self._say
-        self._stand_at(Manifest(0, {client.id: 0 for client in spec.clients}))
+        self._stand_at(Manifest(0, {member.id: 0 for member in spec.members}))
 
     def _stand_at(self, manifest: Manifest) -> None:
         """Forget everything that no checkpoint has."""
@@ -93,7 +93,7 @@ class Rounds:
             self.metrics = found.metrics
             if found.mend:
                 self.directory.write_table(METRICS_FILE, self.metrics)
-        start = Manifest(0, {client.id: 0 for client in self.spec.clients})
+        start = Manifest(0, {member.id: 0 for member in self.spec.members})
         self._stand_at(found.manifest or start)
         self.runtime.server("restore", self.manifest.round)
 
@@ -115,7 +115,9 @@ class Rounds:
     def _publish(self) -> None:
         """Let every client publish what its method wants to be known before the first round."""
         calls: list[Call] = [
-            (host, "publish", (self.runtime.assignment[host],)) for host in self.runtime.hosts
+            (host, "publish", (clients,))
+            for host in self.runtime.hosts
+            if (clients := self.runtime.clients_of(host))
         ]
         if type(self.spec.method).publish is Method.publish:
             return
@@ -155,7 +157,7 @@ class Rounds:
         """Run one round, and commit it where a checkpoint is due."""
         began = time.monotonic()
         plan = self._schedule.plan(number)
-        self._forget({*plan.bases, *(turn.base for turn in plan.turns)})
+        self._forget({*plan.bases, *(turn.base for turn in plan.all_turns)})
         if self.manifest.round in plan.bases:
             self.broadcast(self.manifest.round)  # while the server still has it
         outcome = self._train(number, plan)
@@ -164,11 +166,12 @@ class Rounds:
         if outcome.results:
             self._sizes = self._aggregate(number, outcome)
         seconds = time.monotonic() - began
-        kept = {c for c, result in outcome.results.items() if result.kept}
-        touched = {self.spec.clients[c].id: number for c in kept}
+        results = outcome.all_results
+        kept = {c for c, result in results.items() if result.kept}
+        touched = {self.spec.members[c].id: number for c in kept}
         private = self.manifest.private_rounds | touched
         self.manifest = Manifest(number, private, tuple(sorted(plan.bases)))
-        self._parts |= {self._file(number, c): outcome.results[c].part for c in kept}
+        self._parts |= {self._file(number, c): results[c].part for c in kept}
         self._forget(plan.bases)
         published = self._published if number == 1 else (0, 0)
         account = self._account() if outcome.results else {}
@@ -194,16 +197,19 @@ class Rounds:
         if self.directory is not None:
             self.directory.write_table(METRICS_FILE, self.metrics)
 
-    def turns(self, clients: Sequence[int]) -> list[ClientTurn]:
-        """Return the clients' turns, with the private state of the last completed round."""
-        rounds = self.manifest.private_rounds
-        return [self._turn(c, rounds[self.spec.clients[c].id]) for c in clients]
+    def turns(self, members: Sequence[int]) -> list[ClientTurn]:
+        """Return members' turns, with the private state of the last completed round."""
+        return [self._turn(member, self._private_round(member)) for member in members]
+
+    def _private_round(self, member: int) -> int:
+        """Return the round of a member's private state; 0 where its run began without it."""
+        return self.manifest.private_rounds.get(self.spec.members[member].id, 0)
 
     def _turn(self, client: int, number: int) -> ClientTurn:
         return ClientTurn(client, number, part=self._parts.get(self._file(number, client)) or None)
 
     def _file(self, number: int, client: int) -> str:
-        return client_file(number, self.spec.clients[client].id)
+        return client_file(number, self.spec.members[client].id)
 
     def evaluate(
         self, split: str, number: int, *, detail: bool = False
@@ -213,9 +219,8 @@ class Rounds:
             c for c, files in enumerate(self.spec.files) if getattr(files, split) is not None
         ]
         vector, _ = self.broadcast(self.manifest.round)
-        pictured = {
-            clients[i] for i in np.linspace(0, len(clients) - 1, PICTURED).round().astype(int)
-        }
+        places = np.linspace(0, len(clients) - 1, PICTURED if clients else 0).round().astype(int)
+        pictured = {clients[i] for i in places}
         each = slices_each(len(pictured), len(self.spec.unseen)) if split == "test" else 1
         calls = [
             (
@@ -257,10 +262,10 @@ class Rounds:
         waiting = {
             turn.client: replace(turn, base=planned.base, factor=self._factor(number, planned))
             for turn, planned in zip(
-                self.turns([p.client for p in plan.turns]), plan.turns, strict=True
+                self.turns([p.client for p in plan.all_turns]), plan.all_turns, strict=True
             )
         }
-        asked = tuple(sorted(waiting))
+        asked = tuple(sorted(turn.client for turn in plan.turns))
         for attempt in range(1 + RETRIES):
             orders = self._orders(number, waiting, outcome, asked)
             for host, answer in self.runtime.train(orders, self._settings.deadline_s).items():
@@ -271,8 +276,7 @@ class Rounds:
                     continue
                 else:
                     outcome.missing.update({turn.client: answer.reason for turn in order.turns})
-            done = {*outcome.results, *outcome.missing}
-            waiting = {client: turn for client, turn in waiting.items() if client not in done}
+            waiting = {c: turn for c, turn in waiting.items() if not outcome.has_heard_of(c)}
             if not waiting:
                 break
         return outcome
@@ -316,7 +320,7 @@ class Rounds:
             ActorLostError: Private states were lost with it that only an earlier checkpoint has.
         """
         clients = self.runtime.assignment[host]
-        stateful = any(self.manifest.private_rounds[self.spec.clients[c].id] for c in clients)
+        stateful = any(self._private_round(c) for c in clients)
         if self._unsaved & set(clients) or (self.directory is None and stateful):
             if not lost.dead:
                 self.runtime.restart(host)  # alive, it would be taken for sound, and stay busy
@@ -334,23 +338,25 @@ class Rounds:
         outcome.pieces.append((host, pieces))
         outcome.covered.update(order.clients)
         for turn, result in zip(order.turns, results, strict=True):
+            of_client = self.spec.is_client(turn.client)
             if result.missing:
                 outcome.missing[turn.client] = result.missing
-                outcome.diverged |= result.diverged
+                outcome.diverged |= result.diverged and of_client
             else:
-                outcome.results[turn.client] = result
+                (outcome.results if of_client else outcome.server)[turn.client] = result
 
     def _check_quorum(self, number: int, plan: Plan, outcome: RoundOutcome) -> None:
         excused = plan.missing if self._settings.schedule == "async" else {}  # too stale, replaced
         drawn = len(plan.turns) + len(plan.missing) - len(excused)
         if not drawn:
             why = "no late update arrives yet" if plan.bases else "no client can be reached"
-            self._say(f"round {number}: {why}; nothing is changed")
+            kept = "nothing" if plan.server is None else "nothing that is shared"
+            self._say(f"round {number}: {why}; {kept} is changed")
             return
         needed = max(1, math.ceil(self._settings.quorum * drawn - 1e-9))
         if len(outcome.results) >= needed:
             return
-        reasons = [f"{self.spec.clients[c].id}: {r}" for c, r in outcome.missing.items()]
+        reasons = [f"{self.spec.members[c].id}: {r}" for c, r in outcome.missing.items()]
         more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
         kind = DivergedError if outcome.diverged else PhysFedError
         raise kind(
@@ -360,8 +366,9 @@ class Rounds:
         )
 
     def _aggregate(self, number: int, outcome: RoundOutcome) -> tuple[int, int]:
-        absent = [c for c in range(len(self.spec.clients)) if c not in outcome.covered]
-        uploads = {self.spec.clients[c].id: r.uploads for c, r in sorted(outcome.results.items())}
+        members = self.spec.members
+        absent = [m.index for m in members if m.index not in outcome.covered]
+        uploads = {members[m].id: r.uploads for m, r in sorted(outcome.all_results.items())}
         sizes: tuple[int, int] = self.runtime.server(
             "aggregate",
             number,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from physfed_ray.federation.flat import private_parts
@@ -39,6 +40,28 @@ def nearest_client(g: Sequence[float], others: Sequence[Sequence[float]]) -> tup
     distances = np.linalg.norm(np.asarray(others) - np.asarray(g), axis=1)
     best = int(np.argmin(distances))
     return best, float(distances[best])
+
+
+def why_untrained(method: Method, unlabelled: Sequence[str]) -> str | None:
+    """Return why a method leaves clients without full dose with a useless model, None if it fits.
+
+    They may have the shared network without training it, but nobody else can train what is theirs.
+
+    Args:
+        method: The method.
+        unlabelled: Ids of the clients without full dose.
+    """
+    if not unlabelled or method.unlabelled:
+        return None
+    with torch.no_grad():
+        if not has_private(method, method.build(0)):
+            return None
+    names = ", ".join(unlabelled[:4]) + (", ..." if len(unlabelled) > 4 else "")
+    return (
+        f"clients.labels: {names}: false, so that nobody can train what method {method.name} keeps "
+        "private with each client; leave 'labels' out there, or choose a method that shares its "
+        "whole network, such as fedavg, or one that needs no full dose"
+    )
 
 
 def has_private(method: Method, network: nn.Module) -> bool:

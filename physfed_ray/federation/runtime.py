@@ -40,13 +40,13 @@ class Runtime(ABC):
         groups: Hosts of each node.
 
     Attributes:
-        assignment: The client indices of each host, ascending; none for a host lost for good.
+        assignment: The member indices of each host, ascending; none for a host lost for good.
         notice: Receives one line of text when something happens that the user should know.
     """
 
     def __init__(self, spec: Spec, groups: Sequence[int]) -> None:
         self.spec = spec
-        nodes = assign([client.slices for client in spec.clients], groups)
+        nodes = assign([member.slices for member in spec.members], groups)
         self.assignment: list[Sequence[int]] = [clients for node in nodes for clients in node]
         self.notice: Callable[[str], None] = lambda text: None
         self._index()
@@ -54,9 +54,13 @@ class Runtime(ABC):
     def _index(self) -> None:
         self.host_of = {c: h for h, clients in enumerate(self.assignment) for c in clients}
 
+    def clients_of(self, host: int) -> list[int]:
+        """Return the indices of a host's clients, without the server."""
+        return [member for member in self.assignment[host] if self.spec.is_client(member)]
+
     @property
     def hosts(self) -> list[int]:
-        """Hosts that have clients."""
+        """Hosts that have members."""
         return [host for host, clients in enumerate(self.assignment) if clients]
 
     def hand_over(self, host: int) -> None:
@@ -71,7 +75,7 @@ class Runtime(ABC):
                 "all hosts are lost and no machine took their place: add machines, and run again "
                 "with --resume"
             )
-        slices = [client.slices for client in self.spec.clients]
+        slices = [member.slices for member in self.spec.members]
         for client in orphans:
             idlest = min(self.hosts, key=lambda h: sum(slices[c] for c in self.assignment[h]))
             self.assignment[idlest] = sorted([*self.assignment[idlest], client])

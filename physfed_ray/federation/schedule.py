@@ -14,7 +14,7 @@ local step of a client of speed 1: a client's turn takes steps / speed.
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,12 +48,19 @@ class Plan:
         missing: Clients that were drawn and do not count, and why.
         time: Simulated time at the end of the round.
         bases: Earlier rounds whose shared vector a later turn trains on.
+        server: The server's turn, where it is a member that trains: on the newest shared vector.
     """
 
     turns: tuple[PlannedTurn, ...]
     missing: dict[int, str]
     time: float
     bases: frozenset[int]
+    server: PlannedTurn | None = None
+
+    @property
+    def all_turns(self) -> tuple[PlannedTurn, ...]:
+        """Everybody who trains in the round."""
+        return self.turns if self.server is None else (*self.turns, self.server)
 
 
 def weight_of_staleness(staleness: int, exponent: float) -> float:
@@ -72,16 +79,26 @@ class Schedule:
         seed: The experiment's.
         clients: All clients.
         steps: Local steps of each in one turn.
+        server: Index of the server where it is a member that trains: it does so in every round.
+        idle: Indices of clients that never train.
     """
 
     def __init__(
-        self, settings: Federation, seed: int, clients: Sequence[ClientInfo], steps: Sequence[int]
+        self,
+        settings: Federation,
+        seed: int,
+        clients: Sequence[ClientInfo],
+        steps: Sequence[int],
+        server: int | None = None,
+        idle: Collection[int] = (),
     ) -> None:
         self._settings, self._seed, self._clients = settings, seed, clients
         self._steps = list(steps)
         self._duration = [n / c.speed for n, c in zip(steps, clients, strict=True)]
         self._available = make_availability(settings.availability, seed, [c.id for c in clients])
-        self._count = max(1, math.ceil(settings.participation * len(clients) - 1e-9))
+        self._server, self._idle = server, frozenset(idle)
+        trainable = len(clients) - len(self._idle)
+        self._count = max(1, math.ceil(settings.participation * trainable - 1e-9))
         self._plans: list[Plan] = []
         kind = _Rounds if settings.schedule == "sync" else _Buffer
         self._next: Callable[[int], Plan] = kind(self).plan
@@ -94,7 +111,10 @@ class Schedule:
     def plan(self, number: int) -> Plan:
         """Return the plan of a round, 1 for the first."""
         while len(self._plans) < number:
-            self._plans.append(self._next(len(self._plans) + 1))
+            plan = self._next(len(self._plans) + 1)
+            if self._server is not None:
+                plan = replace(plan, server=PlannedTurn(self._server, len(self._plans)))
+            self._plans.append(plan)
         return self._plans[number - 1]
 
     def factor(self, number: int, turn: PlannedTurn) -> float:
@@ -103,8 +123,9 @@ class Schedule:
 
     def draw(self, count: int, number: int, excluded: set[int], *purpose: int | str) -> list[int]:
         """Draw clients that can be reached in a round, in the order of their index."""
+        barred = self._idle | excluded
         free = [
-            c for c in range(len(self._clients)) if c not in excluded and self._available(c, number)
+            c for c in range(len(self._clients)) if c not in barred and self._available(c, number)
         ]
         if count >= len(free):
             return free
@@ -201,9 +222,11 @@ def make_schedule(spec: Spec, settings: Federation) -> Schedule:
     Where the method pools the data there is one turn a round, over everybody's, and nobody who
     could be absent, slow or late.
     """
-    training, clients = spec.training, spec.clients
+    training, clients, trainable = spec.training, spec.clients, spec.trainable
+    server = None if spec.server is None else spec.server.index
+    idle = {c.index for c in clients} - {c.index for c in trainable}
     if spec.method.pooled:
-        everybody = replace(clients[0], slices=sum(c.slices for c in clients), speed=1.0)
-        settings, clients = Federation(), (everybody,)
+        everybody = replace(clients[0], slices=sum(c.slices for c in trainable), speed=1.0)
+        settings, clients, idle = Federation(), (everybody,), set()
     steps = [training.steps_per_round(client.slices) for client in clients]
-    return Schedule(settings, spec.seed, clients, steps)
+    return Schedule(settings, spec.seed, clients, steps, server, idle)

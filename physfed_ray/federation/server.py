@@ -90,12 +90,12 @@ class ParameterServer:
         difference: bool,
         *pieces: Mapping[Node, np.ndarray | None],
     ) -> tuple[int, int]:
-        """Aggregate a round, and return ``sizes``.
+        """Aggregate a round, and return ``sizes``; where all weights are 0, nothing moves.
 
         Args:
             number: The round.
             participants: Indices of the clients whose updates are in the sum.
-            uploads: Each participant's small arrays.
+            uploads: Each participant's small arrays, and those of the server as a member.
             absent: Clients of hosts that sent no pieces.
             difference: The sum is of differences from the clients' bases, already weighted for
                 staleness; the mean is then the present vector plus the sum over the clients'
@@ -123,8 +123,8 @@ class ParameterServer:
                 tree.absorb({node: self._addend(node, sent, vectors, weights)})
         for client in absent:
             tree.add(client, None)
-        total = tree.total(len(spec.clients))
-        if total is not None and size:
+        total = tree.total(len(spec.members))
+        if total is not None and size and arrival.weight > 0:
             mean, state = self._take_mean(total, tree.is_mine, arrival, difference)
             self._move(
                 Aggregation(

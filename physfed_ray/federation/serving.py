@@ -74,6 +74,8 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
     results = FinalResults()
     number = rounds.manifest.round
     if not tested:
+        if not any(files.validation for files in rounds.spec.files):
+            return results
         evaluations, rows = rounds.evaluate("validation", number, detail=bool(rounds.spec.metrics))
         rounds.announce(number, "validation", evaluations)
         results.rows += rows
@@ -220,7 +222,7 @@ def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -
 def _local_models(rounds: Rounds, vector: Any) -> list[tuple[dict[int, Scores], np.ndarray]]:
     """Per unseen protocol: every client's scores, and the mean of all clients' images."""
     runtime, clients = rounds.runtime, len(rounds.spec.clients)
-    hosts = [(host, runtime.assignment[host]) for host in runtime.hosts]
+    hosts = [(h, owned) for h in runtime.hosts if (owned := runtime.clients_of(h))]
     calls = [
         (host, "unseen.serve", (vector, rounds.turns(owned), unseen))
         for unseen in range(len(rounds.spec.unseen))

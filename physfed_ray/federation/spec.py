@@ -15,7 +15,7 @@ from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
 from physfed_ray.federation.channel.plain import Plain
 from physfed_ray.methods.base import Method
-from physfed_ray.methods.given import ClientInfo
+from physfed_ray.methods.given import ClientInfo, Member, ServerInfo
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Spec:
             noise in each round.
         metrics: Optional metrics that the last evaluation measures.
         channel: What happens to updates on their way to the server.
+        server: The server as a member that trains; None where the method does not ask for it, or
+            it has no images. It is none of ``clients``.
+        server_file: Its paired images.
     """
 
     seed: int
@@ -83,14 +86,42 @@ class Spec:
     metrics: tuple[str, ...] = ()
     noise: Literal["fixed", "fresh"] = "fixed"
     channel: Channel = field(default_factory=lambda: Plain(NoSettings()))
+    server: ServerInfo | None = None
+    server_file: Path | None = None
 
-    def trained_on(self, client: int) -> tuple[Path, ...]:
-        """Return the files of a client's turn: its own, or everybody's where the method pools."""
-        return tuple(path for _, path in self.training_files(client))
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Everybody who may train: the clients, and behind them the server if it does."""
+        return self.clients if self.server is None else (*self.clients, self.server)
+
+    @property
+    def trainable(self) -> tuple[ClientInfo, ...]:
+        """The clients that the method can train: some methods need the full dose."""
+        return tuple(c for c in self.clients if c.labels or self.method.unlabelled)
+
+    def is_client(self, member: int) -> bool:
+        """Say whether a member, by its index, is a client."""
+        return member < len(self.clients)
+
+    def all_files(self, member: int) -> tuple[Path, ...]:
+        """Return every file of a member, by its index."""
+        if not self.is_client(member):
+            return () if self.server_file is None else (self.server_file,)
+        files = self.files[member]
+        return tuple(p for p in (files.train, files.validation, files.test) if p is not None)
+
+    def trained_on(self, member: int) -> tuple[Path, ...]:
+        """Return the files of a member's turn: its own, or where the method pools everybody's."""
+        if not self.is_client(member):
+            return self.all_files(member)
+        return tuple(path for _, path in self.training_files(member))
 
     def training_files(self, client: int) -> list[tuple[int, Path]]:
-        """Return the files of a client's turn, each with the index of the client who owns it."""
-        owners = range(len(self.files)) if self.method.pooled else (client,)
+        """Return the files of a client's turn, each with the index of the client who owns it.
+
+        Pooled are those of all clients who can train.
+        """
+        owners = [c.index for c in self.trainable] if self.method.pooled else [client]
         files = ((owner, self.files[owner].train) for owner in owners)
         return [(owner, path) for owner, path in files if path is not None]
 

@@ -60,7 +60,14 @@ class Method:
             and ``full``.
         learning_rate_scale: Factors on the learning rate, by child; 1 for those not named.
         pooled: Whether a round is one training over the data of all clients in one place. Batches
-            then mix protocols and have no ``g``.
+            then mix protocols, each image with its own ``g``.
+        trains_on_server: Whether the server trains as well, on the paired images of
+            ``data.server_patients`` where there are any: through the same hooks, on the newest
+            shared vector, in every round, with a private part of its own. Its shared vector is
+            never averaged; what it has to say is what ``finish`` returns. A method whose settings
+            decide it sets it in ``__init__``.
+        unlabelled: Whether it can train a client without full dose (``ClientInfo.labels``), whose
+            ``full`` is not a number. Where it cannot, such a client never trains.
         linear: Whether ``aggregate`` needs of the clients' vectors only their mean. Where it is not
             (medians, trimmed means), hosts keep their participants' vectors until all have trained,
             and the server has every one of them at once: on Ray in the object store, unread.
@@ -79,12 +86,14 @@ class Method:
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
     pooled: ClassVar[bool] = False
+    unlabelled: ClassVar[bool] = False
     linear: ClassVar[bool] = True
     uploads: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
     no_graph: ClassVar[str] = ""
     unseen_shared: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ()
+    trains_on_server: bool = False
     shared: tuple[str, ...]
     training_only: tuple[str, ...] = ()
     learning_rate_scale: Mapping[str, float]
@@ -199,7 +208,8 @@ class Method:
     ) -> dict[str, np.ndarray]:
         """Return small named arrays to send to the server beside the shared parameters.
 
-        Their names are those of ``uploads``. The server knows the round and the client's weight.
+        A client's names are those of ``uploads``; what the server returns as a member stays with
+        it, under any names. The server knows the round and the client's weight.
         Called after the last step. The network's shared part is then sent as it is, and its private
         part kept, so that both may be changed here (in place).
 
@@ -290,7 +300,7 @@ class Method:
         Args:
             network: What ``build`` returned.
             batch: The images; ``full`` is not looked at.
-            code: Protocol code (code_dim,) to use instead of the one of ``batch.g``.
+            code: Protocol code (code_dim,) to use instead of those of ``batch.g``.
         """
         f, skips = self.encode(network.get_submodule("encoder"), batch)
         return f, *skips

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -84,7 +84,11 @@ class ClientInfo:
         speed: Simulated local steps in the time in which a client of speed 1 makes one.
         further: Names of the further fields of a protocol that g holds, as in ``Task``.
         front: What a fixed front end has chosen for its protocol.
+        labels: Whether its training images have a full dose; where they do not, it is not a number.
+        role: What tells it from the server as a member (``ServerInfo``).
     """
+
+    role: ClassVar[Literal["client"]] = "client"
 
     index: int
     id: str
@@ -93,6 +97,7 @@ class ClientInfo:
     speed: float = 1.0
     further: tuple[str, ...] = ()
     front: Choice = field(default_factory=dict)
+    labels: bool = True
 
     @property
     def g(self) -> tuple[float, ...]:
@@ -101,19 +106,42 @@ class ClientInfo:
 
 
 @dataclass(frozen=True)
+class ServerInfo:
+    """The server as a member of the federation that trains on paired images of its own.
+
+    It has no protocol: its images are of all training clients' scanners, each with its g.
+
+    Attributes:
+        index: Its place, K: behind the K clients.
+        slices: Number of its slices, each patient's under every protocol.
+        id: Its name.
+        role: What tells it from a client.
+    """
+
+    role: ClassVar[Literal["server"]] = "server"
+    index: int
+    slices: int
+    id: str = "server"
+
+
+Member = ClientInfo | ServerInfo
+"""Who trains in a round; ``role`` says which of both it is."""
+
+
+@dataclass(frozen=True)
 class RoundInput:
-    """What a client is given at the start of a round.
+    """What a member is given at the start of a round.
 
     Attributes:
         round: Number of the round.
-        client: The client itself.
+        client: The member itself: a client, or for a method that ``trains_on_server`` the server.
         shared: The global shared parameters as one flat float32 vector, read-only.
         extras: Arrays that the server broadcasts: ``codes`` (K, code_dim), and what
             ``aggregate`` and ``collect`` return.
     """
 
     round: int
-    client: ClientInfo
+    client: Member
     shared: np.ndarray
     extras: Mapping[str, np.ndarray]
 
@@ -128,7 +156,8 @@ class Aggregation:
         mean: Mean of the participants' vectors, weighted by ``weights``, (size,) float32.
         clients: The participants, by index.
         weights: The participants' weights in the mean, by id; their sum is what it was divided by.
-        uploads: What ``finish`` returned, by id.
+        uploads: What ``finish`` returned, by id; also the server's, under ``server``, where it
+            trained.
         named: The tensors of such a vector by name, as views of it.
         vectors: For a method that is not linear, every participant's vector by id, in the order of
             ``clients``; empty otherwise. One is decoded each time that it is asked for, and none is

@@ -103,7 +103,7 @@ class HyperFed(Method):
         self, network: nn.Module, batch: Batch, code: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Return the modulated encoder's features and skips, and the decoder's alpha and beta."""
-        alpha, beta = network.get_submodule(HYPERNETWORK)(batch.g[None])
+        alpha, beta = network.get_submodule(HYPERNETWORK)(batch.own_g)
         sizes = [sum(self._widths[half]) for half in HALVES]
         encoders, decoders = zip(
             *(torch.split(x.squeeze(0), sizes) for x in (alpha, beta)), strict=True
@@ -137,7 +137,7 @@ class HyperFed(Method):
     @torch.no_grad()
     def inspect(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Return mean and spread over channels of alpha and beta: 1, 0, 0 and 0 do nothing."""
-        pair = network.get_submodule(HYPERNETWORK)(batch.g[None])
+        pair = network.get_submodule(HYPERNETWORK)(batch.own_g)
         state: dict[str, float] = {}
         for name, value in zip(("alpha", "beta"), pair, strict=True):
             state[f"{name}_mean"] = float(value.mean())

@@ -270,7 +270,7 @@ class ScanPhysFed(Method):
             return None
         hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
         dropping = hypernetwork.training and hypernetwork.dropout.p > 0
-        code: Tensor = hypernetwork.code(batch.g.expand(len(batch.low) if dropping else 1, -1))
+        code: Tensor = hypernetwork.code(batch.g if dropping else batch.own_g)
         return code
 
     def _head(self, network: nn.Module, f: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -305,7 +305,7 @@ class ScanPhysFed(Method):
         state: dict[str, float] = {}
         if self.settings.scanning:
             hypernetwork: Any = network.get_submodule("protocol_hypernetwork")
-            code = hypernetwork.code(batch.g[None])
+            code = hypernetwork.code(batch.own_g)
             state["code_norm"] = float(code.norm())
             for name, value in zip(("alpha", "beta"), hypernetwork.head(code), strict=True):
                 state[f"{name}_mean"] = float(value.mean())

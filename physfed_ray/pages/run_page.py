@@ -100,6 +100,7 @@ def curve_split(run: RunResults) -> str:
 
 def _learning_curves(run: RunResults) -> tuple[str, str, Figure] | None:
     loss = run.curve("train", "loss")
+    loss.pop("server", None)  # of other images, and none of the clients
     if not loss:
         return None
     split = curve_split(run)

@@ -236,9 +236,13 @@ def _protocols(prepared: Prepared) -> Iterator[tuple[PreparedClient, str]]:
 
 def _tuning_split(client: PreparedClient) -> str:
     for split in ("validation", "train"):
-        if getattr(client, split) is not None:
+        path: Path | None = getattr(client, split)
+        if path is not None and np.isfinite(read_client_data(path).full[0]).all():
             return split
-    raise PhysFedError(f"client {client.id} has neither validation nor training slices to tune")
+    raise PhysFedError(
+        f"client {client.id} has neither validation slices nor training slices with full dose to "
+        "tune on: set data.validation_patients"
+    )
 
 
 def _file(client: PreparedClient, split: str) -> Path:

@@ -54,9 +54,13 @@ class Corpus:
         return np.asarray(_read(self.file[k]).low[self.row[k]])
 
     def anatomy(self, k: int) -> tuple[Vectors, NDArray[np.bool_]]:
-        """Return the full-dose image of slice ``k`` likewise, and the body in it."""
-        data = _read(self.file[k])
-        return np.asarray(data.full[self.row[k]]), data.body[self.row[k]] > 0
+        """Return the full-dose image of slice ``k`` likewise, and the body in it.
+
+        Of a client without full dose it is the low-dose image.
+        """
+        data, row = _read(self.file[k]), self.row[k]
+        full = np.asarray(data.full[row])
+        return full if np.isfinite(full).all() else self.low(k), data.body[row] > 0
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -128,16 +127,14 @@ class RayRuntime(Runtime):
 
     def _name(self, host: int) -> str:
         """Return a name that says which clients live there."""
-        clients = [self.spec.clients[c].id for c in self.assignment[host]]
+        clients = [self.spec.members[c].id for c in self.assignment[host]]
         span = clients[0] if len(clients) == 1 else f"{clients[0]}..{clients[-1]}"
         return f"host-{host}:{span}"
 
     def _bring_files(self, host: int) -> None:
         """Send a host the prepared files that its node does not have."""
-        files = [self.spec.files[c] for c in self.assignment[host]]
-        wanted = [path for f in files for path in (f.train, f.validation, f.test)]
-        wanted += [unseen.test for unseen in self.spec.unseen]
-        paths: list[Path] = [path for path in wanted if path is not None]
+        paths = [path for c in self.assignment[host] for path in self.spec.all_files(c)]
+        paths += [unseen.test for unseen in self.spec.unseen]
         try:
             sent = ship(self._hosts[host], paths)
         except ray.exceptions.RayActorError as error:

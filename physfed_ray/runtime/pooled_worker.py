@@ -172,7 +172,7 @@ class WorkerTeam:
         weight = len(rows) / count
         rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
         part = batch.each(lambda name, tensor: tensor[rows])
-        return replace(part, origin=batch.origin[rows]), weight
+        return replace(part, g=batch.g[rows], origin=batch.origin[rows]), weight
 
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """See ``federation.training.Team``."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from physfed_ray.cost.estimate import trains_on_server
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
@@ -20,15 +21,15 @@ from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
 from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
-from physfed_ray.methods.given import ClientInfo
-from physfed_ray.methods.registry import get_method
+from physfed_ray.methods.base import Method
+from physfed_ray.methods.given import ClientInfo, ServerInfo
 from physfed_ray.rundir.data_record import (
     write_record,
 )
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.plain_json import json_line
 from physfed_ray.rundir.run_directory import RunDirectory
-from physfed_ray.runtime.begin import check_data, open_run
+from physfed_ray.runtime.begin import check_data, checked_method, open_run
 from physfed_ray.runtime.model import begun_model, model_card, with_statistics
 from physfed_ray.runtime.results import with_provenance, write_page, write_results
 from physfed_ray.serving.rebuild import rebuild
@@ -102,6 +103,7 @@ def run_experiment(
 
     command = pseudonymous_command(command)
     with ExitStack() as stack:
+        method = checked_method(experiment)
         open_run(directory, experiment, resume, tell, stack)
         ids = [client.id for client in experiment.clients]
         make_availability(experiment.federation.availability, experiment.seed, ids)
@@ -113,7 +115,7 @@ def run_experiment(
         model = begun_model(directory, resume)
         if model is not None:
             prepared = with_statistics(prepared, model, on_event)
-        placed = None if runtime == "inline" else _place(experiment, on_event, stack, share)
+        placed = None if runtime == "inline" else _place(experiment, method, on_event, stack, share)
         on_gpu = torch.cuda.is_available() if placed is None else placed.slots.num_gpus > 0
         device = "cuda" if on_gpu else "cpu"
         precision = model.precision if model else experiment.training.precision
@@ -192,10 +194,15 @@ def make_spec(
 ) -> Spec:
     """Return what hosts and server need, from the experiment, its data and its model's card."""
     speeds = {client.id: client.speed for client in experiment.clients}
+    bare = {client.id for client in experiment.clients if not client.labels}
     clients = tuple(
-        ClientInfo(i, c.id, c.protocol, c.slices, speeds[c.id], card.further, c.front)
+        ClientInfo(
+            i, c.id, c.protocol, c.slices, speeds[c.id], card.further, c.front, c.id not in bare
+        )
         for i, c in enumerate(prepared.clients)
     )
+    method = rebuild(card, experiment.training.objective.make())
+    server = prepared.server if method.trains_on_server else None
     unseen = tuple(
         UnseenInfo(u.id, u.protocol, u.test, u.slices, card.further)
         for u in prepared.unseen
@@ -203,7 +210,7 @@ def make_spec(
     )
     return Spec(
         seed=experiment.seed,
-        method=rebuild(card, experiment.training.objective.make()),
+        method=method,
         training=experiment.training,
         precision=card.precision,
         clients=clients,
@@ -218,6 +225,8 @@ def make_spec(
         metrics=experiment.evaluation.metrics,
         noise=experiment.data.noise,
         channel=experiment.federation.channel.make(),
+        server=None if server is None else ServerInfo(len(clients), server.slices),
+        server_file=None if server is None else server.path,
     )
 
 
@@ -250,6 +259,7 @@ def _prepare(
 
 def _place(
     experiment: Experiment,
+    method: Method,
     on_event: Callable[[Event], None],
     stack: ExitStack,
     share: ClusterShare | None,
@@ -259,15 +269,14 @@ def _place(
     from physfed_ray.runtime.placement import reserve, taking_turns
     from physfed_ray.runtime.pooled import pooled_slots
 
-    clients, threads = len(experiment.clients), experiment.training.threads
-    federation, method = experiment.federation, experiment.method
-    pooled = get_method(method.name).pooled
+    members = len(experiment.clients) + trains_on_server(experiment, method)
+    federation, threads = experiment.federation, experiment.training.threads
 
     def choose() -> Slots:
         nodes = part_of(alive_nodes(), share.runs if share else 1)
-        if pooled:
-            return pooled_slots(method.settings, federation, threads, nodes)
-        return choose_slots(clients, federation, threads, nodes)
+        if method.pooled:
+            return pooled_slots(experiment.method.settings, federation, threads, nodes)
+        return choose_slots(members, federation, threads, nodes)
 
     with taking_turns(share.lock if share else None):
         placed = reserve(

@@ -15,10 +15,11 @@ from physfed_ray.cost.estimate import (
     hosts_here,
     is_pooled,
     load_of,
-    method_of,
     need_of,
     seconds_here,
+    server_counts,
     slots_here,
+    trains_on_server,
 )
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISATION, Need, fit
 from physfed_ray.cost.published import published_bytes
@@ -30,6 +31,7 @@ from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.experiment.measured import scanners
 from physfed_ray.fields import EXPECTED
 from physfed_ray.methods.base import Method
+from physfed_ray.runtime.begin import checked_method
 from physfed_ray.screen.catalogue import FURTHER_HEADINGS, PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
 from physfed_ray.words import byte_size, duration
@@ -43,7 +45,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     """
     console = console or Console()
     todo = plan(experiment)
-    method = method_of(experiment)
+    method = checked_method(experiment)
     load = load_of(experiment, todo, method)
     console.print(
         f"[bold]{experiment.name}[/bold]: {method.title}, {experiment.backbone.make().label}, "
@@ -54,6 +56,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
         console.print("The lower part: unseen protocols, with the test patients. Lengths in mm.")
     for line in (
         *_data_lines(experiment, todo),
+        *_member_lines(experiment, todo, method),
         *_noise_lines(load),
         *_federation_lines(experiment),
         *_size_lines(experiment, todo, method, load),
@@ -126,6 +129,22 @@ def _dose_lines(experiment: Experiment, todo: PreparePlan) -> Iterable[str]:
         )
 
 
+def _member_lines(experiment: Experiment, todo: PreparePlan, method: Method) -> Iterable[str]:
+    """Yield who has data of another kind than a client's pairs."""
+    patients, slices = server_counts(todo)
+    if patients:
+        does = "trains on them" if trains_on_server(experiment, method) else "does not use them"
+        yield (
+            f"server: {patients} patient(s), {slices} slices under all seen protocols, full dose "
+            f"included; method {method.name} {does}"
+        )
+    bare = [client.id for client in experiment.clients if not client.labels]
+    if bare:
+        does = "train without it" if method.unlabelled else "never train"
+        names = ", ".join(bare[:CLIENT_ROWS]) + (", ..." if len(bare) > CLIENT_ROWS else "")
+        yield f"without full dose: {names}, who {does} under method {method.name}"
+
+
 def _noise_lines(load: Load) -> Iterable[str]:
     fresh = load.fresh
     if fresh.stored_bytes:
@@ -143,7 +162,7 @@ def _object_words(simulation: Simulation) -> str:
 
 
 def _federation_lines(experiment: Experiment) -> Iterable[str]:
-    federation, clients = experiment.federation, len(experiment.clients)
+    federation, clients = experiment.federation, len(experiment.trainable)
     if is_pooled(experiment):
         yield f"schedule: one training a round, over the data of all {clients} clients in one place"
         return

@@ -247,7 +247,7 @@ class Denoiser:
             body=np.zeros(low.shape[:1], np.uint8),
             embedding=embedding,
             embedding_mask=mask,
-            g=self.choice.g,
+            g=np.tile(self.choice.g, (len(low), 1)),
             patient=nothing,
             slice=np.arange(len(low), dtype=np.int32),
             scale=np.ones(len(low), np.float32),

@@ -24,6 +24,7 @@ FIXED = {
     "seed": "use 'seeds'",
     "data.test_patients": "trials on different patients cannot be compared",
     "data.validation_patients": "trials on different patients cannot be compared",
+    "data.server_patients": "it changes whom the clients train on",
     "data.window_hu": "scores in different windows cannot be compared",
     "training.evaluate_every": "set it for all trials, under 'settings'",
 }

@@ -30,7 +30,7 @@ def make_data(slices: int = 7, body: np.ndarray | None = None) -> ClientData:
         body=body,
         embedding=np.tile(np.arange(slices, dtype=np.float32)[:, None, None], (1, 2, 3)),
         embedding_mask=np.tile(np.array([1, 0], np.uint8), (slices, 1)),
-        g=np.linspace(0, 1, 7, dtype=np.float32),
+        g=np.arange(slices, dtype=np.float32)[:, None] + np.linspace(0, 1, 7, dtype=np.float32),
         patient=["0"] * slices,
         slice=np.arange(slices, dtype=np.int32),
         scale=np.ones(slices, np.float32),
@@ -71,7 +71,8 @@ def test_batches_are_what_a_network_expects() -> None:
     assert batch.embedding_mask.dtype == torch.bool
     assert batch.embedding_mask.tolist() == [[True, False]] * 4
     assert batch.image_size == SIZE
-    np.testing.assert_array_equal(batch.g, data.g)
+    np.testing.assert_array_equal(batch.g, data.g[slices_of(batch)])
+    assert torch.equal(batch.own_g, batch.g[:1])
     batch.low.zero_()
     assert data.low[0, 0, 1] == 1
 

@@ -124,8 +124,8 @@ def test_content_is_what_a_scanner_would_give(prepared: Prepared) -> None:
     np.testing.assert_array_equal(a.full, b.full)
     np.testing.assert_array_equal(a.body, u.body)
     assert not np.array_equal(a.low, b.low), "each client has its own noise"
-    np.testing.assert_array_equal(a.g, prepared.clients[0].protocol.normalised())
-    np.testing.assert_array_equal(u.g, prepared.unseen[0].protocol.normalised())
+    np.testing.assert_array_equal(a.g[1], prepared.clients[0].protocol.normalised())
+    np.testing.assert_array_equal(u.g[1], prepared.unseen[0].protocol.normalised())
     for data in (a, b, u):
         assert 0 <= data.low.min() < data.low.max() <= 1
         error = np.abs(data.low - data.full)[data.body == 1].mean()
@@ -228,7 +228,7 @@ def test_a_curved_detector_and_an_arc_are_scanned_and_stand_in_everybodys_g(tmp_
     a, b, u = (read_client_data(made.root / f) for f in (
         "test/a.arrow", "test/b.arrow", "unseen/u.arrow"
     ))  # fmt: skip
-    assert [data.g[7:].tolist() for data in (a, b, u)] == [
+    assert [data.g[0, 7:].tolist() for data in (a, b, u)] == [
         [0, 1], pytest.approx([1, 2 / 3]), [0, 1],
     ]  # fmt: skip
     np.testing.assert_array_equal(a.full, b.full)

@@ -19,7 +19,7 @@ def make_data(slices: int = 3, size: int = 8, tokens: int = 2, dim: int = 5) -> 
         body=(image[1] > 0.5).astype(np.uint8),
         embedding=rng.standard_normal((slices, tokens, dim)).astype(np.float32),
         embedding_mask=np.array([[1, i % 2] for i in range(slices)], np.uint8),
-        g=rng.random(7, np.float32),
+        g=rng.random((slices, 7), np.float32),
         patient=[f"{i:012x}" for i in range(slices)],
         slice=np.arange(slices, dtype=np.int32)[::-1],
         scale=rng.random(slices, np.float32),

@@ -86,7 +86,7 @@ def sends_nothing(*clients: int, diverged: bool = False) -> Loss:
     """Let clients take no part in the next order."""
     why = "loss is nan" if diverged else "it has left"
     return lambda runtime: runtime.absent.update(
-        {c: ClientResult(runtime.spec.clients[c].id, missing=why, diverged=diverged)
+        {c: ClientResult(runtime.spec.members[c].id, missing=why, diverged=diverged)
          for c in clients}
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def make_batch() -> Callable[..., Batch]:
         return Batch(
             low=torch.rand(2, 1, side, side, generator=rng),
             full=torch.rand(2, 1, side, side, generator=rng),
-            g=torch.rand(7, generator=rng),
+            g=torch.rand(7, generator=rng).expand(2, -1),
             embedding=torch.randn(2, tokens, DIM, generator=rng),
             embedding_mask=torch.arange(tokens) < torch.tensor([[tokens], [1]]),
             origin=origin.clamp(0, SIZE - side),
@@ -121,7 +121,7 @@ def scan_parts() -> Callable[..., tuple]:
         f, skips = network.encoder(batch.low)
         maps = network.anatomy_hypernetwork(batch.embedding, batch.embedding_mask)
         whole = functional.interpolate(maps, (16, 16), mode="bilinear")
-        code = network.protocol_hypernetwork.code(batch.g[None])
+        code = network.protocol_hypernetwork.code(batch.own_g)
         alpha, beta = network.protocol_hypernetwork.head(code)
         return f, whole, alpha[:, :, None, None], beta[:, :, None, None], code, skips
 

@@ -60,7 +60,7 @@ def test_hypernetwork_is_private(make_method):
 def test_red_cnn_by_hand(make_method, make_batch, shake):
     method, batch = make_method("hyperfed"), make_batch()
     network = shake(method.build(1)).eval()
-    out = by_hand(network.protocol_hypernetwork, batch.g)
+    out = by_hand(network.protocol_hypernetwork, batch.g[0])
     expected = red_cnn(network, batch.low, out)
     found = method.denoise(network, batch)
     scale = float(expected.abs().max())
@@ -72,7 +72,7 @@ def test_red_cnn_by_hand(make_method, make_batch, shake):
 def test_uformer_with_the_outputs_of_its_convolutions_modulated(make_method, make_batch, shake):
     method, batch = make_method("hyperfed", backbone="uformer"), make_batch()
     network = shake(method.build(1)).eval()
-    alpha, beta = by_hand(network.protocol_hypernetwork, batch.g).chunk(2)
+    alpha, beta = by_hand(network.protocol_hypernetwork, batch.g[0]).chunk(2)
     place = 0
     hooks = []
     for half in (network.encoder, network.decoder):
@@ -99,7 +99,7 @@ def test_modulation_starts_at_the_identity(backbone, make_method, make_batch, sh
     ours, plain = (make_method(name, backbone=backbone) for name in ("hyperfed", "fedavg"))
     batch, network, other = make_batch(), ours.build(1), plain.build(1)
     hypernetwork = network.protocol_hypernetwork
-    alpha, beta = hypernetwork(batch.g[None])
+    alpha, beta = hypernetwork(batch.own_g)
     assert torch.equal(alpha, torch.ones_like(alpha))
     assert torch.equal(beta, torch.zeros_like(beta))
     shake(other)
@@ -117,7 +117,7 @@ def test_modulation_starts_at_the_identity(backbone, make_method, make_batch, sh
 def test_another_protocol_changes_the_image(make_method, make_batch, shake):
     method, batch = make_method("hyperfed"), make_batch()
     network = shake(method.build(1)).eval()
-    other = replace(batch, g=torch.rand(7))
+    other = replace(batch, g=torch.rand(7).expand(2, -1))
     assert not torch.allclose(method.denoise(network, batch), method.denoise(network, other))
 
 
@@ -161,7 +161,7 @@ def test_hypernetworks_stay_and_serve_unseen_protocols_with_their_own(make_spec)
         # As the host left it: the network of this client.
         network = host.network.module
         ((_, batch),) = whole_batches(read_client_data(spec.unseen[0].test), 8)
-        g = torch.tensor(spec.clients[client].g)
+        g = torch.tensor([spec.clients[client].g]).expand(len(batch.low), -1)
         with torch.inference_mode():
             expected = spec.method.denoise(network, replace(batch, g=g)).squeeze(1).clamp(0, 1)
         np.testing.assert_allclose(denoised, expected, atol=1e-6)

@@ -33,9 +33,7 @@ def test_the_protocol_can_modulate_the_skips_too(scan, make_batch):
     f, skips = network.encoder(batch.low)
     alpha, beta = (
         x.split([f.shape[1]] * 3, 1)
-        for x in network.protocol_hypernetwork.head(
-            network.protocol_hypernetwork.code(batch.g[None])
-        )
+        for x in network.protocol_hypernetwork.head(network.protocol_hypernetwork.code(batch.own_g))
     )
     _, image, shallow, deep = method.features(network, batch)
     scale, shift = alpha[1][:, :, None, None], beta[1][:, :, None, None]
@@ -49,7 +47,7 @@ def test_the_protocol_can_modulate_the_skips_too(scan, make_batch):
 def test_loss_of_the_paper(scan, scan_parts, make_batch, begin):
     method, network = scan(tau=0.3)
     batch = make_batch(side=36)
-    state = begin(method, network, batch.g)
+    state = begin(method, network, batch.own_g)
     f, m, alpha, beta, code, skips = scan_parts(network, batch)
     denoised = network.decoder(alpha * (f * m) + beta, skips)
     mse = (denoised - batch.full).square().mean()
@@ -63,8 +61,8 @@ def test_loss_of_the_paper(scan, scan_parts, make_batch, begin):
 def test_loss_of_the_paper_with_inner_products(scan, make_batch, begin):
     method, network = scan(orth="inner")
     batch = make_batch()
-    state = begin(method, network, batch.g)
-    code = network.protocol_hypernetwork.code(batch.g[None])
+    state = begin(method, network, batch.own_g)
+    code = network.protocol_hypernetwork.code(batch.own_g)
     expected = (code @ state.everyone[[0, 2]].T).square().sum()
     torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected.detach())
 
@@ -81,7 +79,7 @@ def test_many_clients_cost_a_step_no_more_and_give_the_same_loss(scan, make_batc
         state = method.begin(network, given)
         assert (state.others.shape, state.are_gram) == (shape, are_gram)
         others = torch.cat([codes[:3], codes[4:]])
-        own = network.protocol_hypernetwork.code(batch.g[None])
+        own = network.protocol_hypernetwork.code(batch.own_g)
         expected = orthogonal_loss(own, others, normalise=orth == "cosine").detach()
         torch.testing.assert_close(method.loss(network, batch, state)[1]["orth"], expected)
 
@@ -106,7 +104,7 @@ def test_given_code_takes_the_place_of_the_own(scan, make_batch):
     batch, other = make_batch(), torch.rand(7)
     (code,) = method.codes(network, other[None])
     swapped = method.denoise(network, batch, code)
-    assert torch.equal(swapped, method.denoise(network, replace(batch, g=other)))
+    assert torch.equal(swapped, method.denoise(network, replace(batch, g=other.expand(2, -1))))
     assert not torch.allclose(swapped, method.denoise(network, batch))
 
 
@@ -121,7 +119,7 @@ def test_ablations_leave_their_hypernetworks_out(scan, make_batch, begin, scanni
     batch = make_batch()
     _, named = method.loss(network, batch, begin(method, network))
     assert ("orth" in named) == scanning
-    same = replace(batch, g=torch.rand(7))
+    same = replace(batch, g=torch.rand(2, 7))
     assert torch.equal(method.denoise(network, batch), method.denoise(network, same)) != scanning
     report = replace(batch, embedding=-batch.embedding)
     assert torch.equal(method.denoise(network, batch), method.denoise(network, report)) != anatomy

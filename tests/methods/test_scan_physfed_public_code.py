@@ -50,7 +50,7 @@ def test_any_clients_code_is_drawn_for_each_image():
 def test_loss_of_the_public_code(scan, scan_parts, make_batch, begin):
     method, network = scan(variant="public_code", dropout=0.0, tau=0.3)
     batch = make_batch(side=36)
-    state = begin(method, network, batch.g)
+    state = begin(method, network, batch.own_g)
     f, m, alpha, beta, _, skips = scan_parts(network, batch)
     own = (alpha * f + beta).relu()
     mse = (network.decoder(own * 0.9 + own * m * 0.1, skips) - batch.full).square().mean()

@@ -39,7 +39,7 @@ def test_a_network_that_declares_nothing_offers_nothing() -> None:
 
 def test_the_low_dose_image_is_what_it_reads() -> None:
     low, nothing = torch.rand(1, 1, 8, 8), torch.zeros(1, 1)
-    batch = Batch(low, torch.rand(1, 1, 8, 8), torch.zeros(7), nothing, nothing, nothing, 8)
+    batch = Batch(low, torch.rand(1, 1, 8, 8), torch.zeros(1, 7), nothing, nothing, nothing, 8)
     (image,) = Plain(NetworkSettings()).inputs(batch)
     assert image is low
 

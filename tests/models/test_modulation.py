@@ -40,7 +40,7 @@ def test_geometry_from_the_batch(stride):
     m = torch.randn(1, 1, 5, 5)
     low = torch.zeros(1, 1, 32, 48)
     origin = torch.tensor([[8, 16]])
-    batch = Batch(low, low, torch.zeros(7), low, low, origin, 96)
+    batch = Batch(low, low, torch.zeros(1, 7), low, low, origin, 96)
     f = torch.zeros(1, 3, 32 // stride, 48 // stride)
     whole = functional.interpolate(m, (96 // stride, 96 // stride), mode="bilinear")
     row, column = 8 // stride, 16 // stride

@@ -268,7 +268,7 @@ def test_every_method_takes_it_or_says_in_a_sentence_why_not(theirs: Path, name:
     method = kind(kind.Settings(), task(backbone))
     network, x = method.build(1), torch.rand(2, 1, 32, 32)
     tokens, origin = torch.ones(2, 1, 4), torch.zeros(2, 2, dtype=torch.int64)
-    batch = Batch(x, x, torch.rand(7), tokens, torch.ones(2, 1, dtype=torch.bool), origin, 32)
+    batch = Batch(x, x, torch.rand(2, 7), tokens, torch.ones(2, 1, dtype=torch.bool), origin, 32)
     assert torch.equal(method.denoise(network, batch), x)
 
 

@@ -14,7 +14,7 @@ def target() -> Callable[[Tensor], Batch]:
     """Return a maker of batches whose full dose is the given images, (B, 1, h, w)."""
 
     def make(full: Tensor) -> Batch:
-        nothing = torch.zeros(len(full), 1)
-        return Batch(full, full, torch.zeros(7), nothing, nothing, nothing, full.shape[-1])
+        nothing, g = torch.zeros(len(full), 1), torch.zeros(len(full), 7)
+        return Batch(full, full, g, nothing, nothing, nothing, full.shape[-1])
 
     return make

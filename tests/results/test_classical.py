@@ -53,7 +53,7 @@ def _data(noise: float, slices: int = 3, n: int = 40, seed: int = 0) -> ClientDa
         body=np.ones(full.shape, np.uint8),
         embedding=np.zeros((slices, 1, 2), np.float32),
         embedding_mask=np.ones((slices, 1), np.uint8),
-        g=PRESETS["paper-1"].normalised(),
+        g=np.tile(PRESETS["paper-1"].normalised(), (slices, 1)),
         patient=["p"] * slices,
         slice=np.arange(slices, dtype=np.int32),
         scale=np.ones(slices, np.float32),

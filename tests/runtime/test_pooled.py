@@ -133,6 +133,7 @@ def test_parts_make_up_the_batch(
         part, weight = WorkerTeam().part(batch)
         mean += weight * float(part.low.mean())
         assert len(part.low) == len(part.full) == len(part.embedding) == len(part.origin) > 0
+        assert torch.equal(part.g[:, :2], part.origin)
         seen += part.origin[:, 0].tolist() if weight else []
     assert sorted(seen) == [0, 1, 2]
     assert mean == pytest.approx(float(batch.low.mean()))
@@ -146,7 +147,7 @@ def make_batch() -> Callable[..., Batch]:
         return Batch(
             low=torch.rand(count, 1, 4, 4),
             full=torch.rand(count, 1, 4, 4),
-            g=torch.zeros(7),
+            g=torch.arange(count)[:, None].expand(count, 7),
             embedding=torch.zeros(count, 1, 8),
             embedding_mask=torch.ones(count, 1, dtype=torch.bool),
             origin=torch.arange(count)[:, None].expand(count, 2),

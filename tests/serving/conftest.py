@@ -57,7 +57,7 @@ class Trained:
         files: dict[str, Path | None] = {"train": None, "validation": None, "test": None}
         for split, slices in (("train", STEPS), ("test", SLICES)) if train else (("test", SLICES),):
             data = random_client_data(derive_seed(name, split) % 1000, slices, SIZE, DIM)
-            data = replace(data, g=protocol.normalised(self.further))
+            data = replace(data, g=np.tile(protocol.normalised(self.further), (slices, 1)))
             path = self.folder / "cache" / f"{name}-{split}.arrow"
             write_client_data(path, data)
             files[split] = path

@@ -24,7 +24,7 @@ from physfed_ray.federation.names import split_told
 from physfed_ray.federation.orders import ClientTurn, Order, Watch
 from physfed_ray.federation.spec import Spec
 from physfed_ray.federation.tree import Node, TreeSum
-from physfed_ray.methods.given import RoundInput
+from physfed_ray.methods.given import ClientInfo, Member, RoundInput
 from physfed_ray.rundir.run_directory import client_file
 
 
@@ -81,14 +81,20 @@ class Host:
                 self._add(client, None)
                 continue
             vector, extras = broadcast[turns[client].base]
+            member = self._spec.members[client]
             if self._watch is not None:
-                self._watch.begin(self._spec.clients[client].id, len(turns) - len(results) - 1)
-            name = self._spec.clients[client].id
-            with at_work(f"while training client {name} in round {order.round}"):
+                self._watch.begin(member.id, len(turns) - len(results) - 1)
+            who = "the server" if member.role == "server" else f"client {member.id}"
+            with at_work(f"while training {who} in round {order.round}"):
                 self.network.load(vector, turns[client], trains=True)
-                passage, extras = self._passage(order, turns[client], extras)
-                result = self._train(order, client, vector, extras, deadline)
-                results[client] = self._send(order, passage, vector, result)
+                told, own = split_told(extras)
+                result = self._train(order, member, vector, own, deadline)
+                if member.role == "client":
+                    passage = self._passage(order, turns[client], member, told)
+                    result = self._send(order, passage, vector, result)
+                else:
+                    self._add(client, None)  # what it has to say is in the result's uploads
+                results[client] = result
             if self._watch is not None:
                 self._watch.done(results[client])
         if self.network.directory is not None:
@@ -99,17 +105,16 @@ class Host:
         return [results[turn.client] for turn in order.turns], pieces
 
     def _passage(
-        self, order: Order, turn: ClientTurn, extras: Mapping[str, np.ndarray]
-    ) -> tuple[Passage, dict[str, np.ndarray]]:
-        """Return a client's way through the channel, and the extras without the channel's own."""
-        spec, info = self._spec, self._spec.clients[turn.client]
-        told, own = split_told(extras)
+        self, order: Order, turn: ClientTurn, info: ClientInfo, told: Mapping[str, np.ndarray]
+    ) -> Passage:
+        """Return a client's way through the channel, of which it was told some arrays."""
+        spec = self._spec
         # Where each vector is needed, the server weighs it.
         weight = spec.method.weight(info) if spec.method.linear else 1.0
         asked = order.participants or tuple(t.client for t in order.turns)
         return Passage(
             spec.seed, order.round, turn.client, info.id, asked, weight * turn.factor, told
-        ), own
+        )
 
     def _send(
         self, order: Order, passage: Passage, vector: np.ndarray, result: ClientResult
@@ -152,13 +157,12 @@ class Host:
     def _train(
         self,
         order: Order,
-        client: int,
+        info: Member,
         vector: np.ndarray,
         extras: Mapping[str, np.ndarray],
         deadline: float | None,
     ) -> ClientResult:
-        spec = self._spec
-        info = spec.clients[client]
+        spec, client = self._spec, info.index
         began = time.monotonic()
         data = self.network.training_data(client, order.round)
         reading = time.monotonic() - began
@@ -213,7 +217,7 @@ class Host:
         state = self.network.states.get(client, number)
         if state is None:
             raise ValueError(f"the state of client {client} after round {number} is gone")
-        name = client_file(number, self._spec.clients[client].id)
+        name = client_file(number, self._spec.members[client].id)
         return {name: self.network.directory.write_tensors(name, state, later=True)}
 
     def merge(self, *parts: Mapping[Node, np.ndarray | None]) -> dict[Node, np.ndarray | None]:

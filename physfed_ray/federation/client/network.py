@@ -19,7 +19,7 @@ from physfed_ray.federation.client.private import PrivateStates, State
 from physfed_ray.federation.client.training import build_network, to_device
 from physfed_ray.federation.orders import ClientTurn
 from physfed_ray.federation.spec import Spec
-from physfed_ray.fields import EXPECTED
+from physfed_ray.fields import EXPECTED, on_server
 from physfed_ray.rundir.run_directory import RunDirectory, client_file
 
 
@@ -75,7 +75,7 @@ class ClientNetwork:
         self.states.swap_in(state)
 
     def _read_state(self, turn: ClientTurn) -> State:
-        name = self.spec.clients[turn.client].id
+        name = self.spec.members[turn.client].id
         if self.directory is None:
             raise ValueError(f"the private state of {name} is gone, and no run directory has it")
         return self.directory.read_tensors(client_file(turn.private_round, name), turn.part)
@@ -114,13 +114,15 @@ class ClientNetwork:
             return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
 
     def training_data(self, client: int, number: int) -> ClientData:
-        """Return the slices of a client's turn in a round, with the noise of that round.
+        """Return the slices of a member's turn in a round, with the noise of that round.
 
-        Pooled slices are scanned under the protocol of the client who owns them. Nothing of a
-        round's noise is kept, and the noise-free line integrals stay in their mapped files.
+        The server's keep their noise: its file has no line integrals, whose shape would change with
+        the protocol. Pooled slices are scanned under the protocol of the client who owns them.
+        Nothing of a round's noise is kept, and the noise-free line integrals stay in their mapped
+        files.
         """
         data, spec = self.data(*self.spec.trained_on(client)), self.spec
-        if spec.noise == "fixed":
+        if spec.noise == "fixed" or not spec.is_client(client):
             return data
         wanted = dict.fromkeys((*spec.method.extra_fields, EXPECTED.name))
         parts = [
@@ -142,6 +144,8 @@ class ClientNetwork:
             raise ValueError("this client has no images of the split asked for")
         if paths not in self._data:
             extra = self.spec.method.extra_fields
+            if paths == (self.spec.server_file,):
+                extra = on_server(extra)
             parts = [read_client_data(self._locate(path), extra) for path in paths]
             data = parts[0] if len(parts) == 1 else concatenate(parts)
             self._data[paths] = replace(data, protocol=self.spec.scanner_of(paths))

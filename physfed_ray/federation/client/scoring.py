@@ -97,7 +97,7 @@ def edge_scans(spec: Spec, client: int, data: ClientData) -> Iterator[tuple[Edge
                 body=scan.body,
                 embedding=data.embedding[lent],
                 embedding_mask=data.embedding_mask[lent],
-                g=np.asarray(info.g, np.float32),
+                g=np.array([info.g] * EDGE_SCANS, np.float32),
                 patient=["phantom"] * EDGE_SCANS,
                 slice=np.arange(EDGE_SCANS, dtype=np.int32),
                 scale=np.ones(EDGE_SCANS, np.float32),

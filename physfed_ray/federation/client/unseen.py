@@ -77,8 +77,9 @@ class UnseenService:
         tree = TreeSum()
         for turn in turns:
             self._network.load(vector, turn)
-            g = np.asarray(self._network.spec.clients[turn.client].g, np.float32)
-            denoised = self._network.inference.denoise(replace(data, g=g), None)
+            g = np.array([self._network.spec.clients[turn.client].g], np.float32)
+            told = replace(data, g=g.repeat(len(data), axis=0))
+            denoised = self._network.inference.denoise(told, None)
             scores[turn.client] = score(
                 self._network.spec, denoised, data, info.protocol, optional=True
             )

@@ -76,7 +76,7 @@ def client_experiment(
         {
             "name": "enrol",
             "seed": dealing.seed,
-            "data": data | {"test_patients": 1, "validation_patients": 1},
+            "data": data | {"test_patients": 1, "validation_patients": 1, "server_patients": 0},
             "clients": [{"id": name, "protocol": protocol.values()}],
             "reports": card.reports,
             "front_end": card.front_end,
@@ -169,7 +169,7 @@ def fitted(data: ClientData, card: ModelCard, protocol: Protocol) -> ClientData:
             f"the reports' embeddings have the shape {own}, and the run's {(tokens, dim)}: use the "
             "text encoder, in the version, that the run used"
         )
-    return replace(data, g=protocol.normalised(card.further))
+    return replace(data, g=np.tile(protocol.normalised(card.further), (len(data), 1)))
 
 
 def order_of_patients(data: ClientData, seed: int) -> list[str]:
@@ -183,7 +183,7 @@ def of_patients(data: ClientData, patients: Sequence[str]) -> ClientData:
     rows = np.flatnonzero(np.isin(data.patient, list(patients)))
     picked: dict[str, Any] = {
         name: np.asarray(getattr(data, name))[rows]
-        for name in ("low", "full", "body", "embedding", "embedding_mask", "slice", "scale")
+        for name in ("low", "full", "body", "embedding", "embedding_mask", "g", "slice", "scale")
     }
     return replace(
         data,

@@ -123,7 +123,7 @@ class HuToHu(nn.Module):
         return WholeImages(
             low=x,
             full=x,  # what is not there; nothing looks at it
-            g=self.g,
+            g=self.g.expand(count, -1),
             embedding=given.get("embedding", x.new_zeros(count, *self._tokens)),
             embedding_mask=given.get("mask", x.new_ones(count, self._tokens[0], dtype=torch.bool)),
             origin=x.new_zeros(count, 2, dtype=torch.int64),

@@ -113,7 +113,7 @@ def test_embeddings_of_another_encoder_are_refused_and_g_is_the_run_s() -> None:
         fitted(data, run, PRESETS["paper-1"])
     data = replace(data, embedding=np.zeros((2, 4, 2)), embedding_mask=np.ones((2, 4)))
     g = fitted(data, run, PRESETS["paper-2"]).g
-    assert np.array_equal(g, PRESETS["paper-2"].normalised())
+    assert np.array_equal(g, [PRESETS["paper-2"].normalised()] * 2)
     with pytest.raises(PhysFedError, match="arc_deg=240 cannot be told"):
         fitted(data, run, arc)
 
