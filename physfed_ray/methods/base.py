@@ -123,6 +123,14 @@ class Method:
         """The fields of its batches beside those that every batch has."""
         return extra_fields(self.needed_fields(self.task.backbone, self.task.front_end))
 
+    @classmethod
+    def server_key(cls, settings: BaseModel) -> str | None:
+        """Return the key of its settings that asks for images of the server, None where none does.
+
+        A method that ``trains_on_server`` without them would leave out what it is for.
+        """
+        return None
+
     def children(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the children of the network: name -> how to make it."""
         task = self.task

@@ -26,6 +26,8 @@ METHODS: "Registry[type[Method]]" = Registry(
         "fedmri": "physfed_ray.methods.fedmri:FedMRI",
         "hyperfed": "physfed_ray.methods.hyperfed:HyperFed",
         "fedfdd": "physfed_ray.methods.fedfdd:FedFDD",
+        "fedct": "physfed_ray.methods.fedct:FedCT",
+        "fedm2ct": "physfed_ray.methods.fedm2ct:FedM2CT",
         "scan_physfed": "physfed_ray.methods.scan_physfed:ScanPhysFed",
     },
 )
