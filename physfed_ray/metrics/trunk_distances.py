@@ -108,8 +108,7 @@ def perceptual_distance(x: Sequence[Tensor], y: Sequence[Tensor]) -> float:
 def _unit(features: Tensor) -> Tensor:
     """Scale the channels of every pixel to length 1, in float64; no features stay none."""
     features = features.double()
-    length = torch.linalg.vector_norm(features, dim=0).clamp_min(_LEAST_LENGTH)
-    return features / length
+    return features / features.square().sum(dim=0).sqrt().clamp_min(_LEAST_LENGTH)
 
 
 def frechet_distance(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

@@ -67,6 +67,7 @@ def test_metrics_prints_names_units_and_directions(capsys):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "psnr dB better: higher every window" in lines
     assert "nps ICRU report 87, where evaluation.metrics names it" in lines
+    assert "fd_efflite0 better: lower every window, one number for all slices" in lines
     assert "nps_area_hu2 HU² better: lower experiment's window" in lines
     assert "mtf10_900hu_per_mm 1/mm better: higher edge of a phantom" in lines
 
