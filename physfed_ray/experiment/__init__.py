@@ -109,6 +109,12 @@ class Experiment(Settings):
             raise ValueError(reason)
         self._size_counts_once()
         self._somebody_has_labels()
+        key = method.server_key(self.method.settings)
+        if key is not None and self.data.server_patients in (0, ()):
+            raise ValueError(
+                f"method.{key}: {method.name} trains a model on the server's own paired images, and "
+                f"data.server_patients is 0; give the server patients, or set method.{key} to false"
+            )
         self._fields_fit()
         self._front_end_fits()
         self._large_enough_for_the_objective()

@@ -50,6 +50,7 @@ from torch.nn import functional
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings
 from physfed_ray.methods.given import Aggregation, ClientInfo, Member, RoundInput, Task
+from physfed_ray.methods.hyperfed import HIDDEN_STD
 from physfed_ray.models.film import modulated, modulated_widths
 from physfed_ray.models.hypernetworks import ProtocolHypernetwork
 
@@ -73,6 +74,11 @@ class FedM2CTSettings(MethodSettings):
     condition: bool = Field(True, description="g modulates the shared image network")
     condition_dim: int = Field(
         64, ge=1, le=65_536, description="width of both hidden layers of the condition's network"
+    )
+    condition_lr_scale: float = Field(
+        0.1,
+        gt=0,
+        description="factor on its learning rate: it acts in all layers at once, like HyperFed's",
     )
     meta: bool = Field(
         True, description="FMDL: the server trains on data.server_patients and is fused"
@@ -107,6 +113,8 @@ class FedM2CT(Method):
         chosen = self.settings
         self.shared = (*HALVES, "condition") if chosen.condition else HALVES
         self.trains_on_server = chosen.meta
+        if chosen.condition:
+            self.learning_rate_scale = {"condition": chosen.condition_lr_scale}
         private = tuple(f"private_{half}" for half in HALVES)
         unread = private if chosen.mutual and chosen.output == "shared" else ()
         self.training_only = (*unread, "meta") if self._keeps_meta else unread
@@ -134,8 +142,11 @@ class FedM2CT(Method):
         return made
 
     def _condition(self) -> nn.Module:
-        width = self.settings.condition_dim
-        return ProtocolHypernetwork(width, width, sum(self._widths), g_size=self.task.g_size)
+        width, g_size = self.settings.condition_dim, self.task.g_size
+        made = ProtocolHypernetwork(width, width, sum(self._widths), g_size=g_size)
+        for layer in (made.hidden, made.to_code):
+            nn.init.normal_(layer.weight, std=HIDDEN_STD)
+        return made
 
     def weight(self, client: ClientInfo) -> float:
         """Return the client's weight in the mean of phi; none without full dose."""

@@ -64,6 +64,7 @@ def make_batch() -> Callable[..., Batch]:
             embedding_mask=torch.arange(tokens) < torch.tensor([[tokens], [1]]),
             origin=origin.clamp(0, SIZE - side),
             image_size=SIZE,
+            protocol=PRESETS["paper-2"],
         )
 
     return make
