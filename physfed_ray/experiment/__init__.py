@@ -5,7 +5,7 @@ One module for each group of keys, in the order of the file.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -33,9 +33,11 @@ from physfed_ray.experiment.settings import (
 )
 from physfed_ray.experiment.training import Training
 from physfed_ray.fields import SIGMA, Sizes, field_of
-from physfed_ray.front_ends.base import Scanners
 from physfed_ray.methods.registry import get_method
 from physfed_ray.shipped import found
+
+if TYPE_CHECKING:
+    from physfed_ray.front_ends.base import Scanners
 
 __all__ = [
     "HELD_PATIENTS",
@@ -112,7 +114,7 @@ class Experiment(Settings):
         key = method.server_key(self.method.settings)
         if key is not None and self.data.server_patients in (0, ()):
             raise ValueError(
-                f"method.{key}: {method.name} trains a model on the server's own paired images, and "
+                f"method.{key}: {method.name} trains a model on paired images of the server, and "
                 f"data.server_patients is 0; give the server patients, or set method.{key} to false"
             )
         self._fields_fit()
@@ -284,8 +286,10 @@ class Experiment(Settings):
         return f"{self.name}-{self.method.name}-seed{self.seed}"
 
     @property
-    def scanners(self) -> Scanners:
+    def scanners(self) -> "Scanners":
         """Those of the training clients, as a learned front end must know them."""
+        from physfed_ray.front_ends.base import Scanners  # imports torch
+
         protocols = tuple(client.protocol for client in self.clients)
         return Scanners(protocols, self.data.simulation, self.data.window_hu)
 

@@ -55,7 +55,7 @@ class IRadonMAPSettings(FrontEndSettings):
         "learned weight for each view and pixel, for small images",
     )
     filter_step: float = Field(
-        0.03,
+        0.01,
         gt=0,
         le=1,
         description="what a change of 1 in a learned entry changes in the filter, relative to the "
