@@ -76,4 +76,5 @@ class FedCT(Method):
 
 def _of_client(network: nn.Module, half: str) -> Callable[..., Any]:
     module, specific = network.get_submodule(half), network.get_submodule(f"specific_{half}")
+    assert isinstance(specific, Specific)
     return partial(modulated, module, specific.alpha, specific.beta)

@@ -39,7 +39,7 @@ none of the three it is FedAvg behind a private iRadonMAP.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -241,12 +241,12 @@ class FedM2CT(Method):
         return image
 
     def _shared(self, network: nn.Module, batch: Batch) -> Tensor:
-        encoder, decoder = (network.get_submodule(half) for half in HALVES)
+        halves: list[Callable[..., Any]] = [network.get_submodule(half) for half in HALVES]
         if self.settings.condition:
             pair = network.get_submodule("condition")(batch.g)
-            alpha, beta = (values.split(self._widths, 1) for values in pair)
-            encoder = partial(modulated, encoder, alpha[0], beta[0])
-            decoder = partial(modulated, decoder, alpha[1], beta[1])
+            alpha, beta = (torch.split(values, self._widths, 1) for values in pair)
+            halves = [partial(modulated, *h) for h in zip(halves, alpha, beta, strict=True)]
+        encoder, decoder = halves
         f, skips = self.encode(encoder, batch)
         image: Tensor = decoder(f, skips)
         return image

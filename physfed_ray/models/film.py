@@ -31,7 +31,7 @@ def modulated(module: nn.Module, alpha: Tensor, beta: Tensor, *inputs: Any) -> A
     """
     layers = _convolutions(module)
     widths = [layer.out_channels for layer in layers]
-    pairs = zip(alpha.split(widths, 1), beta.split(widths, 1), strict=True)
+    pairs = zip(*(torch.split(values, widths, 1) for values in (alpha, beta)), strict=True)
     hooks = [
         layer.register_forward_hook(partial(_film, *pair))
         for layer, pair in zip(layers, pairs, strict=True)
