@@ -241,11 +241,15 @@ class FedM2CT(Method):
         return image
 
     def _shared(self, network: nn.Module, batch: Batch) -> Tensor:
-        halves: list[Callable[..., Any]] = [network.get_submodule(half) for half in HALVES]
+        modules = [network.get_submodule(half) for half in HALVES]
+        halves: list[Callable[..., Any]] = list(modules)
         if self.settings.condition:
             pair = network.get_submodule("condition")(batch.g)
             alpha, beta = (torch.split(values, self._widths, 1) for values in pair)
-            halves = [partial(modulated, *h) for h in zip(halves, alpha, beta, strict=True)]
+            halves = [
+                partial(modulated, module, a, b)
+                for module, a, b in zip(modules, alpha, beta, strict=True)
+            ]
         encoder, decoder = halves
         f, skips = self.encode(encoder, batch)
         image: Tensor = decoder(f, skips)
