@@ -22,8 +22,8 @@ from physfed_ray.data.prepare import _tell_pixels, prepare, scan_inline, source_
 from physfed_ray.data.prepared import MANIFEST, Prepared
 from physfed_ray.data.scanning import Outcome, do_shard
 from physfed_ray.data.shards import Shard
-from physfed_ray.data.store import read_client_data
-from physfed_ray.errors import PhysFedError
+from physfed_ray.data.store import read_client_data, read_scans
+from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.experiment import Experiment, Reports
 from physfed_ray.window import normalise
 
@@ -512,3 +512,48 @@ def test_for_fresh_noise_training_slices_keep_what_a_quiet_detector_reads(
     error = normalise(quiet, experiment.data.window_hu) - own.low
     assert 0 < np.abs(error).mean() < 0.01
     assert abs(error.mean()) < 1e-3
+
+
+def test_the_server_has_its_patients_under_every_client_s_protocol(tmp_path: Path) -> None:
+    """In one file with each slice's g; fields whose shape follows the protocol are not there."""
+    sparse = SPARSE | {"views": 50}
+    clients = [{"id": "a", "protocol": SPARSE}, {"id": "b", "protocol": sparse}]
+    experiment = make_experiment(tmp_path, clients=clients, data__server_patients=1)
+    todo = plan(experiment)
+    assert todo.shard_count == len(todo.shards) == 2 + 2 + 2 + 1 + 2 + 1
+    made = prepare(experiment)
+    assert Prepared.load(made.root) == made
+    assert made.server is not None
+    assert made.server.path == made.root / "server" / "server.arrow"
+    assert (made.server.patients, made.server.slices) == (1, 4)
+    assert made.data_summary["splits"]["server"] == {"server": {"patients": 1, "slices": 4}}
+    data = read_client_data(made.server.path)
+    protocols = [client.protocol.normalised() for client in made.clients]
+    np.testing.assert_array_equal(data.g, np.repeat(protocols, 2, axis=0))
+    np.testing.assert_array_equal(data.full[:2], data.full[2:])
+    assert not np.array_equal(data.low[:2], data.low[2:])
+    assert made.record is not None
+    assert made.record.dealt["server"] == tuple(dict.fromkeys(data.patient))
+    others = [name for group, name in made.record.dealt.items() if group != "server"]
+    assert not {*data.patient} & {patient for group in others for patient in group}
+    part = next(s for s in todo.shards_of("server", "b"))
+    np.testing.assert_array_equal(read_scans(todo.path_of(part)).low, data.low[2:])
+    with_fields = replace(todo, fields=("sinogram", "sigma"))
+    assert with_fields.fields_of("server") == ("sigma",)
+    made.server.path.write_bytes(made.clients[0].test.read_bytes())  # type: ignore[union-attr]
+    with pytest.raises(DamagedError, match=r"server\.arrow"):
+        Prepared.load(made.root)
+
+
+def test_without_labels_training_images_have_no_full_dose(tmp_path: Path) -> None:
+    clients = [{"id": "a", "protocol": SPARSE}, {"id": "b", "protocol": SPARSE, "labels": False}]
+    whole = prepare(make_experiment(tmp_path))
+    made = prepare(make_experiment(tmp_path, clients=clients), run_shards=no_work)
+    assert made.root != whole.root
+    before, now = contents(whole), contents(made)
+    assert {name for name in now if now[name] != before[name]} == {"train/b.arrow"}
+    bare, paired = (read_client_data(p.root / "train/b.arrow") for p in (made, whole))
+    assert np.isnan(bare.full).all()
+    np.testing.assert_array_equal(bare.low, paired.low)
+    np.testing.assert_array_equal(bare.body, paired.body)
+    assert made.statistics == whole.statistics

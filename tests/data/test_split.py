@@ -150,3 +150,17 @@ def test_any_dealing_uses_nobody_twice_and_gives_what_was_asked_for(
     for client, number in clients.items():
         assert len(split.train[client]) == number if number else split.train[client]
     assert not split.unused or None not in wanted
+
+
+@pytest.mark.parametrize("server", [2, ["p04", "p11"]])
+def test_the_server_s_patients_are_nobody_else_s(server: int | list[str]) -> None:
+    split = deal(COUNTS, CLIENTS, 3, 2, 1, server=server)
+    without = deal(COUNTS, CLIENTS, 3, 2, 1)
+    assert sorted([*everyone(split), *split.server]) == sorted(COUNTS)
+    if isinstance(server, int):
+        assert len(split.server) == server
+        assert (split.test, split.validation) == (without.test, without.validation)
+    else:
+        assert list(split.server) == server
+    with pytest.raises(PhysFedError, match="2 for validation, 12 for the server, 4 for 4 clients"):
+        deal(COUNTS, CLIENTS, 3, 2, 1, server=12)

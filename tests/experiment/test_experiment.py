@@ -281,12 +281,34 @@ def test_a_learned_front_end_has_no_patches_and_no_pooled_data(file: Path):
         load_experiment(file, [learned, "method=pooled", "clients=[{id: a, protocol: paper-1}]"])
 
 
-@pytest.mark.parametrize("other", ["data.test_patients=[B, A]", "data.validation_patients=[A]"])
+@pytest.mark.parametrize(
+    "other",
+    ["data.test_patients=[B, A]", "data.validation_patients=[A]", "data.server_patients=[A]"],
+)
 def test_patients_must_not_overlap(file: Path, other: str):
     overrides = ["clients=[{id: a, protocol: paper-1, patients: [A]}]", other]
     for reuse in ("false", "true"):
         with pytest.raises(PhysFedError, match=r"patient 'A' is also in clients\.0\.patients"):
             load_experiment(file, [*overrides, f"data.reuse_patients={reuse}"])
+
+
+def test_the_server_s_patients_count_and_have_pseudonyms(file: Path):
+    experiment = load_experiment(file, ["data.server_patients=[A, B]"])
+    assert experiment.needed_patients() == 2 + 2 + 2
+    assert list(experiment.listed_patients()) == ["A", "B"]
+    assert experiment.with_patients(str.lower).data.server_patients == ("a", "b")
+    assert load_experiment(file, ["data.server_patients=3"]).needed_patients() == 2 + 3 + 2
+
+
+def test_clients_without_full_dose_are_known_before_a_run(file: Path):
+    bare = "{id: a, protocol: paper-1, labels: false}"
+    two = f"clients=[{bare}, {{id: b, protocol: paper-2}}]"
+    experiment = load_experiment(file, [two])
+    assert [client.id for client in experiment.trainable] == ["b"]
+    with pytest.raises(PhysFedError, match="clients: all have 'labels: false', and method fedavg"):
+        load_experiment(file, [f"clients=[{bare}]"])
+    with pytest.raises(PhysFedError, match=r"unseen\.0\.labels: an unseen protocol is only tested"):
+        load_experiment(file, [f"unseen=[{bare}]"])
 
 
 def test_clients_may_list_the_same_patient_where_patients_are_reused(file: Path):

@@ -41,6 +41,7 @@ from physfed_ray.runtime.on_ray import RayRuntime
 from physfed_ray.runtime.placement import Placed, reserve
 from tests.federation.channel.quantised import Quantised, QuantisedSettings
 from tests.federation.scripted import ScriptedRuntime, at, dies, is_slow, server_dies
+from tests.federation.test_members import with_server
 from tests.federation.test_rounds import ASYNC, LATE, Run, of_speeds
 from tests.federation.test_vectors import Median
 
@@ -149,6 +150,16 @@ def test_single_vectors_travel_on_ray(make_spec: MakeSpec, ray_session: None) ->
     spec = of_medians(make_spec)
     alone = run(spec, InlineRuntime(spec))
     packed = run(spec, RayRuntime(spec, on_one_node(2)))
+    assert np.array_equal(alone[2], packed[2])
+    assert numbers(*alone[:2]) == numbers(*packed[:2])
+
+
+def test_the_server_trains_on_ray(make_spec: MakeSpec, ray_session: None) -> None:
+    """An actor of its node has the server's file, and the host's name has the server's."""
+    spec = with_server(make_spec("fedper", clients=4, unseen=1))
+    alone, place = run(spec, InlineRuntime(spec)), RayRuntime(spec, on_one_node(2))
+    assert place._name(1).endswith("..server")
+    packed = run(spec, place)
     assert np.array_equal(alone[2], packed[2])
     assert numbers(*alone[:2]) == numbers(*packed[:2])
 

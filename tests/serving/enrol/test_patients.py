@@ -89,19 +89,23 @@ def test_patients_are_added_one_by_one_in_an_order_of_the_seed() -> None:
         parts[0],
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("low", "full", "body", "embedding", "embedding_mask", "slice", "scale")
+            for name in (
+                "low", "full", "body", "embedding", "embedding_mask", "g", "slice", "scale",
+            )
         },
         patient=[name for part in parts for name in part.patient],
         report=[f"of {name}" for part in parts for name in part.patient],
         extra={"sigma": np.arange(6.0)},
-    )
+    )  # fmt: skip
     orders = {tuple(order_of_patients(data, seed)) for seed in range(9)}
     assert len(orders) > 1
     assert all(sorted(order) == ["p1", "p2", "p3"] for order in orders)
     picked = of_patients(data, ["p3", "p1"])
     assert picked.patient == ["p1", "p1", "p3", "p3"]
     assert picked.report == ["of p1", "of p1", "of p3", "of p3"]
-    assert np.array_equal(picked.low, np.concatenate([parts[0].low, parts[2].low]))
+    for name in ("low", "g"):
+        both = np.concatenate([getattr(parts[k], name) for k in (0, 2)])
+        assert np.array_equal(getattr(picked, name), both)
     assert picked.extra["sigma"].tolist() == [0, 1, 4, 5]
 
 
