@@ -13,6 +13,7 @@ from tests.outside import write_package
 GROUPS = {
     "physfed_ray.fields": {"their_noise": "NOISE"},
     "physfed_ray.backbones": {"their_net": "TwoLayers"},
+    "physfed_ray.front_ends": {"their_gain": "OneGain"},
     "physfed_ray.objectives": {"their_huber": "Huber"},
     "physfed_ray.methods": {"their_halves": "Halves"},
     "physfed_ray.channels": {"their_integers": "Integers"},
@@ -31,6 +32,7 @@ clients:
   - {id: c2, protocol: paper-6}
   - {id: c3, protocol: paper-8}
 unseen: [{id: u1, protocol: unseen-2}]
+front_end: {name: their_gain}
 backbone: {name: their_net, width: 3}
 method: {name: their_halves}
 training: {rounds: 3, batch_size: 2, patch: 32, objective: {name: their_huber, delta: 0.05}}

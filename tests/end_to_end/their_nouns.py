@@ -11,6 +11,7 @@ from torch.nn import functional
 from physfed_ray.federation.channel.base import Arrival, Channel, Packed, Passage
 from physfed_ray.fields import Acquisition, Batch, Sizes
 from physfed_ray.fields import Field as DataField
+from physfed_ray.front_ends.base import FrontEnd, Scanners
 from physfed_ray.methods.fedper import FedPer
 from physfed_ray.methods.given import Aggregation
 from physfed_ray.metrics.base import Context, Images, Metric
@@ -27,6 +28,28 @@ def _image(sizes: Sizes, protocol: Any) -> tuple[int, ...]:
 
 
 NOISE = DataField("their_noise", np.float32, _image, "image", make=_noise_hu)
+
+
+class Gain(nn.Module):
+    """(1 + gain) times the scanner's image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the image."""
+        return batch.low * (1 + self.gain)
+
+
+class OneGain(FrontEnd):
+    """Each client learns how bright its scanner's images should be."""
+
+    name, title, paper = "their_gain", "One gain", "nobody's"
+
+    def module(self, scanners: Scanners) -> nn.Module:
+        """Return the network's child."""
+        return Gain()
 
 
 class TwoLayers(Backbone):

@@ -18,6 +18,7 @@ from physfed_ray.data.store import read_client_data, write_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.client.training import build_network
 from physfed_ray.federation.flat import FlatState, private_parts
+from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec
 from physfed_ray.fields import Batch
 from physfed_ray.front_ends.base import FRONT_END, Scanners
@@ -306,3 +307,15 @@ def test_clients_of_different_scanners_train_their_own_in_turn(
     assert not torch.equal(*filters)
     network, (shared, _), _ = build_network(spec)
     assert len(run.vector) == shared.vector.numel() < sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "policy"), [("scan_physfed", "pvqs"), ("fedavg", "shared")])
+def test_an_unseen_scanner_and_edges_are_served(
+    name: str, policy: str, make_spec: Callable, tmp_path: Path
+) -> None:
+    """The unseen scanner by its FBP, with which the shared part goes; edges by the client's own."""
+    spec = with_sinograms(make_spec(name, unseen=1, rounds=1), tmp_path / "sinograms")
+    results = evaluate_all(Run(replace(spec, metrics=("mtf",))).go().rounds)
+    means = {(row[2], row[3]): row[4] for row in results.rows}
+    assert np.isfinite(means[f"unseen/{policy}", "psnr"])
+    assert ("edge/input", "mtf50_900hu_per_mm") in means
