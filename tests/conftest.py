@@ -120,6 +120,13 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
+def without_server(method: str) -> dict[str, bool]:
+    """Return the settings with which a method asks for no images of the server."""
+    kind = get_method(method)
+    key = kind.server_key(kind.Settings())
+    return {} if key is None else {key: False}
+
+
 def random_client_data(seed: int, slices: int, size: int = 24, dim: int = 8) -> ClientData:
     """Return smooth random images with noise on top; enough for a network to learn from."""
     rng = np.random.default_rng(seed)

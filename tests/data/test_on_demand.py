@@ -28,7 +28,9 @@ def test_sinograms_are_those_of_the_slices_and_nothing_else_changes(tmp_path: Pa
         data, protocol = read_client_data(path), (todo.clients | todo.unseen)[client]
         assert np.shape(measured) == (len(data), protocol.views, protocol.bins)
         hu = reconstruct(np.stack(measured), protocol, experiment.data.simulation)
-        np.testing.assert_allclose(normalise(hu, (-1000, 2000)), data.low, atol=2e-5)
+        np.testing.assert_allclose(
+            normalise(hu, (-1000, 2000)), data.low, atol=2e-3
+        )  # half precision
     assert (
         read_made(todo, "sinogram", "test", "a") == read_made(todo, "sinogram", "train", "b") == []
     )

@@ -1,6 +1,7 @@
 """The description: the numbers it prints are those of the run it describes."""
 
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from physfed_ray.objectives.base import ObjectiveSettings
 from physfed_ray.objectives.registry import make_objective
 from physfed_ray.screen.describe import print_description
 from physfed_ray.words import byte_size, duration
+from tests.conftest import without_server
 from tests.objectives.test_base import Edges
 
 EXPERIMENT = """
@@ -218,7 +220,8 @@ def test_it_says_which_scans_are_missing_from_the_cache(tmp_path: Path):
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_can_be_sized_and_timed(tmp_path: Path, name: str):
-    experiment = load(tmp_path, f"method={{name: {name}}}")
+    keys = json.dumps({"name": name, **without_server(name)})
+    experiment = load(tmp_path, f"method={keys}")
     method = get_method(name)(experiment.method.settings, task(experiment))
     shared, private, _ = network_sizes(method)
     kept = (v for v in method.build(1).state_dict().values() if v.is_floating_point())

@@ -19,7 +19,7 @@ from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.model import model_card
 from physfed_ray.runtime.run import make_spec
 from physfed_ray.seeds import derive_seed
-from tests.conftest import random_client_data
+from tests.conftest import random_client_data, without_server
 from tests.federation.test_rounds import Run
 
 SIZE, DIM, SLICES = 32, 8, 9  # slices: more than a batch of an evaluation
@@ -93,7 +93,7 @@ def train_in(
                 for name, protocol in (unseen or {name: name for name in UNSEEN}).items()
             ],
             "backbone": {"name": backbone, **SMALL[backbone]},
-            "method": {"name": method, **(settings or {})},
+            "method": {"name": method, **without_server(method), **(settings or {})},
             "training": {"rounds": rounds, "batch_size": 1, "lr": 3e-3, "evaluate_every": 9,
                          "precision": precision},
         }

@@ -157,7 +157,7 @@ def phantom_seed(seed: int, name: str) -> int:
 
 
 def fitted(data: ClientData, card: ModelCard, protocol: Protocol) -> ClientData:
-    """Return slices with g and embeddings as the run's networks take them.
+    """Return slices of the new client's scanner as the run's networks take them.
 
     Raises:
         PhysFedError: The embeddings have other dimensions than the run's.
@@ -169,7 +169,8 @@ def fitted(data: ClientData, card: ModelCard, protocol: Protocol) -> ClientData:
             f"the reports' embeddings have the shape {own}, and the run's {(tokens, dim)}: use the "
             "text encoder, in the version, that the run used"
         )
-    return replace(data, g=np.tile(protocol.normalised(card.further), (len(data), 1)))
+    g = np.tile(protocol.normalised(card.further), (len(data), 1))
+    return replace(data, g=g, protocol=protocol)
 
 
 def order_of_patients(data: ClientData, seed: int) -> list[str]:

@@ -200,7 +200,12 @@ class _Work:
         )  # fmt: skip
         (client,) = prepared.clients
         info = ClientInfo(
-            len(card.clients), self.name, self.protocol, client.slices, further=card.further
+            len(card.clients),
+            self.name,
+            self.protocol,
+            client.slices,
+            further=card.further,
+            front=client.front,
         )
         return Spec(
             seed=self.wish.dealing.seed,

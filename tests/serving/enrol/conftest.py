@@ -22,7 +22,7 @@ from physfed_ray.serving.enrol.patients import Dealing
 from physfed_ray.serving.enrol.run import enrol
 from physfed_ray.serving.enrol.wish import Wish
 from physfed_ray.serving.trained import load_run
-from tests.conftest import quick
+from tests.conftest import quick, without_server
 
 SIZE = 32
 SCANNERS = {name: quick(PRESETS[name], 20, 64) for name in ("paper-1", "paper-3", "unseen-2")}
@@ -46,7 +46,7 @@ def experiment(cache: Path, method: str, **keys: Any) -> Experiment:
             for name in ("paper-1", "paper-3")
         ],
         "backbone": {"channels": 4},
-        "method": {"name": method, **keys.pop("settings", {})},
+        "method": {"name": method, **without_server(method), **keys.pop("settings", {})},
         "training": {"rounds": 1, "batch_size": 1, "lr": 3e-3, **keys.pop("training", {})},
     }
     return Experiment.model_validate(content | keys)

@@ -22,6 +22,8 @@ OWN = {
     "scan_physfed": {"decoder"},
     "hyperfed": {"protocol_hypernetwork"},
     "fedfdd": {"low_encoder", "low_decoder"},
+    "fedct": {"specific_encoder", "specific_decoder"},
+    "fedm2ct": {"private_encoder", "private_decoder"},
     "local": {"encoder", "decoder"},
 }
 """What is private in each method; FedBN has a part for each normalisation."""
