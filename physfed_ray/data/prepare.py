@@ -235,6 +235,7 @@ def _finish(
             "unusable_slices": lost,
             "pixels": asdict(_findings(todo, unusable)),
             "unused_patients": todo.unused_patients,
+            "front_end": {client: dict(front.choice) for client, front in fronts.items()},
         },
         server=_prepared_server(todo, counts[SERVER][SERVER]) if SERVER in counts else None,
     )

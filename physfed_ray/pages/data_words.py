@@ -19,6 +19,8 @@ WORDS = {
     "unusable_patients": "patients that could not be used",
     "unusable_slices": "slices that could not be used",
     "unused_patients": "patients that nobody needed",
+    "front_end": "chosen for the front end",
+    "kernel_pixels": "kernel (pixels)",
 }
 """What a key is called; any other key is read as it is written, without its underscores."""
 

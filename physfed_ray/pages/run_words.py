@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from physfed_ray.experiment.front_end import FrontEndSpec
 from physfed_ray.pages.data_words import data_words
 from physfed_ray.results.bounds import bound_words
 from physfed_ray.results.grids import Grid
@@ -61,7 +62,7 @@ def page(
         "title": f"{run.title} on {run.experiment.get('name', run.name)}",
         "name": run.name,
         "lead": _lead(run),
-        "notices": [notice for notice in (_unfinished(run), run.scanner_notice) if notice],
+        "notices": list(filter(None, (_unfinished(run), run.scanner_notice, _front_end(run)))),
         "numbers": _numbers(run),
         "contents": _contents(tables, grids),
         "seen_tables": _views(tables, "seen"),
@@ -77,6 +78,22 @@ def page(
         "settings": _settings(run),
         "command": run.summary.get("command", ""),
     }
+
+
+def _front_end(run: RunResults) -> str:
+    """Say what the input is, where it is not all that the networks read, or not the scanner's."""
+    end = FrontEndSpec.model_validate(run.experiment.get("front_end", "fbp")).make()
+    if end.prepares:
+        return (
+            f"The input is not the scanner's own reconstruction: the front end ({end.title}) made "
+            "it of the sinograms, with the settings that are listed with the data."
+        )
+    if end.fields:
+        return (
+            f"Each client learns its own reconstruction of its sinograms ({end.title}). The input "
+            "is the FBP that this starts from."
+        )
+    return ""
 
 
 def _lead(run: RunResults) -> str:

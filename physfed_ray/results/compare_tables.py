@@ -85,8 +85,30 @@ class Comparison:
 
     @property
     def inputs(self) -> list[RunResults]:
-        """One run a seed: the input is the same for all methods."""
-        by_seed = {run.seed: run for group in reversed(self.groups) for run in group.runs}
+        """One run a seed: the input is the same for all methods behind one front end.
+
+        It is the scanner's FBP, unless no method reads that.
+        """
+        first = next((group.images for group in self.groups if not group.images), None)
+        return self._one_a_seed(self.groups[0].images if first is None else first)
+
+    @property
+    def other_inputs(self) -> dict[str, list[RunResults]]:
+        """Likewise what other fixed front ends made, by the front end in words."""
+        told = {run.directory.root for run in self.inputs}
+        found = {
+            images: self._one_a_seed(images)
+            for images in dict.fromkeys(group.images for group in self.groups)
+        }
+        return {
+            images: runs
+            for images, runs in found.items()
+            if not told & {run.directory.root for run in runs}
+        }
+
+    def _one_a_seed(self, images: str) -> list[RunResults]:
+        groups = [group for group in self.groups if group.images == images]
+        by_seed = {run.seed: run for group in reversed(groups) for run in group.runs}
         return [by_seed[seed] for seed in sorted(by_seed)]
 
     def served(self, scope: Scope = "unseen") -> list[Served]:
@@ -107,7 +129,7 @@ def scores(comparison: Comparison, scope: Scope, columns: Sequence[Column]) -> S
     entries, word = (run.unseen, "Unseen") if unseen else (run.clients, "Client")
     before, classical = ("unseen/input", "unseen/classical") if unseen else ("test/input", "test")
     ids = [entry.id for entry in entries]
-    rows = [row_of("Input", comparison.inputs, before, ids, columns)]
+    rows = _input_rows(comparison, before, ids, columns)
     rows += _classical_rows(comparison, classical, ids, columns)
     for served in comparison.served(scope):
         group = served.group
@@ -162,7 +184,7 @@ def edges(comparison: Comparison) -> ScoreTable | None:
     if not columns:
         return None
     clients = [c.id for c in run.clients]
-    rows = [row_of("Input", comparison.inputs, "edge/input", clients, columns)]
+    rows = _input_rows(comparison, "edge/input", clients, columns)
     for served in comparison.served("seen"):
         group = served.group
         row = row_of(served.label, group.runs, "edge", clients, columns, ranked=served.ranked)
@@ -183,6 +205,17 @@ def averages(table: ScoreTable) -> ScoreTable:
 def window_columns(run: RunResults) -> list[Column]:
     """Return the columns of the RMSE, the clinical windows, and optional metrics."""
     return [*standard_columns(run), *optional_columns(run)]
+
+
+def _input_rows(
+    comparison: Comparison, split: str, ids: Sequence[str], columns: Sequence[Column]
+) -> list[TableRow]:
+    """Return the input, and what each other front end makes of the same sinograms."""
+    rows = [row_of("Input", comparison.inputs, split, ids, columns)]
+    return rows + [
+        row_of(f"Input ({images})", runs, split, ids, columns)
+        for images, runs in comparison.other_inputs.items()
+    ]
 
 
 def _classical_rows(

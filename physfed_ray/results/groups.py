@@ -8,6 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.front_end import FrontEndSpec
+from physfed_ray.front_ends.registry import FRONT_ENDS
 from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES
 from physfed_ray.results.classical import CLASSICAL_COLUMNS, CLASSICAL_FILE
@@ -22,11 +24,8 @@ KINDS = {
 }
 SETTINGS_SPELT_OUT = 2  # of more that differ, a label names those that are not the default
 _SETTINGS = ("method", "front_end", "backbone", "training", "federation", "reports")
-_ADDED = {
-    "training.objective.name": "mse",
-    "front_end.name": "fbp",
-    "front_end.kernel": "scanner",
-}
+_ADDED = {"training.objective.name": "mse"}
+_BEFORE_FRONT_ENDS = {"front_end.name": "fbp", "front_end.kernel": "scanner"}
 """Keys that runs of earlier versions do not have, and what these runs did."""
 _GONE = ("backbone.size", "–")
 """What such runs say of RED-CNN, which has no sizes."""
@@ -53,6 +52,16 @@ class Group:
     def settings(self) -> dict[str, str]:
         """Everything but data, clients and seed, by dotted key."""
         return _settings(self.runs[0])
+
+    @property
+    def images(self) -> str:
+        """The fixed front end that made its low-dose images, in words; "" for the scanner's FBP."""
+        keys = self.runs[0].experiment.get("front_end", "fbp")
+        if not FrontEndSpec.model_validate(keys).make().prepares:
+            return ""
+        usual = _front_end_defaults(keys["name"])
+        own = {k: v for k, v in self.settings.items() if k in usual and v != usual[k]}
+        return ", ".join([keys["name"], *(f"{k.rsplit('.', 1)[-1]} {v}" for k, v in own.items())])
 
     @property
     def kind(self) -> str:
@@ -135,12 +144,14 @@ def _place(group: Group) -> tuple[int, int, str, str]:
 
 
 def _settings(run: RunResults) -> dict[str, str]:
-    return _ADDED | {
+    found = {
         key: value
         for part in _SETTINGS
         for key, value in flatten(run.experiment.get(part, {}), part)
         if (key, value) != _GONE
     }
+    before = {} if "front_end.name" in found else _BEFORE_FRONT_ENDS
+    return _ADDED | before | found
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:
@@ -152,6 +163,13 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         ]
         keys = dict.fromkeys(key for settings in rivals for key in settings)
         differing = [k for k in keys if len({settings.get(k) for settings in rivals}) > 1]
+        usual = _front_end_defaults(group.settings.get("front_end.name", ""))
+        differing = [
+            k
+            for k in differing
+            if (k in group.settings or not k.startswith("front_end."))
+            and (k not in usual or group.settings.get(k) != usual[k])
+        ]
         if len(differing) > SETTINGS_SPELT_OUT:
             usual = _defaults(group.method)
             differing = [k for k in differing if group.settings.get(k) != usual.get(k)]
@@ -171,6 +189,17 @@ def _defaults(method: str) -> dict[str, str]:
         return {}
     fields = METHODS[method].Settings.model_fields
     return dict(flatten({name: field.default for name, field in fields.items()}, "method"))
+
+
+def _front_end_defaults(name: str) -> dict[str, str]:
+    """Return a front end's own settings where they are not set, as they are printed.
+
+    Another front end has other keys, so that a label names those alone that were set.
+    """
+    if name not in FRONT_ENDS:
+        return {}
+    schema = FRONT_ENDS[name].Settings()
+    return dict(flatten(schema.model_dump(mode="json"), "front_end"))
 
 
 _FOLDERS = ("data.source.dicom", "data.source.pairs")

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from physfed_ray.errors import PhysFedError
+from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.groups import group_runs
-from physfed_ray.results.runs import read_results
+from physfed_ray.results.runs import RunResults, read_results
 
 MakeRun = Callable[..., Path]
 SMALL = {"rounds": 2, "n": 32, "slices": 1, "clients": 2, "unseen": 0}
@@ -19,7 +20,7 @@ def change(run: Path, part: str, **keys: Any) -> Path:
     """Change a group of keys in a run's experiment."""
     path = run / "experiment.yaml"
     content = yaml.safe_load(path.read_text())
-    content[part] |= keys
+    content[part] = content.get(part, {}) | keys
     path.write_text(yaml.safe_dump(content))
     return run
 
@@ -47,3 +48,30 @@ def test_another_objective_is_another_group(make_run: MakeRun) -> None:
     l1 = change(make_run("fedavg", 1, tag="l1", **SMALL), "training", objective={"name": "l1"})
     labels = [group.label for group in group_runs([read_results(mse), read_results(l1)])]
     assert labels == ["FedAvg (objective l1)", "FedAvg (objective mse)"]
+
+
+def test_another_front_end_is_another_group_with_an_input_of_its_own(make_run: MakeRun) -> None:
+    def run(tag: str, **keys: Any) -> RunResults:
+        made = make_run("fedavg", 1, tag=tag, **SMALL)
+        return read_results(change(made, "front_end", **keys) if keys else made)
+
+    runs = [
+        run("plain"),
+        run("tuned", name="fbp", kernel="tuned"),
+        run("views", name="neighbour_views", kernel="scanner"),
+        run("learned", name="iradonmap"),
+    ]
+    groups = {group.label: group for group in group_runs(runs)}
+    assert {label: group.images for label, group in groups.items()} == {
+        "FedAvg (front_end fbp)": "",
+        "FedAvg (front_end fbp, kernel tuned)": "fbp, kernel tuned",
+        "FedAvg (front_end neighbour_views, kernel scanner)": "neighbour_views, kernel scanner",
+        "FedAvg (front_end iradonmap)": "",
+    }
+    comparison = Comparison(list(groups.values()), {})
+    (own,) = comparison.inputs
+    assert own.experiment.get("front_end", {}).get("name", "fbp") in ("fbp", "iradonmap")
+    assert "kernel" not in own.experiment.get("front_end", {})
+    assert sorted(comparison.other_inputs) == [
+        "fbp, kernel tuned", "neighbour_views, kernel scanner",
+    ]  # fmt: skip

@@ -110,8 +110,10 @@ class ClientNetwork:
     def inspect(self, data: ClientData) -> dict[str, float]:
         """Return the state of the method's modulation on some of the images."""
         _, batch = next(iter(whole_batches(data, EVALUATION_BATCH)))
+        method = self.spec.method
         with torch.inference_mode():
-            return self.spec.method.inspect(self.module, to_device(batch, self.spec.device))
+            seen = method.read(self.module, to_device(batch, self.spec.device))
+            return method.inspect(self.module, seen)
 
     def training_data(self, client: int, number: int) -> ClientData:
         """Return the slices of a member's turn in a round, with the noise of that round.
