@@ -8,7 +8,9 @@ from physfed_ray.cost.fresh_noise import FIXED, FreshCost, fresh_cost
 from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, Need
 from physfed_ray.cost.step_cost import StepCost, measure_step, network_sizes
 from physfed_ray.data.plan import SERVER, PreparePlan, plan
+from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.federation.routes import why_untrained
 from physfed_ray.federation.traffic import expected_bytes
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import LocalOptimizer, Task
@@ -122,6 +124,19 @@ def method_of(experiment: Experiment) -> Method:
         scanners=experiment.scanners,
     )
     return get_method(experiment.method.name)(experiment.method.settings, task)
+
+
+def checked_method(experiment: Experiment) -> Method:
+    """Return the method for an experiment, before its data are prepared.
+
+    Raises:
+        PhysFedError: It cannot serve clients that it cannot train.
+    """
+    method = method_of(experiment)
+    unlabelled = [client.id for client in experiment.clients if not client.labels]
+    if (reason := why_untrained(method, unlabelled)) is not None:
+        raise PhysFedError(reason)
+    return method
 
 
 def is_pooled(experiment: Experiment) -> bool:

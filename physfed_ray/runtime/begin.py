@@ -3,13 +3,10 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
-from physfed_ray.cost.estimate import method_of
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_keys
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, Training
 from physfed_ray.experiment.differences import differences
-from physfed_ray.federation.routes import why_untrained
-from physfed_ray.methods.base import Method
 from physfed_ray.rundir.data_record import (
     DataRecord,
     difference,
@@ -53,19 +50,6 @@ def open_run(
     if directory.unchecked is not None:
         tell(directory.unchecked)
     check_directory(directory, experiment, resume)
-
-
-def checked_method(experiment: Experiment) -> Method:
-    """Return the method for an experiment, before its data are prepared.
-
-    Raises:
-        PhysFedError: It cannot serve clients that it cannot train.
-    """
-    method = method_of(experiment)
-    unlabelled = [client.id for client in experiment.clients if not client.labels]
-    if (reason := why_untrained(method, unlabelled)) is not None:
-        raise PhysFedError(reason)
-    return method
 
 
 def check_place(directory: RunDirectory, resume: bool) -> bool:

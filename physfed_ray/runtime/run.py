@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from physfed_ray.cost.estimate import trains_on_server
+from physfed_ray.cost.estimate import checked_method, trains_on_server
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
@@ -29,7 +29,7 @@ from physfed_ray.rundir.data_record import (
 from physfed_ray.rundir.model import ModelCard, write_card
 from physfed_ray.rundir.plain_json import json_line
 from physfed_ray.rundir.run_directory import RunDirectory
-from physfed_ray.runtime.begin import check_data, checked_method, open_run
+from physfed_ray.runtime.begin import check_data, open_run
 from physfed_ray.runtime.model import begun_model, model_card, with_statistics
 from physfed_ray.runtime.results import with_provenance, write_page, write_results
 from physfed_ray.serving.rebuild import rebuild

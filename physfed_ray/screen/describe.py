@@ -10,6 +10,7 @@ from rich.table import Table
 from physfed_ray.cost.estimate import (
     Load,
     at_work,
+    checked_method,
     counts,
     host_bytes,
     hosts_here,
@@ -31,7 +32,6 @@ from physfed_ray.experiment import Experiment, Federation
 from physfed_ray.experiment.measured import scanners
 from physfed_ray.fields import EXPECTED
 from physfed_ray.methods.base import Method
-from physfed_ray.runtime.begin import checked_method
 from physfed_ray.screen.catalogue import FURTHER_HEADINGS, PROTOCOL_HEADINGS, number_table, numbers
 from physfed_ray.screen.run import CLIENT_ROWS
 from physfed_ray.words import byte_size, duration
