@@ -150,7 +150,7 @@ def make_step(way: Way, setting: Setting) -> Callable[[], None]:
 
     def theirs() -> Tensor:
         drawn = torch.arange(len(batch.low), device=device) % len(protocols)
-        denoised, own = whole_pass(network, batch, batch.g[None])
+        denoised, own = whole_pass(network, batch, batch.own_g)
         _, other = whole_pass(network, batch, protocols[drawn])
         mse = functional.mse_loss(denoised, batch.full)
         return mse + chosen.tau * feature_cosine_loss(own, other)
