@@ -34,10 +34,10 @@ def choose_fronts(todo: PreparePlan, unusable: Collection[str]) -> dict[str, Fro
     if not end.prepares:
         return {}
     choosing = {c: p for c, p in todo.clients.items() if c not in todo.unlabelled} or todo.clients
-    fronts = {
-        client: Front(end, end.choose(_slices(todo, client, unusable)) if end.chooses else {})
-        for client in choosing
-    }
+    fronts = {}
+    for client, protocol in choosing.items():
+        slices = _slices(todo, client, unusable) if end.chooses else _none(protocol, todo)
+        fronts[client] = Front(end, end.choose(slices))
     for other, protocol in {**todo.clients, **todo.unseen}.items():
         if other not in fronts:
             fronts[other] = fronts[_nearest(protocol, choosing, todo.further)]
@@ -84,6 +84,14 @@ def _slices(todo: PreparePlan, client: str, unusable: Collection[str]) -> Measur
         simulation=todo.settings.simulation,
         window_hu=window,
     )
+
+
+def _none(protocol: Protocol, todo: PreparePlan) -> Measured:
+    """Return no slices, for a front end whose settings are all given."""
+    simulation, n = todo.settings.simulation, todo.settings.simulation.image_size
+    sinograms = np.empty((0, protocol.views, protocol.bins), np.float32)
+    images = np.empty((0, n, n), np.float32)
+    return Measured(sinograms, images, protocol, simulation, todo.settings.window_hu)
 
 
 def _nearest(protocol: Protocol, others: Mapping[str, Protocol], further: tuple[str, ...]) -> str:

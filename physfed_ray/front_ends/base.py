@@ -103,7 +103,10 @@ class FrontEnd(ABC):
         return False
 
     def choose(self, slices: Measured) -> Choice:
-        """Return all settings that ``reconstruct`` needs, those that are open chosen on slices."""
+        """Return all settings that ``reconstruct`` needs, those that are open chosen on slices.
+
+        There are none of these where nothing is open.
+        """
         return {}
 
     def reconstruct(

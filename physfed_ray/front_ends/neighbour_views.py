@@ -6,7 +6,6 @@ and may stay there: on the slices of its choice it is never worse than ``fbp`` w
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -35,8 +34,6 @@ THRESHOLDS: Mapping[Reference, tuple[float, ...]] = {
 LIKELY = (8.0, 1.3, 0.004, 1.0)
 """Where the search begins: these views, threshold of either kind and sliding are near the best of
 most scanners."""
-SLICES = 12
-"""At most so many slices decide, evenly spaced."""
 
 
 def _views(value: Any) -> Any:
@@ -108,8 +105,6 @@ class NeighbourViews(FrontEnd):
     def choose(self, slices: Measured) -> Choice:
         """Return the kernel's width in pixels of the image, views, threshold and sliding (0, 1).
 
-        At most 12 of the slices are used; none is needed where nothing is open.
-
         Raises:
             PhysFedError: The protocol has fewer views than a group.
         """
@@ -118,7 +113,7 @@ class NeighbourViews(FrontEnd):
                  for name, grid in grids.items()}  # fmt: skip
         if not self.chooses:
             return start
-        tried = _Tried(_few(slices), self.settings.relative_to)
+        tried = _Tried(slices, self.settings.relative_to)
         start["kernel_pixels"] = tuned_kernel(tried.slices, list(grids["kernel_pixels"]))[0]
         alone = [{**start, "threshold": 0.0}] if self.settings.threshold == "auto" else []
         return min([*alone, descend(tried.error, grids, start)], key=tried.error)
@@ -203,10 +198,3 @@ def _denoised(
         relative_to=relative_to,
         electronic_noise=simulation.electronic_noise,
     )
-
-
-def _few(slices: Measured) -> Measured:
-    """Return at most ``SLICES`` of some slices, evenly spaced."""
-    count = len(slices.full_hu)
-    rows = np.unique(np.linspace(0, count - 1, min(SLICES, count)).astype(int))
-    return replace(slices, line_integrals=slices.line_integrals[rows], full_hu=slices.full_hu[rows])

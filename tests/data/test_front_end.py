@@ -79,3 +79,16 @@ def test_images_that_are_gone_are_made_of_the_sinograms_alone(
         if path.is_file():
             path.unlink()
     assert contents(prepare(experiment)) == before
+
+
+def test_settings_that_are_all_given_need_no_slices(tmp_path: Path) -> None:
+    given = {"views": 4, "threshold": 1.2, "sliding": False, "kernel": "scanner"}
+    keys = {"front_end": {"name": "neighbour_views"} | given, "data__validation_patients": 0}
+    made = prepare(make_experiment(tmp_path, **keys))
+    assert [(c.front["views"], c.front["threshold"]) for c in made.clients] == [(4, 1.2)] * 2
+    plain = prepare(make_experiment(tmp_path, data__validation_patients=0))
+    for one, other in zip(made.clients, plain.clients, strict=True):
+        assert one.train is not None
+        assert other.train is not None
+        images = [read_client_data(path).low for path in (one.train, other.train)]
+        assert images[0].std() < images[1].std()  # smoother than the scanner's own
