@@ -242,6 +242,13 @@ def further_of(protocols: Iterable[Protocol]) -> tuple[str, ...]:
     return tuple(name for name in FURTHER if name in used)
 
 
+def nearest_protocol(protocol: Protocol, others: Mapping[str, Protocol]) -> str:
+    """Return whose normalised protocol is nearest (Euclidean), of others by name."""
+    further = further_of((protocol, *others.values()))
+    g = protocol.normalised(further)
+    return min(others, key=lambda id: float(np.linalg.norm(others[id].normalised(further) - g)))
+
+
 def normalisation(further: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return how ``Protocol.normalised`` makes each entry of g, in plain values.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from physfed_ray.data.store import (
     ClientData,
+    Scans,
     read_client_data,
     read_field,
     read_scans,
@@ -55,14 +56,7 @@ def assemble(
     parts = [read_scans(shard) for shard in shards]
     described = descriptions.get([image for part in parts for image in part.image])
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = [field.name for field in SCANNED if field in STANDARD]
-    columns = {name: [getattr(part, name) for part in parts] for name in names}
-    if images is not None:
-        columns[LOW.name] = [read_field(file) for file in images]
-    if not labels:
-        columns[FULL.name] = [
-            np.broadcast_to(np.float32(np.nan), full.shape) for full in columns[FULL.name]
-        ]
+    columns = _images(parts, images, labels=labels)
     joined: dict[str, Any] = {name: _join(found, path.parent) for name, found in columns.items()}
     data = ClientData(
         **joined,
@@ -80,6 +74,20 @@ def assemble(
     )
     write_client_data(path, data)
     return [len(part) for part in parts]
+
+
+def _images(
+    parts: Sequence[Scans], images: Sequence[Path] | None, *, labels: bool
+) -> dict[str, list[np.ndarray]]:
+    """Return the standard images of each shard by field; see ``assemble``."""
+    names = [field.name for field in SCANNED if field in STANDARD]
+    columns = {name: [getattr(part, name) for part in parts] for name in names}
+    if images is not None:
+        columns[LOW.name] = [read_field(file) for file in images]
+    if not labels:
+        nothing, full = np.float32(np.nan), columns[FULL.name]
+        columns[FULL.name] = [np.broadcast_to(nothing, part.shape) for part in full]
+    return columns
 
 
 def _join(parts: Sequence[np.ndarray], scratch: Path) -> np.ndarray:

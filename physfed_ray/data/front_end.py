@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from physfed_ray.ct.protocol import Protocol
+from physfed_ray.ct.protocol import Protocol, nearest_protocol
 from physfed_ray.data.description import Progress
 from physfed_ray.data.plan import PreparePlan
 from physfed_ray.data.shards import Front, Shard
@@ -40,7 +40,7 @@ def choose_fronts(todo: PreparePlan, unusable: Collection[str]) -> dict[str, Fro
         fronts[client] = Front(end, end.choose(slices))
     for other, protocol in {**todo.clients, **todo.unseen}.items():
         if other not in fronts:
-            fronts[other] = fronts[_nearest(protocol, choosing, todo.further)]
+            fronts[other] = fronts[nearest_protocol(protocol, choosing)]
     return fronts
 
 
@@ -92,9 +92,3 @@ def _none(protocol: Protocol, todo: PreparePlan) -> Measured:
     sinograms = np.empty((0, protocol.views, protocol.bins), np.float32)
     images = np.empty((0, n, n), np.float32)
     return Measured(sinograms, images, protocol, simulation, todo.settings.window_hu)
-
-
-def _nearest(protocol: Protocol, others: Mapping[str, Protocol], further: tuple[str, ...]) -> str:
-    """Return whose normalised protocol is nearest (Euclidean)."""
-    g = protocol.normalised(further)
-    return min(others, key=lambda id: float(np.linalg.norm(others[id].normalised(further) - g)))

@@ -12,6 +12,7 @@ here, one after the other, or on Ray (``physfed_ray.runtime.prepare`` and
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,13 +90,14 @@ def prepare(
         if prepared is not None:
             return prepared
     sweep(todo.cache)
-    discard_damaged(todo, progress)
+    discard_damaged(todo.shards, todo.cache, progress)
     run = run_shards or scan_inline
     unusable = _made(todo, todo.missing(), todo.shard_count, run, progress)
     usable = [shard for shard in todo.shards if shard.patient.pseudonym not in unusable]
     fronts = choose_fronts(todo, unusable)
     tell_fronts(progress, fronts)
     fronted = with_fronts(usable, fronts)
+    discard_damaged(fronted, todo.cache, progress)
     missing = [s for s in fronted if not all(file.is_file() for file in s.files(todo.cache))]
     if missing:
         _made(todo, missing, len(fronted), run, progress, "images")
@@ -163,9 +165,9 @@ def _reuse(todo: PreparePlan, progress: Progress | None) -> Prepared | None:
     return _recorded(todo, replace(prepared, data_summary=summary))
 
 
-def discard_damaged(todo: PreparePlan, progress: Progress | None) -> None:
-    """Delete the shards of a plan that are not as they were written; they are then made again."""
-    paths = (file for shard in todo.shards for file in shard.files(todo.cache))
+def discard_damaged(shards: Sequence[Shard], cache_folder: Path, progress: Progress | None) -> None:
+    """Delete those files of shards that are not as they were written; they are then made again."""
+    paths = (file for shard in shards for file in shard.files(cache_folder))
     for error in damaged_scans(path for path in paths if path.is_file()):
         Path(error.where).unlink(missing_ok=True)
         if progress is not None:
@@ -228,19 +230,30 @@ def _finish(
             for id, protocol in todo.unseen.items()
         ),
         statistics=statistics([client.train for client in trained if client.train]),
-        data_summary={
-            "source": todo.source_summary,
-            "splits": counts,
-            "unusable_patients": dict(unusable),
-            "unusable_slices": lost,
-            "pixels": asdict(_findings(todo, unusable)),
-            "unused_patients": todo.unused_patients,
-            "front_end": {client: dict(front.choice) for client, front in fronts.items()},
-        },
+        data_summary=_summary(todo, unusable, counts, lost, fronts),
         server=_prepared_server(todo, counts[SERVER][SERVER]) if SERVER in counts else None,
     )
     prepared.save()
     return _recorded(todo, prepared)
+
+
+def _summary(
+    todo: PreparePlan,
+    unusable: Mapping[str, str],
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]],
+    lost: Mapping[str, int],
+    fronts: Mapping[str, Front],
+) -> dict[str, Any]:
+    """Return what was found, kept and left out, and what front ends have chosen."""
+    return {
+        "source": todo.source_summary,
+        "splits": counts,
+        "unusable_patients": dict(unusable),
+        "unusable_slices": dict(lost),
+        "pixels": asdict(_findings(todo, unusable)),
+        "unused_patients": todo.unused_patients,
+        "front_end": {client: dict(front.choice) for client, front in fronts.items()},
+    }
 
 
 def _sharers(todo: PreparePlan) -> dict[tuple[str, str], list[str]]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from physfed_ray.ct.fbp import default_kernel_mm
 from physfed_ray.ct.protocol import Protocol
@@ -91,9 +91,6 @@ class FilteredBackProjection(FrontEnd):
     paper = "Kak and Slaney 1988, ch. 3.4"
     Settings = FilteredBackProjectionSettings
     settings: FilteredBackProjectionSettings
-
-    def __init__(self, settings: BaseModel) -> None:
-        super().__init__(settings)
 
     @property
     def prepares(self) -> bool:

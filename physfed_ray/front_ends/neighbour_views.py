@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from physfed_ray.ct.neighbouring import Reference, denoise_views
 from physfed_ray.ct.protocol import Protocol
@@ -86,9 +86,6 @@ class NeighbourViews(FrontEnd):
     Settings = NeighbourViewsSettings
     settings: NeighbourViewsSettings
     of_images = False
-
-    def __init__(self, settings: BaseModel) -> None:
-        super().__init__(settings)
 
     @property
     def prepares(self) -> bool:

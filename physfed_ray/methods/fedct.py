@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method
+from physfed_ray.methods.hyperfed import HALVES
 from physfed_ray.models.film import modulated, modulated_widths
-
-HALVES = ("encoder", "decoder")
 
 
 class Specific(nn.Module):

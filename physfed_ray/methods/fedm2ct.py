@@ -50,11 +50,10 @@ from torch.nn import functional
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method, MethodSettings
 from physfed_ray.methods.given import Aggregation, ClientInfo, Member, RoundInput, Task
-from physfed_ray.methods.hyperfed import HIDDEN_STD
+from physfed_ray.methods.hyperfed import HALVES, HIDDEN_STD
 from physfed_ray.models.film import modulated, modulated_widths
 from physfed_ray.models.hypernetworks import ProtocolHypernetwork
 
-HALVES = ("encoder", "decoder")
 SERVER = "server"
 PLAIN = "plain_fbp"
 """Name, among a batch's extra fields, of the image before the learned front end."""
@@ -156,9 +155,7 @@ class FedM2CT(Method):
         """Return who trains; the server's model goes on from where it was, if it is to."""
         member = round_input.client
         if member.role == "server" and self._keeps_meta:
-            kept = network.get_submodule("meta")
-            assert isinstance(kept, Kept)
-            kept.restore(network)
+            kept_of(network).restore(network)
         return member
 
     def loss(
@@ -206,9 +203,7 @@ class FedM2CT(Method):
         if state.role == "client":
             return {}
         if self._keeps_meta:
-            kept = network.get_submodule("meta")
-            assert isinstance(kept, Kept)
-            kept.keep(network)
+            kept_of(network).keep(network)
         named = dict(sorted(shared_tensors(network, self.shared).items()))
         return {"meta": torch.cat([tensor.flatten() for tensor in named.values()]).cpu().numpy()}
 
@@ -287,6 +282,13 @@ class Kept(nn.Module):
         for name, tensor in own.items():
             into, source = (theirs[name], tensor) if back else (tensor, theirs[name])
             into.copy_(source)
+
+
+def kept_of(network: nn.Module) -> Kept:
+    """Return the child of a network in which the server's model is kept."""
+    kept = network.get_submodule("meta")
+    assert isinstance(kept, Kept)
+    return kept
 
 
 def shared_tensors(network: nn.Module, parts: Sequence[str]) -> dict[str, Tensor]:

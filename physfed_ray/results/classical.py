@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from physfed_ray.ct.protocol import further_of
+from physfed_ray.ct.protocol import nearest_protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.data.prepared import Prepared, PreparedClient
 from physfed_ray.data.store import ClientData, read_client_data
@@ -107,9 +107,9 @@ def classical_scores(
 
 def nearest(client: PreparedClient, others: Sequence[PreparedClient]) -> PreparedClient:
     """Return the client with the nearest normalised protocol (Euclidean)."""
-    further = further_of(part.protocol for part in (client, *others))
-    g = client.protocol.normalised(further)
-    return min(others, key=lambda o: float(np.linalg.norm(o.protocol.normalised(further) - g)))
+    by_id = {other.id: other for other in others}
+    protocols = {id: other.protocol for id, other in by_id.items()}
+    return by_id[nearest_protocol(client.protocol, protocols)]
 
 
 def add_classical(run_dir: str | Path) -> Path:

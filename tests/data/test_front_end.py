@@ -92,3 +92,13 @@ def test_settings_that_are_all_given_need_no_slices(tmp_path: Path) -> None:
         assert other.train is not None
         images = [read_client_data(path).low for path in (one.train, other.train)]
         assert images[0].std() < images[1].std()  # smoother than the scanner's own
+
+
+def test_damaged_images_are_made_again(experiment: Experiment, prepared: Prepared) -> None:
+    before = contents(prepared)
+    for path in plan(experiment).cache.rglob("*.low.arrow"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+    (prepared.root / "manifest.json").unlink()
+    assert contents(prepare(experiment)) == before

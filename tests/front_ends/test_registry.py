@@ -29,6 +29,11 @@ SCANNERS = (
 WINDOW = (-1000.0, 2000.0)
 
 every_front_end = pytest.mark.parametrize("name", FRONT_ENDS)
+MADE = {name: make_front_end(name) for name in FRONT_ENDS} | {
+    "fbp, tuned": make_front_end("fbp", kernel="tuned")
+}
+LEARNED = [n for n, end in MADE.items() if end.module(Scanners(SCANNERS, SIMULATION, WINDOW))]
+FIXED = [name for name, end in MADE.items() if end.prepares]
 both_scanners = pytest.mark.parametrize("protocol", SCANNERS, ids=("noisy", "sparse"))
 
 
@@ -57,12 +62,14 @@ def test_says_what_it_is(name: str) -> None:
         front_end.Settings(no_such_key=1)
 
 
+def test_each_is_one_or_the_other_or_the_scanner_s_own() -> None:
+    assert sorted([*LEARNED, *FIXED, "fbp"]) == sorted(MADE)
+
+
 @both_scanners
-@every_front_end
+@pytest.mark.parametrize("name", FIXED)
 def test_a_fixed_one_makes_images_of_what_it_has_chosen(name: str, protocol: Protocol) -> None:
-    front_end, slices = make_front_end(name), slices_of(protocol)
-    if not front_end.prepares:
-        pytest.skip("it makes no images beforehand")
+    front_end, slices = MADE[name], slices_of(protocol)
     choice = front_end.choose(slices)
     assert choice == front_end.choose(slices)
     assert all(isinstance(value, int | float) for value in choice.values())
@@ -73,19 +80,18 @@ def test_a_fixed_one_makes_images_of_what_it_has_chosen(name: str, protocol: Pro
 
 
 @both_scanners
-@every_front_end
+@pytest.mark.parametrize("name", LEARNED)
 def test_a_learned_one_starts_as_the_scanner_s_fbp(name: str, protocol: Protocol) -> None:
-    front_end, slices = make_front_end(name), slices_of(protocol)
+    front_end, slices = MADE[name], slices_of(protocol)
     module = front_end.module(Scanners(SCANNERS, SIMULATION, WINDOW))
-    if module is None:
-        pytest.skip("nothing of it is learned")
+    assert module is not None
     assert "sinogram" in front_end.fields
     low = normalise(reconstruct(slices.line_integrals, protocol, SIMULATION), WINDOW)
     image = torch.from_numpy(low)[:, None]
     batch = Batch(
         low=image,
         full=image,
-        g=torch.zeros(7),
+        g=torch.zeros(3, 7),
         embedding=torch.zeros(3, 1, 4),
         embedding_mask=torch.ones(3, 1, dtype=torch.bool),
         origin=torch.zeros(3, 2, dtype=torch.int64),
