@@ -45,7 +45,7 @@ def assemble(
         descriptions: Holds the reports and embeddings of all their slices.
         path: The file to write.
         fields: Files of the fields that not every client has, one a shard, by field.
-        images: Files of what a front end makes of the sinograms, one a shard, which then is the
+        images: Files of what a front end makes from the sinograms, one a shard, which then is the
             low-dose image; None for the scanner's own.
         labels: Whether the full dose is there; otherwise it is not a number, so that a result that
             depends on it shows.

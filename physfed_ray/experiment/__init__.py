@@ -164,7 +164,7 @@ class Experiment(Settings):
         makes_images = front_end.prepares or front_end.fields
         if self.data.source.pairs is not None and makes_images:
             raise ValueError(
-                f"front_end.name: {front_end.name} makes images of sinograms, and measured pairs "
+                f"front_end.name: {front_end.name} makes images from sinograms, and measured pairs "
                 "have images alone; leave front_end out"
             )
         if makes_images and (reason := front_end.refuses(self.scanners)) is not None:

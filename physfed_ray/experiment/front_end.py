@@ -1,4 +1,4 @@
-"""Keys under ``front_end``: what makes images of sinograms, and its settings."""
+"""Keys under ``front_end``: what makes images from sinograms, and its settings."""
 
 from typing import TYPE_CHECKING
 

@@ -94,7 +94,7 @@ class FrontEnd(ABC):
 
     @property
     def prepares(self) -> bool:
-        """Whether it makes other images of the sinograms than the scanner's own FBP."""
+        """Whether it makes other images from the sinograms than the scanner's own FBP."""
         return False
 
     @property

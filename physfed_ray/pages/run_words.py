@@ -86,7 +86,7 @@ def _front_end(run: RunResults) -> str:
     if end.prepares:
         return (
             f"The input is not the scanner's own reconstruction: the front end ({end.title}) made "
-            "it of the sinograms, with the settings that are listed with the data."
+            "it from the sinograms, with the settings that are listed with the data."
         )
     if end.fields:
         return (

@@ -210,7 +210,7 @@ def window_columns(run: RunResults) -> list[Column]:
 def _input_rows(
     comparison: Comparison, split: str, ids: Sequence[str], columns: Sequence[Column]
 ) -> list[TableRow]:
-    """Return the input, and what each other front end makes of the same sinograms."""
+    """Return the input, and what each other front end makes from the same sinograms."""
     rows = [row_of("Input", comparison.inputs, split, ids, columns)]
     return rows + [
         row_of(f"Input ({images})", runs, split, ids, columns)

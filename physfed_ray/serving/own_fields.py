@@ -40,7 +40,7 @@ def made_for(
     front_end = method.task.front_end
     if front_end.fields or not front_end.of_images:
         raise PhysFedError(
-            f"the run's network reads what its front end, {front_end.title}, makes of sinograms, "
+            f"the run's network reads what its front end, {front_end.title}, makes from sinograms, "
             "and a series holds images: denoise with a run of front_end fbp"
         )
     for name in extra_fields((*method.task.backbone.fields, *method.reads())):

@@ -34,5 +34,7 @@ def measured_pairs(tmp_path: Path, keys: str) -> Experiment:
 
 
 def test_measured_pairs_have_no_sinograms(tmp_path: Path) -> None:
-    with pytest.raises(PhysFedError, match=r"front_end\.name: fbp makes images of sinograms, and"):
+    with pytest.raises(
+        PhysFedError, match=r"front_end\.name: fbp makes images from sinograms, and"
+    ):
         measured_pairs(tmp_path, "front_end: {kernel: tuned}\n")

@@ -171,7 +171,7 @@ def make_graph(module: HuToHu) -> torch.export.ExportedProgram:
     front_end = method.task.front_end
     if front_end.fields or not front_end.of_images:
         raise PhysFedError(
-            f"the run's network reads what its front end, {front_end.title}, makes of sinograms, "
+            f"the run's network reads what its front end, {front_end.title}, makes from sinograms, "
             "and a graph reads images: use --format safetensors"
         )
     for part in (method, method.task.backbone):
