@@ -21,6 +21,7 @@ ROOMS = (
     "fields",
     "front_ends",
     "reports",
+    "assets",
     "models",
     "objectives",
     "methods",

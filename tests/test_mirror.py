@@ -17,6 +17,8 @@ REASONS = {
     "cost/machines": "tests/screen/test_describe.py: what fits on which machine",
     "cost/published": "tests/screen/test_describe.py: traffic of methods that publish",
     "cost/step_cost": "tests/screen/test_describe.py: by hand for one network",
+    "assets/base": "tests/assets/test_store.py: a recipe, and what is frozen of its network",
+    "assets/registry": "tests/assets/test_store.py: a recipe by its name",
     "data/anatomy/abdomen": "tests/data/test_phantom.py sweeps all regions",
     "data/anatomy/canvas": "tests/data/test_phantom.py",
     "data/anatomy/chest": "tests/data/test_phantom.py",

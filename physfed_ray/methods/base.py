@@ -66,6 +66,8 @@ class Method:
             shared vector, in every round, with a private part of its own. Its shared vector is
             never averaged; what it has to say is what ``finish`` returns. A method whose settings
             decide it sets it in ``__init__``.
+        diffusion: Whether it can share a diffusion backbone: it reads no features at a bottleneck,
+            and trains by ``fit`` alone.
         unlabelled: Whether it can train a client without full dose (``ClientInfo.labels``), whose
             ``full`` is not a number. Where it cannot, such a client never trains.
         linear: Whether ``aggregate`` needs of the clients' vectors only their mean. Where it is not
@@ -86,6 +88,7 @@ class Method:
     group: ClassVar[Literal["generic", "personalised", "bound"]]
     Settings: ClassVar[type[BaseModel]] = MethodSettings
     pooled: ClassVar[bool] = False
+    diffusion: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     linear: ClassVar[bool] = True
     uploads: ClassVar[tuple[str, ...]] = ()
@@ -109,7 +112,13 @@ class Method:
     @classmethod
     def refuses(cls, backbone: Backbone) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
-        return None
+        if cls.diffusion or not backbone.diffusion:
+            return None
+        return (
+            f"{cls.title} works on the features between an encoder and a decoder, and the "
+            f"diffusion network '{backbone.name}' has none: choose backbone.name = red_cnn, or "
+            "a method that shares whole networks, such as method.name = fedavg"
+        )
 
     @classmethod
     def needed_fields(cls, backbone: Backbone, front_end: FrontEnd) -> dict[str, str]:
@@ -196,6 +205,16 @@ class Method:
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the training loss of a batch and its detached parts by name."""
+        return self.fit(network, batch)
+
+    def fit(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return how well the network denoises a batch, as a loss and its parts by name.
+
+        That is the objective of its denoised images, or what a diffusion network says itself.
+        """
+        backbone = self.task.backbone
+        if backbone.diffusion:
+            return backbone.fit(network.get_submodule("decoder"), batch, self.reconstruction)
         return self.reconstruction(self.denoise(network, batch), batch)
 
     def reconstruction(self, denoised: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,4 +27,5 @@ class FedAvg(Method):
     title = "FedAvg"
     paper = "McMahan et al. 2017, AISTATS"
     group = "generic"
+    diffusion = True
     shared = ("encoder", "decoder")

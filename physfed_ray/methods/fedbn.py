@@ -45,7 +45,7 @@ class FedBN(Method):
     def refuses(cls, backbone: Backbone) -> str | None:
         """Say so of a backbone without a place for batch normalisation."""
         if backbone.norms:
-            return None
+            return super().refuses(backbone)
         return (
             f"FedBN keeps batch normalisations private, and the backbone '{backbone.name}' has "
             "none: choose backbone.name = red_cnn, or another method"

@@ -72,7 +72,7 @@ class FedFDD(Method):
     def refuses(cls, backbone: Backbone) -> str | None:
         """Say so of a backbone that cannot read an image beside the band."""
         if backbone.guide is not None and 0 in backbone.skips:
-            return None
+            return super().refuses(backbone)
         return (
             "FedFDD corrects a band of frequencies beside the whole image, and the backbone "
             f"'{backbone.name}' cannot read and correct two images: choose backbone.name = "

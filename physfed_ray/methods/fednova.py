@@ -50,6 +50,7 @@ class FedNova(Method):
     title = "FedNova"
     paper = "Wang et al. 2020, NeurIPS"
     group = "generic"
+    diffusion = True
     shared = ("encoder", "decoder")
     uploads = ("norm",)
 

@@ -40,6 +40,7 @@ class FedProx(Method):
     title = "FedProx"
     paper = "Li et al. 2020, MLSys"
     group = "generic"
+    diffusion = True
     shared = ("encoder", "decoder")
     Settings = FedProxSettings
     settings: FedProxSettings
@@ -52,7 +53,7 @@ class FedProx(Method):
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return h_i, and the parts of F_i and ``proximal``, ||w - w^t||^2."""
-        f_i, parts = self.reconstruction(self.denoise(network, batch), batch)
+        f_i, parts = self.fit(network, batch)
         pairs = zip(self._parameters(network), state, strict=True)
         proximal = sum((w - w_t).square().sum() for w, w_t in pairs)
         loss = f_i + self.settings.mu / 2 * proximal

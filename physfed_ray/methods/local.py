@@ -10,5 +10,6 @@ class Local(Method):
     title = "Local"
     paper = "no federation"
     group = "personalised"
+    diffusion = True
     shared = ()
     Settings = NoSettings

@@ -52,6 +52,7 @@ class Pooled(Method):
     title = "Pooled"
     paper = "no federation"
     group = "bound"
+    diffusion = True
     pooled = True
     shared = ("encoder", "decoder")
     Settings = PooledSettings

@@ -139,7 +139,7 @@ class ScanPhysFed(Method):
     def refuses(cls, backbone: Backbone) -> str | None:
         """Say so of a backbone over whose features no map of the anatomy can lie."""
         if backbone.domain == "image":
-            return None
+            return super().refuses(backbone)
         return (
             "SCAN-PhysFed lays a map of the anatomy over the features of an image, and those of "
             f"the backbone '{backbone.name}' are of a {backbone.domain}: choose another one, "

@@ -40,7 +40,7 @@ class OwnDecoder(Method):
         self, network: nn.Module, batch: Batch, state: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the objective, and its parts."""
-        return self.reconstruction(self.denoise(network, batch), batch)
+        return self.fit(network, batch)
 
     def finish(
         self, network: nn.Module, round_input: RoundInput, state: Any, steps: int

@@ -1,0 +1,151 @@
+"""Assets on disk: one safetensors file each, named by what is in it.
+
+``<recipe>-<hash>.safetensors`` holds the frozen network, the constants of its recipe, and in its
+header as JSON the settings, the data's hash, the pseudonyms of its patients and the scores. The
+hash is of the file's bytes, so that a name stands for one network for ever.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from physfed_ray.assets.base import Recipe, frozen
+from physfed_ray.assets.registry import RECIPES
+from physfed_ray.atomic import atomic_file
+from physfed_ray.checksum import checksum
+from physfed_ray.errors import PhysFedError
+
+CONSTANT = "constant:"
+"""In front of the names of constants in the file."""
+DIGITS = 12
+
+
+@dataclass(frozen=True)
+class About:
+    """What an asset's file says of it.
+
+    Attributes:
+        recipe: Name of its recipe.
+        settings: The recipe's, every key.
+        image_size: Side of the images that it learned from, in pixels.
+        window_hu: HU that were 0 and 1.
+        data: Hash of the data, and whose they were, in words.
+        patients: Content hashes of the patients that it learned from or was chosen by.
+        training: Steps, batch size, learning rate, seed.
+        scores: On held-out patients, by name.
+        words: What the recipe's ``words`` returned.
+        versions: Of the project and torch.
+    """
+
+    recipe: str
+    settings: dict[str, Any]
+    image_size: int
+    window_hu: tuple[float, float]
+    data: dict[str, Any] = field(default_factory=dict)
+    patients: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A frozen network that was trained before.
+
+    Attributes:
+        path: Its file.
+        about: What the file says of it.
+    """
+
+    path: Path
+    about: About
+
+    @property
+    def name(self) -> str:
+        """What experiments call it: its recipe and hash."""
+        return self.path.stem
+
+    def recipe(self) -> Recipe:
+        """Return its recipe."""
+        kind = RECIPES.find(self.about.recipe)
+        return kind(kind.Settings.model_validate(self.about.settings))
+
+    def network(self) -> nn.Module:
+        """Return the network, frozen, on the CPU."""
+        tensors = safetensors.torch.load_file(self.path)
+        constants = {
+            name.removeprefix(CONSTANT): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(CONSTANT)
+        }
+        network = frozen(self.recipe().network(constants))
+        network.load_state_dict(tensors)
+        return network
+
+
+def write_asset(
+    folder: Path, about: About, network: nn.Module, constants: Mapping[str, Tensor]
+) -> Asset:
+    """Write an asset into a folder under its own name, and return it.
+
+    Args:
+        folder: Where; made where it is missing.
+        about: What the file says of it.
+        network: As trained; what only training needs is taken off it.
+        constants: What the recipe's ``constants`` returned.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in frozen(network).state_dict().items()
+    } | {f"{CONSTANT}{name}": tensor.detach().cpu().clone() for name, tensor in constants.items()}
+    content = safetensors.torch.save(tensors, {"asset": json.dumps(asdict(about), sort_keys=True)})
+    path = folder / f"{about.recipe}-{checksum(content)[:DIGITS]}.safetensors"
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+    return Asset(path, about)
+
+
+def assets_folder() -> Path:
+    """Return the folder of assets that experiments name by their hash."""
+    cache = os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray"
+    return Path(cache).expanduser().absolute() / "assets"
+
+
+def read_asset(reference: str | Path, folder: Path | None = None) -> Asset:
+    """Return an asset by its name or path.
+
+    Args:
+        reference: ``<recipe>-<hash>``, or the path of a file.
+        folder: Where assets of a name lie; ``assets_folder()`` by default.
+
+    Raises:
+        PhysFedError: There is none, or the file is no asset or damaged.
+    """
+    path = Path(reference)
+    if path.suffix != ".safetensors":
+        path = (folder or assets_folder()) / f"{reference}.safetensors"
+    try:
+        content = path.read_bytes()
+        with safetensors.safe_open(path, "numpy") as file:
+            said = json.loads((file.metadata() or {})["asset"])
+        about = About(**{**said, "window_hu": tuple(said["window_hu"])})
+    except FileNotFoundError:
+        raise PhysFedError(
+            f"there is no asset {path}: train it with `physfed pretrain`, or name another"
+        ) from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise PhysFedError(f"{path} is no asset of `physfed pretrain` ({error})") from None
+    if not path.stem.endswith(checksum(content)[:DIGITS]):
+        raise PhysFedError(
+            f"{path} is damaged or renamed: its bytes do not give the hash in its name; "
+            "train it again with `physfed pretrain`, or copy it again"
+        )
+    return Asset(path, about)
