@@ -1,8 +1,8 @@
 """Assets on disk: one safetensors file each, named by what is in it.
 
 ``<recipe>-<hash>.safetensors`` holds the frozen network, the constants of its recipe, and in its
-header as JSON the settings, the data's hash, the pseudonyms of its patients and the scores. The
-hash is of the file's bytes, so that a name stands for one network for ever.
+header as JSON the settings, the data's hash, hashes of its patients and the scores. The hash in the
+name is that of the file's bytes, so that a name stands for one network only.
 """
 
 import json
@@ -136,7 +136,7 @@ def read_asset(reference: str | Path, folder: Path | None = None) -> Asset:
         content = path.read_bytes()
         with safetensors.safe_open(path, "numpy") as file:
             said = json.loads((file.metadata() or {})["asset"])
-        about = About(**{**said, "window_hu": tuple(said["window_hu"])})
+        about = _about(said)
     except FileNotFoundError:
         raise PhysFedError(
             f"there is no asset {path}: train it with `physfed pretrain`, or name another"
@@ -149,3 +149,11 @@ def read_asset(reference: str | Path, folder: Path | None = None) -> Asset:
             "train it again with `physfed pretrain`, or copy it again"
         )
     return Asset(path, about)
+
+
+def _about(said: dict[str, Any]) -> About:
+    """Return what JSON says of an asset; JSON has no tuples."""
+    low, high = said["window_hu"]
+    words = {name: tuple(found) for name, found in said["words"].items()}
+    again = {"window_hu": (low, high), "patients": tuple(said["patients"]), "words": words}
+    return About(**{**said, **again})

@@ -17,7 +17,7 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.fields import Batch, extra_fields
 from physfed_ray.front_ends.base import FRONT_END, FrontEnd
 from physfed_ray.methods.given import Aggregation, ClientInfo, RoundInput, Task, shaped
-from physfed_ray.models.base import Backbone
+from physfed_ray.models.base import Backbone, DiffusionBackbone
 from physfed_ray.seeds import derive_seed
 
 
@@ -66,8 +66,8 @@ class Method:
             shared vector, in every round, with a private part of its own. Its shared vector is
             never averaged; what it has to say is what ``finish`` returns. A method whose settings
             decide it sets it in ``__init__``.
-        diffusion: Whether it can share a diffusion backbone: it reads no features at a bottleneck,
-            and trains by ``fit`` alone.
+        diffusion: Whether it can share a ``DiffusionBackbone``: it reads no features at a
+            bottleneck, and ``fit`` is its loss or a term of it.
         unlabelled: Whether it can train a client without full dose (``ClientInfo.labels``), whose
             ``full`` is not a number. Where it cannot, such a client never trains.
         linear: Whether ``aggregate`` needs of the clients' vectors only their mean. Where it is not
@@ -112,7 +112,7 @@ class Method:
     @classmethod
     def refuses(cls, backbone: Backbone) -> str | None:
         """Return why the method cannot use an imaging network, None when it can."""
-        if cls.diffusion or not backbone.diffusion:
+        if cls.diffusion or not isinstance(backbone, DiffusionBackbone):
             return None
         return (
             f"{cls.title} works on the features between an encoder and a decoder, and the "
@@ -208,12 +208,12 @@ class Method:
         return self.fit(network, batch)
 
     def fit(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return how well the network denoises a batch, as a loss and its parts by name.
+        """Return the loss of denoising a batch, and its detached parts by name.
 
-        That is the objective of its denoised images, or what a diffusion network says itself.
+        It is the objective of the denoised images, or a diffusion network's own loss.
         """
         backbone = self.task.backbone
-        if backbone.diffusion:
+        if isinstance(backbone, DiffusionBackbone):
             return backbone.fit(network.get_submodule("decoder"), batch, self.reconstruction)
         return self.reconstruction(self.denoise(network, batch), batch)
 

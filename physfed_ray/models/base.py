@@ -42,9 +42,6 @@ class Backbone(ABC):
             network that has no place for batch normalisations.
         guide: Path, in the encoder, of the convolution that reads the image and can be made to
             read a second one beside it; None where there is no such layer.
-        diffusion: Whether it denoises step by step: its encoder hands the image on, its decoder
-            holds all parameters and samples, and it is trained by ``fit``. A method must say that
-            it can share such a network (``Method.diffusion``).
         no_graph: Why it cannot be exported as a graph for images of any size, in words that end a
             sentence; "" where it can.
     """
@@ -58,7 +55,6 @@ class Backbone(ABC):
     fields: ClassVar[tuple[str, ...]] = ()
     norms: ClassVar[tuple[str, ...]] = ()
     guide: ClassVar[str | None] = None
-    diffusion: ClassVar[bool] = False
     no_graph: ClassVar[str] = ""
 
     def __init__(self, settings: BaseModel) -> None:
@@ -96,24 +92,6 @@ class Backbone(ABC):
         """Return what the encoder is called with; networks that read more fields override it."""
         return (batch.low,)
 
-    def fit(
-        self, decoder: nn.Module, batch: Batch, judge: Judge
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the training loss of a batch, and its detached parts by name.
-
-        A diffusion network has one of its own, made of estimates of the full-dose images; random
-        steps and noise are drawn from torch's generator, which the client has seeded.
-
-        Args:
-            decoder: What ``decoder`` returned.
-            batch: The images.
-            judge: The experiment's objective: estimates (B, 1, h, w) and the batch -> loss, parts.
-
-        Raises:
-            NotImplementedError: It is no diffusion network; its method trains it.
-        """
-        raise NotImplementedError(self.name)
-
     def add_norms(self, half: nn.Module) -> nn.Module:
         """Put batch normalisations into the places of a new half, and return it.
 
@@ -134,3 +112,25 @@ class Backbone(ABC):
                 "set: leave the setting that asks for another width out, or choose another backbone"
             )
         return type(self)(self.Settings.model_validate(keys | {"channels": channels}))
+
+
+class DiffusionBackbone(Backbone):
+    """A network that denoises step by step, with a training loss of its own.
+
+    Its encoder has no parameters and hands the image on; its decoder holds them all, and samples.
+    A method must say that it can share such a network (``Method.diffusion``).
+    """
+
+    @abstractmethod
+    def fit(
+        self, decoder: nn.Module, batch: Batch, judge: Judge
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the training loss of a batch, and its detached parts by name.
+
+        Random steps and noise are drawn from torch's generator, which the client has seeded.
+
+        Args:
+            decoder: What ``decoder`` returned.
+            batch: The images.
+            judge: The experiment's objective, for estimates of the full-dose images (B, 1, h, w).
+        """

@@ -47,7 +47,9 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     RECIPES.__dict__.pop("_entries", None)
 
 
-ABOUT = About("scale", {}, 64, (-1000.0, 2000.0), scores={"psnr": 30.0}, words={"t": ("a",)})
+ABOUT = About(
+    "scale", {}, 64, (-1000.0, 2000.0), patients=("p",), scores={"psnr": 30.0}, words={"t": ("a",)}
+)
 
 
 def test_an_asset_is_read_back_without_what_only_training_needs(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_an_asset_is_read_back_without_what_only_training_needs(tmp_path: Path) 
     written = write_asset(tmp_path, ABOUT, network, constants)
     asset = read_asset(written.name, tmp_path)
     read = asset.network()
-    assert asset.about.scores == {"psnr": 30.0}
+    assert asset.about == ABOUT
     assert torch.equal(read.layer.weight, weight)
     assert torch.equal(read.table, constants["table"])
     assert not hasattr(read, "training_only")

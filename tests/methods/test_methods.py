@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from physfed_ray.ct.protocol import PRESETS
+from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.flat import private_parts
 from physfed_ray.methods.base import Method, MethodSettings
 from physfed_ray.methods.given import Aggregation, ClientInfo
 from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.base import DiffusionBackbone, NetworkSettings
 from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.objectives.registry import make_objective
 
@@ -230,3 +233,70 @@ def test_inspection_is_numbers(name, backbone, make_method, make_batch):
     state = method.inspect(network, make_batch())
     state |= method.inspect_codes(network, codes if codes is not None else torch.zeros(3, 1))
     assert all(isinstance(value, float) for value in state.values())
+
+
+class Handed(nn.Module):
+    """An encoder that hands the image on."""
+
+    def forward(self, x):
+        """Return the image as features, and no skips."""
+        return x, ()
+
+
+class Gain(nn.Module):
+    """A decoder of one parameter, with which it multiplies the image in two steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, f, skips):
+        """Sample."""
+        return f * self.gain * self.gain
+
+
+class TwoSteps(DiffusionBackbone):
+    """Trains one of its two steps, so that its loss is not that of what it samples."""
+
+    name = "two_steps"
+    title = "two steps"
+    paper = "none"
+    stride = 1
+    norms = ("norms",)
+    guide = "layer"
+    feature_channels = 1
+    skips = (0,)
+
+    def encoder(self, mean, std):
+        """See ``Backbone``."""
+        return Handed()
+
+    def decoder(self):
+        """See ``Backbone``."""
+        return Gain()
+
+    def fit(self, decoder, batch, judge):
+        """See ``DiffusionBackbone``."""
+        return judge(batch.low * decoder.gain, batch)
+
+
+@every_method
+def test_shares_a_diffusion_network_or_refuses_it(name, make_task, make_batch, begin):
+    kind, batch = METHODS[name], make_batch()
+    task = replace(make_task(), backbone=TwoSteps(NetworkSettings()))
+    if not kind.diffusion:
+        with pytest.raises(PhysFedError, match="diffusion network 'two_steps' has none"):
+            kind(kind.Settings(), task)
+        return
+    method = kind(kind.Settings(), task)
+    network = method.build(1)
+    loss, parts = method.loss(network, batch, begin(method, network))
+    own = (batch.low * 0.5 - batch.full).square().mean()
+    torch.testing.assert_close(parts["mse"], own)
+    torch.testing.assert_close(loss.detach(), own)  # FedProx has not moved yet
+    torch.testing.assert_close(method.denoise(network, batch), batch.low / 4)
+
+
+def test_averaging_whole_networks_is_what_shares_a_diffusion_network():
+    sharing = {name for name, kind in METHODS.items() if kind.diffusion}
+    assert sharing == {"fedavg", "fedprox", "fednova", "local", "pooled"}
