@@ -339,6 +339,9 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     if "sweep" in content:
         raise PhysFedError(f"{path} is a sweep, which `physfed sweep` takes; name an experiment "
                            "here, such as the sweep's base")  # fmt: skip
+    if "pretrain" in content:
+        raise PhysFedError(f"{path} trains a frozen network, which `physfed pretrain` takes; name "
+                           "an experiment here")  # fmt: skip
     apply_overrides(content, overrides)
     try:
         return checked(content, path.parent.resolve())

@@ -166,13 +166,16 @@ class WorkerTeam:
         self.rank, self._size = distributed.get_rank(), distributed.get_world_size()
 
     def part(self, batch: Batch) -> tuple[Batch, float]:
-        """See ``federation.training.Team``; who has no image takes one that counts for nothing."""
-        count = len(batch.low)
-        rows = torch.arange(self.rank, count, self._size)
-        weight = len(rows) / count
-        rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
+        """See ``federation.training.Team``."""
+        rows, weight = self.rows(len(batch.low))
         part = batch.each(lambda name, tensor: tensor[rows])
         return replace(part, g=batch.g[rows], origin=batch.origin[rows]), weight
+
+    def rows(self, count: int) -> tuple[Tensor, float]:
+        """See ``federation.training.Team``; who has no image takes one that counts for nothing."""
+        rows = torch.arange(self.rank, count, self._size)
+        weight = len(rows) / count
+        return (rows if len(rows) else torch.zeros(1, dtype=torch.int64)), weight
 
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """See ``federation.training.Team``."""
