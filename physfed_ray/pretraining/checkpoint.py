@@ -33,17 +33,18 @@ class Course:
             found.append(value)
 
     def rows(self) -> list[tuple[int, str, str, float]]:
-        """Return everything as rows: step, split, name, value."""
+        """Return everything as rows, sorted: step, split, name, value."""
         found = [
             (step, "train", name, value)
             for name, (steps, values) in self.losses.items()
             for step, value in zip(steps, values, strict=True)
         ]
-        return found + [
+        found += [
             (step, "held out", name, value)
             for step, scores in self.scores
             for name, value in scores.items()
         ]
+        return sorted(found)
 
 
 def pack(

@@ -10,7 +10,6 @@ from physfed_ray.pretraining.slices import Slices, read_slices
 from physfed_ray.pretraining.training import Job
 from physfed_ray.pretraining.wanted import Wanted
 
-
 NOT_DECIDING = {"evaluate_every", "checkpoint_every"}
 """Keys under ``training`` that change nothing of the network."""
 

@@ -33,6 +33,7 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.given import RoundInput
 from physfed_ray.methods.pooled import PooledSettings
 from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots, rooms_of
+from physfed_ray.runtime.files import Lent
 from physfed_ray.runtime.pooled_worker import (
     HOST_SHARE,
     Mailbox,
@@ -137,12 +138,14 @@ class Workers:
     Args:
         spec: The federation.
         environment: Runtime environment of the workers.
+        assets: Frozen networks that their nodes may lack.
 
     Attributes:
         mailbox: Handle of the mailbox, on the driver's node.
     """
 
-    def __init__(self, spec: Spec, environment: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, environment: Mapping[str, Any], assets: Lent = ()) -> None:
+        self._assets = assets
         self._spec, self._environment = spec, dict(environment)
         self._thread: threading.Thread | None = None
         self._running = False
@@ -167,7 +170,7 @@ class Workers:
         spec, on_gpu = self._spec, self._spec.device == "cuda"
         threads, share = spec.training.threads, 1 - HOST_SHARE
         workers = count_workers(spec.method.settings, threads, on_gpu, alive_nodes())
-        config = {"spec": spec, "mailbox": self.mailbox}
+        config = {"spec": spec, "mailbox": self.mailbox, "assets": self._assets}
         resources = {"CPU": share * threads} | ({"GPU": share} if on_gpu else {})
         return torch_trainer("pooled", work, config, workers, resources, self._environment)
 

@@ -22,6 +22,7 @@ from physfed_ray.federation.client.optimizer import Moments
 from physfed_ray.federation.client.training import ClientResult, build_network, train_client
 from physfed_ray.fields import Batch
 from physfed_ray.methods.given import RoundInput
+from physfed_ray.runtime.files import borrow
 
 HOST_SHARE = 0.25
 """Of the slice of one client, what the host has; a worker has the rest. One waits for the other,
@@ -116,8 +117,9 @@ def work(config: Mapping[str, Any]) -> None:
     """Train turn after turn: what each worker does.
 
     Args:
-        config: ``spec`` and ``mailbox``.
+        config: ``spec``, ``mailbox`` and ``assets``.
     """
+    borrow(config["assets"])
     spec, mailbox = config["spec"], config["mailbox"]
     torch.set_num_threads(spec.training.threads)
     if spec.device == "cuda":

@@ -1,13 +1,22 @@
 """A small recipe, for tests: a denoising autoencoder of two layers, and an adversary if asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import pytest
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from physfed_ray.assets.base import Examples, Recipe, RecipeSettings, Table
+from physfed_ray.assets.reference import AssetReference
+from physfed_ray.assets.registry import RECIPES
+from physfed_ray.assets.store import read_asset
+from physfed_ray.fields import Batch
+from physfed_ray.objectives.base import Objective, ObjectiveSettings
+from physfed_ray.objectives.registry import OBJECTIVES
+from physfed_ray.registry import Registry
 
 
 class SmallSettings(RecipeSettings):
@@ -93,3 +102,44 @@ def denoised(network: nn.Module, images: Tensor) -> Tensor:
     """Return images (B, 1, n, n) as the network has them."""
     out: Tensor = images + network.layers(images - network.mean)
     return out
+
+
+class JudgedSettings(ObjectiveSettings):
+    """Its settings."""
+
+    asset: AssetReference = Field(description="a network of the recipe `small`")
+
+
+class Judged(Objective):
+    """The squared error between what a frozen network makes of both images."""
+
+    name = "judged"
+    title = "as a frozen network sees it"
+    paper = "nobody's"
+    Settings = JudgedSettings
+
+    def assets(self) -> tuple[str, ...]:
+        """See ``Objective``."""
+        return (str(self.settings.model_dump()["asset"]),)
+
+    def networks(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """See ``Objective``."""
+        return {"judge": lambda: read_asset(self.assets()[0]).network()}
+
+    def __call__(self, images: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See ``Objective``."""
+        judge = self.frozen()["judge"]
+        loss = functional.mse_loss(denoised(judge, images), denoised(judge, batch.full))
+        return loss.float(), {"judged": loss.detach()}
+
+
+def register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files name all of this."""
+    entries: tuple[tuple[Registry[Any], dict[str, str]], ...] = (
+        (RECIPES, {"small": "Small", "small_scanned": "SmallScanned"}),
+        (OBJECTIVES, {"judged": "Judged"}),
+    )
+    for registry, own in entries:
+        named = {name: f"{__name__}:{kind}" for name, kind in own.items()}
+        monkeypatch.setattr(registry, "_own", {**registry._own, **named})
+        monkeypatch.delitem(registry.__dict__, "_entries", raising=False)
