@@ -200,7 +200,7 @@ def _add_up(optimizer: torch.optim.Optimizer, team: Team) -> None:
         return
     flat = torch.cat([p.grad.flatten().float() for p in held])
     team.add_up(flat)
-    for p, part in zip(held, flat.split([p.numel() for p in held]), strict=True):
+    for p, part in zip(held, torch.split(flat, [p.numel() for p in held]), strict=True):
         p.grad.copy_(part.view_as(p))
 
 

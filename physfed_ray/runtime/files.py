@@ -133,7 +133,7 @@ def borrow(lent: Lent) -> None:
     """
     for path, (handle,) in lent:
         if not locate(path).is_file():
-            content = ray.get(handle)
+            content: Any = ray.get(handle)
             receive(path, content, 0, len(content))
         look_in(locate(path).parent)
 

@@ -286,3 +286,20 @@ def test_two_workers_share_every_batch(world: Path, asset: Asset, ray_session: N
     one = run_pretrain(load(world, FILE, "asset.noise=0.0"), world / "one", runtime="inline")
     for ours, theirs in zip(one.network().parameters(), two.network().parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.cluster
+def test_hosts_on_ray_learn_by_an_asset(world: Path, asset: Asset, ray_session: None) -> None:
+    """The actors get it in their arguments; whether these arrive, no single process can show."""
+    experiment = load_experiment(write(world, "uses.yaml", EXPERIMENT | uses(asset)))
+    runs = [
+        RunDirectory(
+            run_experiment(experiment, world / f"by-{runtime}", runtime=runtime, page=False)
+        )
+        for runtime in ("inline", "ray")
+    ]
+    one, other = (
+        run.read_table("metrics.parquet").where(split="train", metric="judged").values
+        for run in runs
+    )
+    assert one.tolist() == other.tolist()
