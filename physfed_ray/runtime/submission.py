@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from physfed_ray.assets.store import FOLDER_VARIABLE, find_asset
 from physfed_ray.data.pseudonyms import pseudonymous_command, pseudonymous_override
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
@@ -102,6 +101,8 @@ def make_job(
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     if os.environ.get(RUNS_VARIABLE):
         environment[RUNS_VARIABLE] = os.environ[RUNS_VARIABLE]
+    from physfed_ray.assets.store import FOLDER_VARIABLE, find_asset  # torch
+
     assets = tuple(find_asset(named) for _, named in named_assets(experiment))
     if assets:
         environment[FOLDER_VARIABLE] = "."

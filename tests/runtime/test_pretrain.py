@@ -292,12 +292,9 @@ def test_two_workers_share_every_batch(world: Path, asset: Asset, ray_session: N
 def test_hosts_on_ray_learn_by_an_asset(world: Path, asset: Asset, ray_session: None) -> None:
     """The actors get it in their arguments; whether these arrive, no single process can show."""
     experiment = load_experiment(write(world, "uses.yaml", EXPERIMENT | uses(asset)))
-    runs = [
-        RunDirectory(
-            run_experiment(experiment, world / f"by-{runtime}", runtime=runtime, page=False)
-        )
-        for runtime in ("inline", "ray")
-    ]
+    inline = run_experiment(experiment, world / "by-inline", runtime="inline", page=False)
+    on_ray = run_experiment(experiment, world / "by-ray", page=False)
+    runs = [RunDirectory(inline), RunDirectory(on_ray)]
     one, other = (
         run.read_table("metrics.parquet").where(split="train", metric="judged").values
         for run in runs
