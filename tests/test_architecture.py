@@ -31,6 +31,7 @@ ROOMS = (
     "rundir",
     "data",
     "federation",
+    "pretraining",
     "serving",
     "cost",
     "results",

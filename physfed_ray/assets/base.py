@@ -75,6 +75,7 @@ class Recipe(ABC):
         Settings: Schema of the keys under ``asset:``.
         scanned: Whether it reads low-dose images. Its file then names ``protocols``, under each of
             which every slice is scanned; otherwise ``low`` is ``full``.
+        fixed_size: Whether its network fits images of the size alone that it learned from.
         turns: How many losses take turns in a step, each with an optimizer of its own: 2 with a
             discriminator.
     """
@@ -84,6 +85,7 @@ class Recipe(ABC):
     paper: ClassVar[str]
     Settings: ClassVar[type[BaseModel]] = RecipeSettings
     scanned: ClassVar[bool] = False
+    fixed_size: ClassVar[bool] = False
 
     def __init__(self, settings: BaseModel) -> None:
         self.settings = settings

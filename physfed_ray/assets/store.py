@@ -8,6 +8,7 @@ name is that of the file's bytes, so that a name stands for one network only.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from physfed_ray.errors import PhysFedError
 CONSTANT = "constant:"
 """In front of the names of constants in the file."""
 DIGITS = 12
+ENDING = ".safetensors"
+FOLDER_VARIABLE = "PHYSFED_ASSETS"
+"""A further folder of assets: where a job of a cluster finds those that came with it."""
+_ALSO_IN: dict[Path, None] = {}
 
 
 @dataclass(frozen=True)
@@ -119,19 +124,49 @@ def assets_folder() -> Path:
     return Path(cache).expanduser().absolute() / "assets"
 
 
+def look_in(folder: Path) -> None:
+    """Let this process find assets in a further folder, such as that of a run.
+
+    A name stands for one content, so it does not matter which folder an asset is found in.
+    """
+    _ALSO_IN[folder.absolute()] = None
+
+
+def name_of(reference: str) -> str:
+    """Return the name that a reference, a name or a path, stands for."""
+    return Path(reference).stem if reference.endswith(ENDING) else reference
+
+
+def find_asset(reference: str | Path, folder: Path | None = None) -> Path:
+    """Return where an asset lies, or would lie if there were one.
+
+    Args:
+        reference: As in ``read_asset``; where a path holds no file, its name is looked for.
+        folder: As in ``read_asset``.
+    """
+    own = folder or assets_folder()
+    path = Path(reference)
+    if path.suffix != ENDING:
+        path = own / f"{reference}{ENDING}"
+    elif path.is_file():
+        return path
+    further = os.environ.get(FOLDER_VARIABLE)
+    places = [own, *_ALSO_IN, *([Path(further).absolute()] if further else [])]
+    return next((p for place in places if (p := place / path.name).is_file()), path)
+
+
 def read_asset(reference: str | Path, folder: Path | None = None) -> Asset:
     """Return an asset by its name or path.
 
     Args:
         reference: ``<recipe>-<hash>``, or the path of a file.
-        folder: Where assets of a name lie; ``assets_folder()`` by default.
+        folder: Where assets of a name lie; ``assets_folder()`` by default, then those of
+            ``look_in``.
 
     Raises:
         PhysFedError: There is none, or the file is no asset or damaged.
     """
-    path = Path(reference)
-    if path.suffix != ".safetensors":
-        path = (folder or assets_folder()) / f"{reference}.safetensors"
+    path = find_asset(reference, folder)
     try:
         content = path.read_bytes()
         with safetensors.safe_open(path, "numpy") as file:
@@ -157,3 +192,12 @@ def _about(said: dict[str, Any]) -> About:
     words = {name: tuple(found) for name, found in said["words"].items()}
     again = {"window_hu": (low, high), "patients": tuple(said["patients"]), "words": words}
     return About(**{**said, **again})
+
+
+def all_assets(folder: Path | None = None) -> list[Asset]:
+    """Return the assets of a folder, ``assets_folder()`` by default, by name; no other files."""
+    found = []
+    for path in sorted((folder or assets_folder()).glob(f"*{ENDING}")):
+        with suppress(PhysFedError):
+            found.append(read_asset(path))
+    return found

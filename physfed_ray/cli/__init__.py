@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from physfed_ray.cli import enrol, experiments
+from physfed_ray.cli import enrol, experiments, pretrain
 from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _again(options: argparse.Namespace) -> str:
-    missing = options.action in ("run", "sweep") and not options.resume
+    missing = options.action in ("run", "sweep", "pretrain") and not options.resume
     return f"{options.command} --resume" if missing else str(options.command)
 
 
@@ -375,5 +375,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "methods": _methods,
     "metrics": _metrics,
     "describe": _describe,
+    "pretrain": pretrain.call,
+    "assets": pretrain.list_assets,
     "experiments": experiments.call,
 }

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise, enrol, experiments, export
+from physfed_ray.cli import denoise, enrol, experiments, export, pretrain
 from physfed_ray.shipped import found
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_submit(commands)
     _add_jobs(commands)
     _add_prepare(commands)
+    _add_pretrain(commands)
     _add_reports(commands)
     _add_report(commands)
     _add_denoise(commands)
@@ -172,6 +173,15 @@ def _add_prepare(commands: "Commands[argparse.ArgumentParser]") -> None:
     )
     _experiment_arguments(prepare)
     _runtime_arguments(prepare)
+
+
+def _add_pretrain(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "pretrain", pretrain.SUMMARY, *pretrain.EXAMPLES)
+    pretrain.add_arguments(parser)
+    _set_argument(parser)
+    _runtime_arguments(parser)
+    parser = _command(commands, "assets", pretrain.ASSETS, "physfed assets")
+    pretrain.add_assets_arguments(parser)
 
 
 def _add_reports(commands: "Commands[argparse.ArgumentParser]") -> None:

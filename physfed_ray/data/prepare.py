@@ -19,6 +19,7 @@ import numpy as np
 from physfed_ray.atomic import sweep
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.data.assemble import assemble, statistics
+from physfed_ray.data.asset_patients import refuse_known_patients
 from physfed_ray.data.description import (
     Progress,
     RunReports,
@@ -79,10 +80,12 @@ def prepare(
         source: Where the patients come from, in place of what ``data.source`` names.
 
     Raises:
-        PhysFedError: There is nothing usable, a step after loading fails, or unreadable patients
-            leave a client, the test or the validation without any.
+        PhysFedError: There is nothing usable, a step after loading fails, unreadable patients
+            leave a client, the test or the validation without any, or an asset knows patients
+            who are to be tested.
     """
     todo = plan(experiment, source)
+    refuse_known_patients(experiment, todo)
     if progress is not None:
         progress({"event": "message", "text": source_line(todo.source_summary)})
     if (todo.root / MANIFEST).is_file():

@@ -18,7 +18,7 @@ from physfed_ray.experiment import HELD_PATIENTS, Experiment
 from physfed_ray.experiment.file import parse_yaml, set_key
 
 MARK = "pseudonym:"
-LISTS = ("patients", *HELD_PATIENTS)
+LISTS = ("patients", "held_out_patients", *HELD_PATIENTS)
 """Keys that may list patients by id."""
 
 _LISTED = re.compile(rf"{MARK}[0-9a-f]{{{2 * PSEUDONYM_BYTES}}}")

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from physfed_ray.ct.protocol import further_of
 from physfed_ray.errors import PhysFedError
+from physfed_ray.experiment.assets import why_unfit
 from physfed_ray.experiment.backbone import BackboneSpec
 from physfed_ray.experiment.clients import Clients, ClientSpec
 from physfed_ray.experiment.data import Data
@@ -120,6 +121,7 @@ class Experiment(Settings):
         self._fields_fit()
         self._front_end_fits()
         self._large_enough_for_the_objective()
+        self._assets_fit()
 
     def _somebody_has_labels(self) -> None:
         unlabelled = get_method(self.method.name).unlabelled
@@ -192,6 +194,11 @@ class Experiment(Settings):
                 f"training.objective: {self.training.objective.name} needs images of {needed} "
                 f"pixels a side, and {key} is {side}: raise it, or change the objective"
             )
+
+    def _assets_fit(self) -> None:
+        """Refuse assets that are missing or fit other images; what a run wrote is not run again."""
+        if not self.provenance and (reason := why_unfit(self)) is not None:
+            raise ValueError(reason)
 
     def _measured_or_simulated(self) -> None:
         """Refuse what makes no sense where the low dose was measured, or where it was not."""
@@ -339,6 +346,9 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     if "sweep" in content:
         raise PhysFedError(f"{path} is a sweep, which `physfed sweep` takes; name an experiment "
                            "here, such as the sweep's base")  # fmt: skip
+    if "pretrain" in content:
+        raise PhysFedError(f"{path} trains a frozen network, which `physfed pretrain` takes; name "
+                           "an experiment here")  # fmt: skip
     apply_overrides(content, overrides)
     try:
         return checked(content, path.parent.resolve())

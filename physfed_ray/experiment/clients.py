@@ -14,8 +14,8 @@ from physfed_ray.experiment.patients import patients
 from physfed_ray.experiment.settings import LONGEST_NAME, NAME, Settings
 
 PROTOCOL_KEYS = (*SEVEN, *FURTHER)
-ID_PREFIX = {"clients": "g", "unseen": "u"}
-"""Begins the ids of generated clients and unseen protocols."""
+ID_PREFIX = {"clients": "g", "unseen": "u", "protocols": "p"}
+"""Begins the ids of generated clients, unseen protocols and protocols of pretraining."""
 
 
 def _protocol(value: Any) -> Any:
@@ -116,9 +116,9 @@ def _generated(value: dict[Any, Any], key: str) -> Iterator[ClientSpec]:
         )
     try:
         chosen = Generate.model_validate(value["generate"])
-        if key == "unseen" and chosen.model_fields_set & {"patients_per_client", "speed_spread"}:
+        if key != "clients" and chosen.model_fields_set & {"patients_per_client", "speed_spread"}:
             raise ValueError(
-                "an unseen protocol has neither patients of its own nor a speed; take "
+                f"a protocol under '{key}' has neither patients of its own nor a speed; take "
                 "'patients_per_client' and 'speed_spread' out of 'generate'"
             )
         protocols = list(draw_protocols(chosen, key))

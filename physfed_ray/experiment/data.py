@@ -97,10 +97,10 @@ class Source(Settings):
         return self.dicom or self.pairs
 
 
-class Data(Settings):
-    """The images and how they are cut up."""
+class Images(Settings):
+    """Images and how they are cut up: what experiments and pretraining have in common."""
 
-    source: Source = Field(description="where the images come from")
+    source: Source | None = Field(None, description="where the images come from")
     image_size: int = Field(
         256,
         ge=SMALLEST_IMAGE,
@@ -117,28 +117,8 @@ class Data(Settings):
         (-1000.0, 2000.0),
         description="HU that become 0 and 1 for the network and the plain metrics",
     )
-    clinical_windows: dict[str, Window] = Field(
-        {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)},
-        description="further HU windows in which PSNR and SSIM are given, by name",
-    )
     centre: Literal["body", "image"] = Field(
         "body", description="centre each slice on the body (and shrink it to fit) or on its frame"
-    )
-    test_patients: Patients = Field(
-        2, description="number of test patients, or their ids; scanned under every protocol"
-    )
-    validation_patients: Patients = Field(
-        0, description="number of validation patients, or their ids; scanned under seen protocols"
-    )
-    server_patients: Patients = Field(
-        0,
-        description="number of patients whose full dose lies on the server, or their ids; scanned "
-        "under every client's protocol, for methods that also train on the server (fedm2ct)",
-    )
-    reuse_patients: bool = Field(
-        False,
-        description="where there are fewer patients than clients need, let several clients train "
-        "on the same one, each under its own protocol and noise",
     )
     object_scale: int | None = Field(
         None,
@@ -154,12 +134,6 @@ class Data(Settings):
         le=8,
         description="width of the reconstruction kernel in pixels of the image, 0 for the plain "
         "ramp; null: 0.85, but never finer than 0.85 pixels of a 256 x 256 grid",
-    )
-    noise: Literal["fixed", "fresh"] = Field(
-        "fixed",
-        description="fixed: every slice is scanned once, before training; fresh: training slices "
-        "are scanned again in every round, the same but for the noise; validation and test slices "
-        "never are",
     )
     electronic_noise: float = Field(
         ELECTRONIC_NOISE_COUNTS,
@@ -181,7 +155,7 @@ class Data(Settings):
             electronic_noise=self.electronic_noise,
         )
 
-    @field_validator("window_hu", "clinical_windows")
+    @field_validator("window_hu", "clinical_windows", check_fields=False)
     @classmethod
     def _low_before_high(cls, value: Any) -> Any:
         for name, (low, high) in (value if isinstance(value, dict) else {"": value}).items():
@@ -203,6 +177,38 @@ class Data(Settings):
                 f"object of {side} pixels a side, more than {LARGEST_OBJECT}; lower either"
             )
         return self
+
+
+class Data(Images):
+    """The images and how they are cut up."""
+
+    source: Source = Field(description="where the images come from")
+    clinical_windows: dict[str, Window] = Field(
+        {"soft": (-160.0, 240.0), "lung": (-1350.0, 150.0)},
+        description="further HU windows in which PSNR and SSIM are given, by name",
+    )
+    test_patients: Patients = Field(
+        2, description="number of test patients, or their ids; scanned under every protocol"
+    )
+    validation_patients: Patients = Field(
+        0, description="number of validation patients, or their ids; scanned under seen protocols"
+    )
+    server_patients: Patients = Field(
+        0,
+        description="number of patients whose full dose lies on the server, or their ids; scanned "
+        "under every client's protocol, for methods that also train on the server (fedm2ct)",
+    )
+    reuse_patients: bool = Field(
+        False,
+        description="where there are fewer patients than clients need, let several clients train "
+        "on the same one, each under its own protocol and noise",
+    )
+    noise: Literal["fixed", "fresh"] = Field(
+        "fixed",
+        description="fixed: every slice is scanned once, before training; fresh: training slices "
+        "are scanned again in every round, the same but for the noise; validation and test slices "
+        "never are",
+    )
 
     @field_validator("test_patients")
     @classmethod

@@ -13,7 +13,9 @@ from physfed_ray.experiment.named import Named
 from physfed_ray.experiment.settings import is_operational
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], schema: type[BaseModel] = Experiment
+) -> list[str]:
     """Return the keys in which two experiments differ and that decide the result.
 
     Operational keys are passed over. A key that ``before`` does not have counts as its default of
@@ -22,11 +24,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Args:
         before: An experiment as a run wrote it, perhaps by another version.
         now: All keys of an experiment, as this version writes it.
+        schema: Of the files; that of experiments by default.
 
     Returns:
         Dotted paths, in the order of the schema.
     """
-    return _in_group(Experiment, before, now, "")
+    return _in_group(schema, before, now, "")
 
 
 def _in_group(

@@ -68,6 +68,7 @@ class Spec:
         server: The server as a member that trains; None where the method does not ask for it, or
             it has no images. It is none of ``clients``.
         server_file: Its paired images.
+        assets: Files of the frozen networks that the backbone and the objective read.
     """
 
     seed: int
@@ -88,6 +89,7 @@ class Spec:
     channel: Channel = field(default_factory=lambda: Plain(NoSettings()))
     server: ServerInfo | None = None
     server_file: Path | None = None
+    assets: tuple[Path, ...] = ()
 
     @property
     def members(self) -> tuple[Member, ...]:

@@ -88,6 +88,14 @@ class Backbone(ABC):
     def decoder(self) -> nn.Module:
         """Return a new decoder: features and a tuple of skips -> images (B, 1, h, w)."""
 
+    def assets(self) -> tuple[str, ...]:
+        """Return the assets that its settings name: names or paths, as ``read_asset`` takes them.
+
+        An experiment checks them before it begins, Ray brings them to the hosts, and a copy lies
+        in the run directory, because the trained network needs them.
+        """
+        return ()
+
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         """Return what the encoder is called with; networks that read more fields override it."""
         return (batch.low,)

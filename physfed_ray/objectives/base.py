@@ -57,6 +57,13 @@ class Objective(ABC):
         """Side in pixels of the smallest image that it can judge."""
         return 1
 
+    def assets(self) -> tuple[str, ...]:
+        """Return the assets that its settings name: names or paths, as ``read_asset`` takes them.
+
+        An experiment checks them before it begins, and Ray brings them to the hosts.
+        """
+        return ()
+
     def networks(self) -> Mapping[str, Callable[[], nn.Module]]:
         """Return the frozen networks that it needs: name -> how to make it.
 

@@ -81,6 +81,8 @@ class ModelCard(_Plain):
         seed: Initial weights follow from it, also those of a client that never trained.
         precision: What the network computes in.
         training: What the method knew of its training.
+        assets: Names, with their hashes, of the frozen networks that the backbone and the objective
+            read; copies lie in the run directory.
         versions: Of the packages that wrote this.
         git_commit: Of this project, where it ran from a checkout.
     """
@@ -99,6 +101,7 @@ class ModelCard(_Plain):
     seed: int
     precision: Literal["fp32", "bf16"]
     training: LocalTraining
+    assets: tuple[str, ...] = ()
     versions: dict[str, str] = {}
     git_commit: str | None = None
 

@@ -28,11 +28,19 @@ class HostActor:
         name: Name of the host, with its clients.
         gpus: GPUs of the host; below 1 it may not use more of the GPU's memory than that share.
         mailbox: Of the workers that train in its place, None where it trains itself.
+        assets: Frozen networks that its node may lack.
     """
 
     def __init__(
-        self, spec: Spec, run: str, name: str, gpus: float, mailbox: Any | None = None
+        self,
+        spec: Spec,
+        run: str,
+        name: str,
+        gpus: float,
+        mailbox: Any | None = None,
+        assets: files.Lent = (),
     ) -> None:
+        files.borrow(assets)
         self._name, self._run = name, run
         self._client: str | None = None
         if 0 < gpus < 1:
@@ -101,9 +109,11 @@ class ServerActor:
     Args:
         spec: The federation.
         run: Name of the run.
+        assets: As of a host.
     """
 
-    def __init__(self, spec: Spec, run: str) -> None:
+    def __init__(self, spec: Spec, run: str, assets: files.Lent = ()) -> None:
+        files.borrow(assets)
         self._run = run
         self._server = ParameterServer(spec)
 

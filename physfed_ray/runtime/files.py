@@ -2,7 +2,8 @@
 
 Prepared files need not lie on a folder that all nodes share: a host that has just started is asked
 which files it does not see, and gets those. ``missing``, ``receive`` and ``sees`` run in the host's
-process, ``ship`` and ``without_run_directory`` in the driver's.
+process, ``ship`` and ``without_run_directory`` in the driver's. What a host reads while it starts,
+the assets, is lent to it in its arguments.
 """
 
 import os
@@ -17,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 import ray
 
+from physfed_ray.assets.store import look_in
 from physfed_ray.data.plan import cache_folder
 from physfed_ray.errors import PhysFedError
 
@@ -108,6 +110,32 @@ def locate(path: Path) -> Path:
     """Return where this node keeps a file of the driver's node: at the same path, if it can."""
     received = _received(path)
     return received if received.is_file() else path
+
+
+Lent = Sequence[tuple[Path, Sequence[Any]]]
+"""Files of the driver's node, each with a handle of its bytes in a list."""
+
+
+def lend(paths: Iterable[Path]) -> Lent:
+    """Put small files in the object store, for processes that read them while they start.
+
+    Args:
+        paths: Absolute paths of files on the driver's node.
+    """
+    return [(path, [ray.put(np.fromfile(path, np.uint8))]) for path in dict.fromkeys(paths)]
+
+
+def borrow(lent: Lent) -> None:
+    """Store the assets that this node lacks, and let this process find all of them.
+
+    Raises:
+        PhysFedError: This node cannot store them.
+    """
+    for path, (handle,) in lent:
+        if not locate(path).is_file():
+            content: Any = ray.get(handle)
+            receive(path, content, 0, len(content))
+        look_in(locate(path).parent)
 
 
 def can_write(folder: Path) -> bool:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from physfed_ray.assets.store import name_of
 from physfed_ray.data.prepare import Prepared
 from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment
+from physfed_ray.experiment.assets import named_assets
 from physfed_ray.rundir.model import (
     MODEL_FILE,
     LocalTraining,
@@ -47,6 +49,7 @@ def model_card(
             rounds=training.rounds,
             threads=training.threads,
         ),
+        assets=tuple(dict.fromkeys(name_of(named) for _, named in named_assets(experiment))),
         **provenance(),
     )
 

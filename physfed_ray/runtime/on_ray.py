@@ -19,7 +19,7 @@ from physfed_ray.federation.runtime import ActorLostError, Call, Lost, Runtime
 from physfed_ray.federation.spec import Spec
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.actors import ServerActor, remote_host
-from physfed_ray.runtime.files import ship, without_run_directory
+from physfed_ray.runtime.files import lend, ship, without_run_directory
 from physfed_ray.runtime.placement import Placed, is_ready, node_of
 from physfed_ray.runtime.pooled import Workers
 from physfed_ray.runtime.pooled_worker import WorkersLostError
@@ -62,7 +62,10 @@ class RayRuntime(Runtime):
         self._given_up: list[PlacementGroup] = []
         self._spec_handle = ray.put(spec)
         self._environment = {"env_vars": THREADS | {"OMP_NUM_THREADS": str(spec.training.threads)}}
-        self._workers = Workers(spec, self._environment) if spec.method.pooled else None
+        self._assets = lend(spec.assets)
+        self._workers = (
+            Workers(spec, self._environment, self._assets) if spec.method.pooled else None
+        )
         self._server = self._start_server()
         self._hosts: list[Any] = [self._start(host) for host in range(placed.slots.hosts)]
         self._nodes: dict[int, str] = {}
@@ -103,7 +106,7 @@ class RayRuntime(Runtime):
                 runtime_env=self._environment,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
             )
-            .remote(self._spec_handle, self._run)
+            .remote(self._spec_handle, self._run, self._assets)
         )
 
     def _start(self, host: int) -> Any:
@@ -122,6 +125,7 @@ class RayRuntime(Runtime):
                 self._name(host),
                 self._slots.num_gpus,
                 None if self._workers is None else self._workers.mailbox,
+                self._assets,
             )
         )
 

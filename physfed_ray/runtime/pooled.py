@@ -13,7 +13,7 @@ every node of workers holds one copy. They travel once, or in each round where i
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -33,6 +33,7 @@ from physfed_ray.federation.spec import Spec
 from physfed_ray.methods.given import RoundInput
 from physfed_ray.methods.pooled import PooledSettings
 from physfed_ray.runtime.cluster import Slots, alive_nodes, choose_slots, rooms_of
+from physfed_ray.runtime.files import Lent
 from physfed_ray.runtime.pooled_worker import (
     HOST_SHARE,
     Mailbox,
@@ -137,12 +138,14 @@ class Workers:
     Args:
         spec: The federation.
         environment: Runtime environment of the workers.
+        assets: Frozen networks that their nodes may lack.
 
     Attributes:
         mailbox: Handle of the mailbox, on the driver's node.
     """
 
-    def __init__(self, spec: Spec, environment: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, environment: Mapping[str, Any], assets: Lent = ()) -> None:
+        self._assets = assets
         self._spec, self._environment = spec, dict(environment)
         self._thread: threading.Thread | None = None
         self._running = False
@@ -164,37 +167,19 @@ class Workers:
             self._thread.start()
 
     def _trainer(self) -> Any:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
         spec, on_gpu = self._spec, self._spec.device == "cuda"
         threads, share = spec.training.threads, 1 - HOST_SHARE
         workers = count_workers(spec.method.settings, threads, on_gpu, alive_nodes())
-        return TorchTrainer(
-            work,
-            train_loop_config={"spec": spec, "mailbox": self.mailbox},
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=on_gpu,
-                resources_per_worker={"CPU": share * threads} | ({"GPU": share} if on_gpu else {}),
-            ),
-            run_config=RunConfig(  # type: ignore[call-arg]  # typed as the one before Ray 2.43
-                name="pooled",
-                storage_path="physfed",
-                storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),
-                failure_config=FailureConfig(  # type: ignore[call-arg]  # likewise
-                    max_failures=0, max_preemption_failures=0
-                ),
-                worker_runtime_env=self._environment,
-            ),
-        )
+        config = {"spec": spec, "mailbox": self.mailbox, "assets": self._assets}
+        resources = {"CPU": share * threads} | ({"GPU": share} if on_gpu else {})
+        return torch_trainer("pooled", work, config, workers, resources, self._environment)
 
     def _fit(self, trainer: Any) -> None:
         try:
             trainer.fit()
             error: Exception = WorkersLostError("the workers ended")
         except Exception as found:
-            error = _failure(found)
+            error = failure(found)
         self._running = False
         self.mailbox.fail.remote(error)
 
@@ -206,7 +191,48 @@ class Workers:
         ray.kill(self.mailbox)
 
 
-def _failure(error: Exception) -> Exception:
+def torch_trainer(
+    name: str,
+    work: Callable[[Mapping[str, Any]], None],
+    config: Mapping[str, Any],
+    workers: int,
+    resources: Mapping[str, float],
+    environment: Mapping[str, Any],
+) -> Any:
+    """Return a Ray Train job, which writes no files and repeats nothing by itself.
+
+    Args:
+        name: Of the job.
+        work: What each worker does with ``config``.
+        config: Handles and small values.
+        workers: How many.
+        resources: Of each; with ``GPU`` they compute there.
+        environment: Runtime environment of the workers.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer(
+        work,
+        train_loop_config=dict(config),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu="GPU" in resources,
+            resources_per_worker=dict(resources),
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # typed as the one before Ray 2.43
+            name=name,
+            storage_path="physfed",
+            storage_filesystem=PyFileSystem(FSSpecHandler(MemoryFileSystem())),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # likewise
+                max_failures=0, max_preemption_failures=0
+            ),
+            worker_runtime_env=dict(environment),
+        ),
+    )
+
+
+def failure(error: Exception) -> Exception:
     """Return what an error of the job means: a user's mistake, a bug, or lost workers."""
     from ray.train import WorkerGroupError
 

@@ -22,6 +22,7 @@ from physfed_ray.federation.client.optimizer import Moments
 from physfed_ray.federation.client.training import ClientResult, build_network, train_client
 from physfed_ray.fields import Batch
 from physfed_ray.methods.given import RoundInput
+from physfed_ray.runtime.files import borrow
 
 HOST_SHARE = 0.25
 """Of the slice of one client, what the host has; a worker has the rest. One waits for the other,
@@ -116,8 +117,9 @@ def work(config: Mapping[str, Any]) -> None:
     """Train turn after turn: what each worker does.
 
     Args:
-        config: ``spec`` and ``mailbox``.
+        config: ``spec``, ``mailbox`` and ``assets``.
     """
+    borrow(config["assets"])
     spec, mailbox = config["spec"], config["mailbox"]
     torch.set_num_threads(spec.training.threads)
     if spec.device == "cuda":
@@ -166,13 +168,16 @@ class WorkerTeam:
         self.rank, self._size = distributed.get_rank(), distributed.get_world_size()
 
     def part(self, batch: Batch) -> tuple[Batch, float]:
-        """See ``federation.training.Team``; who has no image takes one that counts for nothing."""
-        count = len(batch.low)
-        rows = torch.arange(self.rank, count, self._size)
-        weight = len(rows) / count
-        rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)
+        """See ``federation.training.Team``."""
+        rows, weight = self.rows(len(batch.low))
         part = batch.each(lambda name, tensor: tensor[rows])
         return replace(part, g=batch.g[rows], origin=batch.origin[rows]), weight
+
+    def rows(self, count: int) -> tuple[Tensor, float]:
+        """See ``federation.training.Team``; who has no image takes one that counts for nothing."""
+        rows = torch.arange(self.rank, count, self._size)
+        weight = len(rows) / count
+        return (rows if len(rows) else torch.zeros(1, dtype=torch.int64)), weight
 
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """See ``federation.training.Team``."""

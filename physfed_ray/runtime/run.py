@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from physfed_ray.assets.store import find_asset
 from physfed_ray.cost.estimate import checked_method, trains_on_server
 from physfed_ray.data.patient import PatientSource
 from physfed_ray.data.prepare import Prepared
@@ -16,6 +17,7 @@ from physfed_ray.data.pseudonyms import pseudonymous, pseudonymous_command
 from physfed_ray.device import resolve_precision
 from physfed_ray.events import PREPARING, Event
 from physfed_ray.experiment import Experiment
+from physfed_ray.experiment.assets import named_assets
 from physfed_ray.federation.availability import make_availability
 from physfed_ray.federation.rounds import Rounds
 from physfed_ray.federation.runtime import Runtime
@@ -23,6 +25,7 @@ from physfed_ray.federation.serving import evaluate_all
 from physfed_ray.federation.spec import ClientFiles, Spec, UnseenInfo
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import ClientInfo, ServerInfo
+from physfed_ray.rundir.assets import keep_assets, know_assets
 from physfed_ray.rundir.data_record import (
     write_record,
 )
@@ -103,6 +106,7 @@ def run_experiment(
 
     command = pseudonymous_command(command)
     with ExitStack() as stack:
+        know_assets(directory, ())
         method = checked_method(experiment)
         open_run(directory, experiment, resume, tell, stack)
         ids = [client.id for client in experiment.clients]
@@ -123,6 +127,7 @@ def run_experiment(
         spec = make_spec(experiment, prepared, card, _root_everywhere(directory), device)
         directory.write("experiment.yaml", with_provenance(experiment).encode())
         write_card(directory, card)
+        keep_assets(directory, [named for _, named in named_assets(experiment)])
         if prepared.record is not None:
             write_record(directory, prepared.record)
         tracker = stack.enter_context(_tracker(experiment, directory, resume, on_event))
@@ -227,6 +232,7 @@ def make_spec(
         channel=experiment.federation.channel.make(),
         server=None if server is None else ServerInfo(len(clients), server.slices),
         server_file=None if server is None else server.path,
+        assets=tuple(find_asset(named).absolute() for _, named in named_assets(experiment)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from physfed_ray.data.pseudonyms import pseudonymous_command, pseudonymous_override
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.assets import named_assets
 from physfed_ray.experiment.file import apply_overrides, read_yaml
 
 RUNS_VARIABLE = "PHYSFED_RUNS"
@@ -35,6 +37,7 @@ class Job:
         content: Its bytes, as the user wrote them unless overrides list patients.
         environment: Variables of every process of the job.
         metadata: What the list of jobs shows.
+        assets: Files of frozen networks, which go along.
     """
 
     id: str
@@ -44,12 +47,15 @@ class Job:
     content: bytes
     environment: dict[str, str]
     metadata: dict[str, str]
+    assets: tuple[Path, ...] = ()
 
     @contextmanager
     def working_directory(self) -> Iterator[Path]:
-        """Yield a temporary folder that holds the experiment file and nothing else."""
+        """Yield a temporary folder that holds the experiment file and its assets alone."""
         with TemporaryDirectory(prefix="physfed-") as folder:
             Path(folder, self.file_name).write_bytes(self.content)
+            for path in self.assets:
+                copyfile(path, Path(folder, path.name))
             yield Path(folder)
 
 
@@ -95,6 +101,11 @@ def make_job(
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     if os.environ.get(RUNS_VARIABLE):
         environment[RUNS_VARIABLE] = os.environ[RUNS_VARIABLE]
+    from physfed_ray.assets.store import FOLDER_VARIABLE, find_asset  # torch
+
+    assets = tuple(find_asset(named) for _, named in named_assets(experiment))
+    if assets:
+        environment[FOLDER_VARIABLE] = "."
     job = Job(
         id=f"physfed-{experiment.name}-{secrets.token_hex(3)}",
         entrypoint=_entrypoint(path.name, inline, run_dir, resume),
@@ -107,6 +118,7 @@ def make_job(
             "run_dir": run_dir,
             "command": pseudonymous_command(command),
         },
+        assets=assets,
     )
     _refuse_relative_paths(job, path, inline, experiment)
     return job

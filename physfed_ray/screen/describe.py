@@ -7,6 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from physfed_ray.assets.store import read_asset
 from physfed_ray.cost.estimate import (
     Load,
     at_work,
@@ -26,9 +27,11 @@ from physfed_ray.cost.machines import CUDA_CONTEXT_BYTES, GIB, MACHINES, UTILISA
 from physfed_ray.cost.published import published_bytes
 from physfed_ray.cost.stored_fields import stored_fields
 from physfed_ray.ct.simulation import Simulation
+from physfed_ray.data.asset_patients import refuse_known_patients
 from physfed_ray.data.left_out import source_line
 from physfed_ray.data.plan import PreparePlan, plan
 from physfed_ray.experiment import Experiment, Federation
+from physfed_ray.experiment.assets import named_assets
 from physfed_ray.experiment.measured import scanners
 from physfed_ray.fields import EXPECTED
 from physfed_ray.methods.base import Method
@@ -45,6 +48,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
     """
     console = console or Console()
     todo = plan(experiment)
+    refuse_known_patients(experiment, todo)
     method = checked_method(experiment)
     load = load_of(experiment, todo, method)
     console.print(
@@ -60,6 +64,7 @@ def print_description(experiment: Experiment, console: Console | None = None) ->
         *_noise_lines(load),
         *_federation_lines(experiment),
         *_size_lines(experiment, todo, method, load),
+        *_asset_lines(experiment),
         *_cost_lines(experiment, load),
     ):
         console.print(line, markup=False, highlight=False)
@@ -222,6 +227,19 @@ def _size_lines(
     if any(published := published_bytes(experiment, todo, method)):
         up, down = published
         yield f"published: {byte_size(up)} up and {byte_size(down)} down, before the first round"
+
+
+def _asset_lines(experiment: Experiment) -> Iterable[str]:
+    """Say of every frozen network whose it is, how large it is, and where it goes."""
+    for key, reference in named_assets(experiment):
+        asset = read_asset(reference)
+        size = byte_size(asset.path.stat().st_size)
+        yield (
+            f"asset: {asset.name} of {key}, {size}, not shared by the method; a copy goes into the "
+            "run directory, and on Ray one to each machine that lacks it"
+        )
+        if leak := asset.about.data.get("leak"):
+            yield f"asset: {leak}"
 
 
 def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:

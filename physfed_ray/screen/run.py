@@ -72,6 +72,11 @@ def _origin(event: Event) -> str:
     return ", ".join(filter(None, (f"{event['cached']} from the cache", event.get("health"))))
 
 
+def _losses(event: Event) -> str:
+    """Return the losses of a step of pretraining."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in event["losses"].items())
+
+
 def print_results(run_dir: str, console: Console) -> None:
     """Print PSNR and SSIM of seen and unseen protocols, and where the page lies.
 
@@ -167,6 +172,8 @@ class LogLines(AbstractContextManager["LogLines"]):
                 self._print(round_line(event))
             case "evaluation":
                 self._print(evaluation_line(event))
+            case "step":
+                self._step(event)
             case "message":
                 self._print(event["text"])
 
@@ -179,6 +186,13 @@ class LogLines(AbstractContextManager["LogLines"]):
         self._shown[kind] = tenth, now
         what = f"{event['done']}/{event['total']} {PREPARING[kind]}"
         self._print(f"prepare: {what} ({_origin(event)})")
+
+    def _step(self, event: Event) -> None:
+        tenth, now = 10 * event["step"] // event["steps"], time.monotonic()
+        shown, last = self._shown.get("step", (-1, 0.0))
+        if tenth != shown or now - last >= 30:
+            self._shown["step"] = tenth, now
+            self._print(f"step {event['step']}/{event['steps']}: {_losses(event)}")
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -236,6 +250,7 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
             "start": lambda event: self._live.console.print(Text(start_line(event))),
             "round": self._on_round,
             "evaluation": self._on_evaluation,
+            "step": lambda event: self._bar("steps", event["step"], event["steps"], _losses(event)),
             "message": lambda event: self._live.console.print(Text(event["text"])),
             "done": self._on_done,
         }

@@ -14,6 +14,7 @@ from physfed_ray.federation.flat import flat_network
 from physfed_ray.methods.base import Method
 from physfed_ray.reports.base import Described
 from physfed_ray.reports.describer import Describer
+from physfed_ray.rundir.assets import know_assets
 from physfed_ray.rundir.manifest import PART_CURE, manifest_name
 from physfed_ray.rundir.model import ModelCard, read_card
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, client_file, round_name
@@ -51,6 +52,7 @@ def load_run(path: str | Path) -> "TrainedRun":
     if manifest.round < _finished_round(directory):
         name = manifest_name(_finished_round(directory))
         raise DamagedError(f"{path}/{name}", PART_CURE, "is gone")
+    know_assets(directory, card.assets)
     return TrainedRun(directory, card, manifest)
 
 

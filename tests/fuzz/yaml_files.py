@@ -79,7 +79,9 @@ class Yaml(Kind):
         self._texts = {"small.yaml": SMALL, **texts}
         self._contents = {name: yaml.safe_load(text) for name, text in self._texts.items()}
         self._experiments = [
-            name for name, c in self._contents.items() if not {"suite", "sweep"} & c.keys()
+            name
+            for name, c in self._contents.items()
+            if not {"suite", "sweep", "pretrain"} & c.keys()
         ]
         folder.mkdir(exist_ok=True)
         for name in self._experiments:

@@ -26,7 +26,7 @@ from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
 from physfed_ray.runtime.on_ray import RayRuntime
-from physfed_ray.runtime.pooled import _failure, count_workers, pooled_slots
+from physfed_ray.runtime.pooled import count_workers, failure, pooled_slots
 from physfed_ray.runtime.pooled_worker import WorkersLostError, WorkerTeam
 from tests.runtime.test_runtimes import numbers, on_one_node, run
 
@@ -111,13 +111,13 @@ def test_what_failed_workers_mean() -> None:
     collateral = WorkersLostError("a worker did not hear of another")
     ours, bug = PhysFedError("too little memory"), KeyError("x")
 
-    def failure(*errors: Exception) -> Exception:
-        return _failure(WorkerGroupError("words", dict(enumerate(errors))))
+    def meant(*errors: Exception) -> Exception:
+        return failure(WorkerGroupError("words", dict(enumerate(errors))))
 
-    assert isinstance(failure(lost, collateral), WorkersLostError)
-    assert failure(lost, bug) is bug
-    assert failure(bug, ours) is ours
-    assert isinstance(_failure(ray.exceptions.RayActorError()), WorkersLostError)
+    assert isinstance(meant(lost, collateral), WorkersLostError)
+    assert meant(lost, bug) is bug
+    assert meant(bug, ours) is ours
+    assert isinstance(failure(ray.exceptions.RayActorError()), WorkersLostError)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

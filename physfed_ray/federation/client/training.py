@@ -93,6 +93,9 @@ class Team(typing.Protocol):
     def part(self, batch: Batch) -> tuple[Batch, float]:
         """Return this process's part of a batch, and its weight in the mean over the batch."""
 
+    def rows(self, count: int) -> tuple[Tensor, float]:
+        """Return which of so many images are this process's, and their weight in the mean."""
+
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """Return the mean of scalars over the batch from those of the parts, equal for all."""
 
@@ -109,6 +112,10 @@ class Alone:
     def part(self, batch: Batch) -> tuple[Batch, float]:
         """See ``Team``."""
         return batch, 1.0
+
+    def rows(self, count: int) -> tuple[Tensor, float]:
+        """See ``Team``."""
+        return torch.arange(count), 1.0
 
     def mean(self, values: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
         """See ``Team``."""

@@ -10,12 +10,14 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
+from physfed_ray.assets.store import look_in
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Reports
 from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.flat import flat_network
 from physfed_ray.reports.base import Described
+from physfed_ray.rundir.assets import FOLDER
 from physfed_ray.rundir.model import ModelCard
 from physfed_ray.serving.choice import Choice
 from physfed_ray.serving.denoiser import Denoiser
@@ -54,6 +56,7 @@ def load_exported(
             f"{folder / VALUES_FILE} cannot be read: export the run again, with this version of "
             "physfed_ray"
         ) from None
+    look_in(folder / FOLDER)
     method = rebuild(card)
     network, states = flat_network(method, card.seed, "cpu")
     try:

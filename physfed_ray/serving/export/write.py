@@ -12,8 +12,10 @@ import safetensors.torch
 import torch
 
 from physfed_ray import __version__
+from physfed_ray.assets.store import read_asset
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import PhysFedError, sentence
+from physfed_ray.rundir.assets import FOLDER
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.choice import Policy
 from physfed_ray.serving.denoiser import Denoiser
@@ -157,6 +159,10 @@ def _write_safetensors(module: HuToHu, denoiser: Denoiser, number: int, folder: 
         "model_hash": denoiser.model_hash,
     }
     safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE, metadata)
+    for reference in denoiser.method.task.backbone.assets():
+        asset = read_asset(reference)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(asset.path, folder / FOLDER / asset.path.name)
 
 
 def _write_torch(module: HuToHu, denoiser: Denoiser, number: int, folder: Path) -> float:
