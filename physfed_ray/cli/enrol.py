@@ -74,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser, count: Callable[[str], int]) 
         "must agree to give them",
     )
     parser.add_argument(
+        "--one-shot",
+        action="store_true",
+        help="train nothing: weight the steps of a diffusion network after one slice",
+    )
+    parser.add_argument(
         "--seed", metavar="N", type=int, default=1, help="deals patients, draws noise (default: 1)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where it is")
@@ -103,6 +108,10 @@ def call(options: argparse.Namespace) -> None:
 
     if not 0 <= options.seed <= LARGEST_SEED:
         raise PhysFedError(f"--seed {options.seed}: give a number from 0 to {LARGEST_SEED}")
+    if options.one_shot and (options.rounds is not None or options.curve is not None):
+        raise PhysFedError(
+            "--one-shot learns from one slice, without rounds: leave --rounds and --curve out"
+        )
     folder = options.patients
     if folder is not None and not folder.is_dir():
         raise PhysFedError(f"--patients {folder}: there is no such folder")
@@ -132,6 +141,7 @@ def call(options: argparse.Namespace) -> None:
         threads=options.threads,
         again=options.again,
         known_patients=options.known_patients,
+        one_shot=options.one_shot,
     )
     with progress() as show:
         card = enrol(options.run_dir, wish, show)

@@ -18,6 +18,7 @@ from physfed_ray.federation.flat import FlatState, private_parts
 from physfed_ray.fields import Batch, Field, Sizes, field_of
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import ClientInfo, RoundInput
+from physfed_ray.models.base import DiffusionBackbone
 
 PROBE = 64
 """Side of the patch that is timed, pixels: large enough for a steady time, done in a second."""
@@ -37,12 +38,15 @@ class StepCost:
         image_flops: Floating point operations of one image's (or patch's) forward and backward
             pass; a multiplication and an addition are two.
         frozen_bytes: Memory of the networks that the objective needs.
+        denoise_flops: Operations of denoising one whole image by a diffusion network, all of its
+            steps; 0 for another network, which denoises by the forward pass of its training.
     """
 
     seconds: float
     activation_bytes: float
     image_flops: int
     frozen_bytes: float = 0.0
+    denoise_flops: int = 0
 
 
 def network_sizes(method: Method) -> tuple[int, int, int]:
@@ -87,7 +91,9 @@ def measure_step(method: Method, training: Training, image_size: int) -> StepCos
     # Tensors without content import what torch.compile needs, which takes as long as torch itself.
     flops = operations.total if side == probe else _flops(method, side, extras)
     frozen = sum(p.nbytes for p in _frozen(method))
-    return StepCost(seconds * scale, kept * scale, flops, frozen)
+    samples = isinstance(method.task.backbone, DiffusionBackbone)
+    sampled = _denoise_flops(method, image_size) if samples else 0
+    return StepCost(seconds * scale, kept * scale, flops, frozen, sampled)
 
 
 def _frozen(method: Method) -> list[nn.Parameter]:
@@ -106,6 +112,14 @@ def _flops(method: Method, side: int, extras: Mapping[str, np.ndarray]) -> int:
         state = _begin(method, network, extras)
         loss, _ = method.loss(network, probe_batch(method, side, "cpu"), state)
         torch.autograd.backward(loss)
+    return operations.total
+
+
+def _denoise_flops(method: Method, side: int) -> int:
+    """Count the operations of denoising one image without computing them."""
+    operations = Operations()
+    with FakeTensorMode(), torch.no_grad(), operations:
+        method.denoise(method.build(0).eval(), probe_batch(method, side, "cpu"))
     return operations.total
 
 

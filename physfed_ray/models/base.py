@@ -122,12 +122,28 @@ class Backbone(ABC):
         return type(self)(self.Settings.model_validate(keys | {"channels": channels}))
 
 
+class HandOn(nn.Module):
+    """The encoder of a diffusion network: it has no parameters, and hands the image on."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return images (B, 1, h, w) as they are, and no skips."""
+        return x, ()
+
+
 class DiffusionBackbone(Backbone):
     """A network that denoises step by step, with a training loss of its own.
 
     Its encoder has no parameters and hands the image on; its decoder holds them all, and samples.
     A method must say that it can share such a network (``Method.diffusion``).
     """
+
+    stride = 1
+    feature_channels = 1
+    skips = ()
+
+    def encoder(self, mean: float, std: float) -> nn.Module:
+        """See ``Backbone``; the network's scale is fixed, so that the statistics are not used."""
+        return HandOn()
 
     @abstractmethod
     def fit(
@@ -141,4 +157,23 @@ class DiffusionBackbone(Backbone):
             decoder: What ``decoder`` returned.
             batch: The images.
             judge: The experiment's objective, for estimates of the full-dose images (B, 1, h, w).
+        """
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Times that its network is asked when it denoises."""
+
+    @abstractmethod
+    def images(self, decoder: nn.Module, low: Tensor) -> list[Tensor]:
+        """Return the image after each step of denoising; the last is the result.
+
+        A new client can weight them (``physfed enrol --one-shot``).
+
+        Args:
+            decoder: What ``decoder`` returned.
+            low: Low-dose images (B, 1, h, w).
+
+        Returns:
+            ``steps`` images, (B, 1, h, w) each.
         """

@@ -251,6 +251,12 @@ def _cost_lines(experiment: Experiment, load: Load) -> Iterable[str]:
         f"{experiment.training.rounds} rounds, {load.steps} steps of {load.cost.seconds:.3g} s a "
         f"round on {hosts} host(s)"
     )
+    if load.cost.denoise_flops:
+        yield (
+            f"denoising: {load.cost.denoise_flops / 1e9:.4g} GFLOP an image, by all steps of the "
+            f"diffusion network; training takes {load.cost.image_flops / 1e9:.4g} GFLOP an image "
+            "or patch"
+        )
 
 
 def _machine_table(experiment: Experiment, load: Load, need: Need) -> Table:

@@ -165,7 +165,9 @@ class TrainedRun:
             client = None
         if client is not None and policy is not None:
             raise PhysFedError("a client is served by its own model: leave 'policy' out")
-        method = self.method if enrolled is None else for_newcomer(self.method)
+        method = self.method
+        if enrolled is not None:
+            method = for_newcomer(method, one_shot=enrolled.one_shot)
         network, (shared, private) = flat_network(method, self.card.seed, "cpu")
         if shared.entries:
             name = f"{round_name(self.round)}/server.safetensors"

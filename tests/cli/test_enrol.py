@@ -42,6 +42,25 @@ def test_arguments_become_a_wish(
     assert asked[3] == Wish("paper-8", Dealing(None, 5), curve=())
 
 
+def test_one_slice_has_neither_rounds_nor_a_curve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "enrol runs/a --protocol paper-8 --phantoms 5 --one-shot"
+    asked: list[Wish] = []
+
+    def enrol(run_dir: str, wish: Wish, _: object) -> object:
+        asked.append(wish)
+        return type("Card", (), {"id": "north"})
+
+    monkeypatch.setattr(run, "enrol", enrol)
+    monkeypatch.setattr(screen, "print_enrolled", lambda card, where: None)
+    assert main(line.split()) == 0
+    assert asked == [Wish("paper-8", Dealing(None, 5), one_shot=True)]
+    for more in ("--rounds 3", "--curve none"):
+        assert main([*line.split(), *more.split()]) != 0
+        assert "without rounds: leave --rounds and --curve out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -181,6 +181,31 @@ def test_operations_are_those_of_the_convolutions(tmp_path: Path):
     assert measure_step(method, experiment.training, 64).image_flops == expected
 
 
+@pytest.mark.parametrize("size", [64, 96])  # computed, and counted without computing
+def test_a_diffusion_network_trains_in_two_passes_and_denoises_in_all_its_steps(
+    tmp_path: Path, size: int
+):
+    keys = "backbone={name: core_diff, channels: 4, steps: 3, modulation: false}"
+    experiment = load(tmp_path, "method=fedavg", keys, "training.patch=null")
+    method = get_method("fedavg")(experiment.method.settings, task(experiment))
+    channels, area = 4, size**2
+    read = 9 * channels * area
+    convolutions = read + 9 * channels**2 * area
+    convolutions += 9 * (2 + 4 + 4) * channels**2 * area // 4  # at half the size
+    convolutions += 9 * (8 + 5 * 16) * channels**2 * area // 16  # at a quarter
+    convolutions += 4 * 8 * channels**2 * area // 16 + 4 * 2 * channels**2 * area // 4  # up
+    convolutions += 9 * 3 * 4 * channels**2 * area // 4 + 9 * 2 * channels**2 * area
+    convolutions += channels * area
+    embedding = 32 * 128
+    once = convolutions + 2 * embedding + 32 * (1 + 2 + 2 + 1) * channels
+    cost = measure_step(method, experiment.training, size)
+    assert cost.denoise_flops == 3 * 2 * once
+    # forward, and a gradient each for weights and inputs. No gradient is needed of the step, nor
+    # of what the first pass reads; what the second one reads comes from the first.
+    assert cost.image_flops == 2 * (2 * 3 * once - read - 2 * embedding)
+    assert "GFLOP an image, by all steps" in described(experiment)
+
+
 def test_hours_follow_from_the_numbers_that_are_printed(tmp_path: Path):
     long = ("training.rounds=1000000", "training.local_epochs=1000", "training.precision=bf16")
     experiment = load(tmp_path, *long)

@@ -25,7 +25,11 @@ from tests.federation.test_rounds import Run
 SIZE, DIM, SLICES = 32, 8, 9  # slices: more than a batch of an evaluation
 STEPS = 2  # the first step reaches the last layer alone, which starts at zero
 TRAINED, UNSEEN = ("paper-1", "paper-2"), ("unseen-2",)
-SMALL = {"red_cnn": {"channels": 6}, "uformer": {"size": "T", "channels": 4}}
+SMALL = {
+    "red_cnn": {"channels": 6},
+    "uformer": {"size": "T", "channels": 4},
+    "core_diff": {"channels": 4, "steps": 2},
+}
 
 
 class Trained:

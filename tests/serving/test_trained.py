@@ -12,6 +12,7 @@ import torch
 from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.methods.registry import METHODS
+from physfed_ray.models.base import DiffusionBackbone
 from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.serving.denoiser import Denoiser
@@ -58,7 +59,7 @@ def test_every_method_serves_as_in_its_run(method: str, backbone: str, train: Tr
     for client in run.clients:
         images = serve(run.denoiser(client), trained, client)
         assert np.array_equal(images[MIDDLE], window(trained.denoised("test", client)))
-        assert np.std(images - in_hu(trained.images[client].low)) > 0.1  # more than a shift
+        assert np.std(images - in_hu(trained.images[client].low)) > 0.03  # HU: more than a shift
     denoiser = run.denoiser(protocol="unseen-2")
     images = serve(denoiser, trained, "unseen-2")
     if denoiser.choice.policy == "nearest_protocol":
@@ -73,12 +74,13 @@ def test_every_method_serves_as_in_its_run(method: str, backbone: str, train: Tr
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_lower_precision_serves_as_in_its_run(backbone: str, train: Train) -> None:
     """Features are rounded between encoder and decoder as on their way between two hosts."""
-    trained = train("scan_physfed", backbone, precision="bf16")
+    diffusion = isinstance(make_backbone(backbone), DiffusionBackbone)
+    trained = train("fedavg" if diffusion else "scan_physfed", backbone, precision="bf16")
     run = load_run(trained.root)
     assert run.card.precision == "bf16"
     for split, denoiser in (
         ("test", run.denoiser("c-paper-2")),
-        ("unseen/pvqs", run.denoiser(protocol="unseen-2")),
+        ("unseen/shared" if diffusion else "unseen/pvqs", run.denoiser(protocol="unseen-2")),
     ):
         name = "unseen-2" if "unseen" in split else "c-paper-2"
         images = serve(denoiser, trained, name)

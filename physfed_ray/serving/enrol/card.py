@@ -14,6 +14,7 @@ from physfed_ray.ct.protocol import Protocol
 from physfed_ray.errors import DamagedError, PhysFedError
 from physfed_ray.rundir.model import MODEL_FILE
 from physfed_ray.rundir.run_directory import Manifest, RunDirectory, round_name
+from physfed_ray.serving.enrol.one_shot import CHILD
 
 FOLDER = "enrolled"
 CARD, WEIGHTS, SCORES = "client.json", "private.safetensors", "scores.parquet"
@@ -96,6 +97,11 @@ class EnrolledCard(_Plain):
     settings: dict[str, Any]
     results: tuple[Result, ...]
     versions: dict[str, str] = {}
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether it has weights of a diffusion network's steps, and nothing else of its own."""
+        return self.trained == (CHILD,)
 
 
 def file_of(name: str, file: str) -> str:

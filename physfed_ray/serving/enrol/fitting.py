@@ -12,11 +12,17 @@ from physfed_ray.errors import PhysFedError
 from physfed_ray.federation.client.fresh import rescan
 from physfed_ray.federation.client.inference import Inference
 from physfed_ray.federation.client.optimizer import FlatOptimizer
-from physfed_ray.federation.client.training import learning_rate, train_client
+from physfed_ray.federation.client.training import (
+    autocast,
+    learning_rate,
+    to_device,
+    train_client,
+)
 from physfed_ray.federation.flat import flat_network
 from physfed_ray.federation.spec import Spec
-from physfed_ray.fields import EXPECTED
+from physfed_ray.fields import EXPECTED, Batch
 from physfed_ray.methods.given import RoundInput
+from physfed_ray.serving.enrol.one_shot import fit_weights, sampling
 from physfed_ray.serving.rebuild import fill
 
 
@@ -113,6 +119,26 @@ class Fitting:
             )
         self._load(best)
         return Fit(best, chosen, tuple(found), stopped)
+
+    def fit_steps(self, example: Batch, validation: ClientData) -> Fit:
+        """Weight the steps of a diffusion network (``one_shot``) after one slice; no rounds.
+
+        Args:
+            example: The slice and its full dose.
+            validation: Slices of other patients, on which both are measured: equal weights, which
+                are the start, and those that were fitted.
+        """
+        method = self.spec.method
+        self._load(self._start)
+        found = [self._psnr(validation)]
+        self.module.eval()
+        with torch.no_grad(), autocast(self.spec.device, self.spec.precision):
+            seen = method.read(self.module, to_device(example, self.spec.device))
+            (low,) = method.features(self.module, seen)
+            images = sampling(method).images(self.module.get_submodule("decoder"), low)
+        logits = fit_weights([image.float() for image in images], seen.full)
+        self._private.vector.copy_(logits)
+        return Fit(self._kept(), 1, (*found, self._psnr(validation)))
 
     def denoise(self, data: ClientData) -> np.ndarray:
         """Return images denoised by the network as it is, (N, n, n) float32 in [0, 1]."""

@@ -11,6 +11,7 @@ from physfed_ray.federation.routes import has_private
 from physfed_ray.fields import Batch
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import RoundInput
+from physfed_ray.serving.enrol.one_shot import weighted
 
 DECODER = "decoder"
 
@@ -54,14 +55,19 @@ def keeps_private(method: Method) -> bool:
     return has_private(method, _on_paper(method))
 
 
-def for_newcomer(method: Method) -> Method:
+def for_newcomer(method: Method, *, one_shot: bool = False) -> Method:
     """Return the method as a new client trains it: what ``shared`` names stands still.
 
     A method with a private part is returned as it is. One that shares its whole network comes
     back with ``OwnDecoder`` in front of it.
 
+    Args:
+        method: The run's.
+        one_shot: Whether the client has weights of a diffusion network's steps alone.
+
     Raises:
-        PhysFedError: It shares its whole network, and no part of it is a decoder.
+        PhysFedError: It shares its whole network, and no part of it is a decoder; or one slice
+            cannot tell it what ``one_shot`` asks for.
     """
     if method.task.front_end.fields:
         raise PhysFedError(
@@ -70,7 +76,14 @@ def for_newcomer(method: Method) -> Method:
             "the client to the experiment and run it again"
         )
     if keeps_private(method):
+        if one_shot:
+            raise PhysFedError(
+                f"--one-shot needs a network that stands still, and under {method.title} a new "
+                "client trains a part of its own: leave it out"
+            )
         return method
+    if one_shot:
+        return weighted(method)
     kind: Any = type(f"{type(method).__name__}WithOwnDecoder", (OwnDecoder, type(method)), {})
     own: Method = kind(method.settings, method.task)
     own.shared = tuple(part for part in method.shared if part.partition(".")[0] != DECODER)

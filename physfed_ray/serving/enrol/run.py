@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from physfed_ray.ct.protocol import Protocol
+from physfed_ray.data.dataset import whole_batch
 from physfed_ray.data.prepare import Prepared, prepare
 from physfed_ray.data.store import ClientData, read_client_data
 from physfed_ray.device import torch_threads
@@ -78,7 +79,7 @@ def enrol(run_dir: str | Path, wish: Wish, on_event: OnEvent = lambda event: Non
     named = named_or_read(wish.protocol)
     protocol = run.protocol(named) if isinstance(named, str) else named
     protocol.normalised(run.card.further)  # refuses what the run's networks cannot be told
-    for_newcomer(run.method)
+    for_newcomer(run.method, one_shot=wish.one_shot)
     with closing(RunDirectory(run_dir)) as directory:
         name = free_name(run, directory, wish)
         work = _Work(run, directory, wish, name, protocol, on_event)
@@ -168,7 +169,8 @@ class _Work:
         data = self._read(spec, prepared)
         start, says = self._start()
         served = list(self._served(spec, data.test))
-        learnt = list(self._curve(spec, data, start))
+        how = self._one_shot if self.wish.one_shot else self._curve
+        learnt = list(how(spec, data, start))
         results = [result for result, _ in served] + [result for result, _, _ in learnt]
         rows = [row for _, found in served for row in found]
         rows += [row for _, found, _ in learnt for row in found]
@@ -209,7 +211,9 @@ class _Work:
         )
         return Spec(
             seed=self.wish.dealing.seed,
-            method=for_newcomer(rebuild(card, training.objective.make())),
+            method=for_newcomer(
+                rebuild(card, training.objective.make()), one_shot=self.wish.one_shot
+            ),
             training=training,
             precision=card.precision,
             clients=(info,),
@@ -234,6 +238,8 @@ class _Work:
 
     def _start(self) -> tuple[Mapping[str, Tensor] | None, Literal["initial", "nearest", "shared"]]:
         """Return the private weights to start from, None for initial ones, and what they are."""
+        if self.wish.one_shot:
+            return None, "initial"
         if not self._private:
             return self._shared, "shared"
         if self.wish.start == "initial":
@@ -311,6 +317,25 @@ class _Work:
             }
             yield result.model_copy(update=learnt), rows, fit
 
+    def _one_shot(
+        self, spec: Spec, data: _Data, start: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[Result, list[Row], Fit]]:
+        """Weight the steps after the middle slice of the first training patient, and score."""
+        first = of_patients(data.train, order_of_patients(data.train, spec.seed)[:1])
+        fitting = Fitting(
+            spec, self.run.card.seed, self._shared, start, self._extras, self.wish.patience
+        )
+        fit = fitting.fit_steps(
+            whole_batch(first, slice(len(first) // 2, len(first) // 2 + 1)), data.validation
+        )
+        says = "enrolled with 1 slice, which weights the steps"
+        images = fitting.denoise(data.test)
+        result, rows = scored("enrolled/1", says, spec, data.test, images)
+        weights = ", ".join(f"{w:.3f}" for w in next(iter(fit.private.values())).softmax(0))
+        self.tell(f"weights of the steps, the last step last: {weights}")
+        learnt = {"patients": 1, "slices": 1, "round": 1, "rounds": 1, "validation": fit.validation}
+        yield result.model_copy(update=learnt), rows, fit
+
     def _rounds(self, says: str) -> Callable[[int, float], None]:
         """Return what tells of a round, now and then."""
         told = time.monotonic()
@@ -328,6 +353,7 @@ class _Work:
             "seed": spec.seed,
             "rounds": spec.training.rounds,
             "patience": self.wish.patience,
+            "one_shot": self.wish.one_shot,
             "threads": self.threads,
             "device": torch.device(self.device).type,
             "precision": spec.precision,

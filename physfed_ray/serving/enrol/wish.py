@@ -29,6 +29,7 @@ class Wish:
         threads: CPU threads; None: the run's.
         again: Whether a client of that name may be replaced.
         known_patients: Whether patients of the run's own data may come again.
+        one_shot: Whether the client only weights the steps of a diffusion network, after one slice.
     """
 
     protocol: str
@@ -42,6 +43,7 @@ class Wish:
     threads: int | None = None
     again: bool = False
     known_patients: bool = False
+    one_shot: bool = False
 
 
 def free_name(run: TrainedRun, directory: RunDirectory, wish: Wish) -> str:
