@@ -66,6 +66,7 @@ REASONS = {
     "federation/client/seen": "tests/runtime/test_runtimes.py: every method's scores",
     "federation/serving": "tests/runtime/test_run.py, tests/federation/test_recovery.py",
     "methods/base": "tests/methods/test_methods.py sweeps all methods",
+    "models/da_diff/perception": "tests/models/da_diff/test_backbone.py: no part of the network",
     "methods/given": DATA_ONLY,
     "methods/fedper": "names what is shared; tests/methods/test_methods.py",
     "methods/local": "names what is shared; tests/methods/test_methods.py",

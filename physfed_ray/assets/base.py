@@ -6,7 +6,7 @@ method (a part of the network would travel in every round, and be kept once for 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -45,6 +45,20 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.patients)
+
+    def rows(self, kept: Sequence[int]) -> "Examples":
+        """Return some of the slices."""
+        rows = torch.tensor(kept, dtype=torch.int64)
+        batch = self.batch.each(lambda name, tensor: tensor[rows.to(tensor.device)])
+        g, origin = (t[rows.to(t.device)] for t in (self.batch.g, self.batch.origin))
+        return Examples(
+            replace(batch, g=g, origin=origin),
+            tuple(self.protocols[row] for row in kept),
+            tuple(self.patients[row] for row in kept),
+            tuple(self.slices[row] for row in kept),
+            tuple(self.reports[row] for row in kept),
+            tuple(self.regions[row] for row in kept),
+        )
 
 
 @dataclass(frozen=True)
@@ -150,4 +164,9 @@ def frozen(network: nn.Module) -> nn.Module:
     """
     if hasattr(network, "training_only"):
         del network.training_only
-    return network.requires_grad_(False).eval().to(torch.float32)
+    network = network.requires_grad_(False).eval()
+    tensors = (*network.parameters(), *network.buffers())
+    # Tensors without content, on which operations are counted, cannot be moved.
+    if any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors):
+        network.to(torch.float32)
+    return network

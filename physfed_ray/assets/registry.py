@@ -10,4 +10,9 @@ from physfed_ray.registry import Registry
 if TYPE_CHECKING:
     from physfed_ray.assets.base import Recipe
 
-RECIPES: "Registry[type[Recipe]]" = Registry("recipe", {})
+RECIPES: "Registry[type[Recipe]]" = Registry(
+    "recipe",
+    {
+        "da_clip": "physfed_ray.assets.da_clip.recipe:DAClipRecipe",
+    },
+)

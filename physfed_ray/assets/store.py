@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from physfed_ray.assets.base import Recipe, frozen
@@ -85,7 +87,9 @@ class Asset:
 
     def network(self) -> nn.Module:
         """Return the network, frozen, on the CPU."""
-        tensors = safetensors.torch.load_file(self.path)
+        # By way of NumPy: tensors without content, on which operations are counted, need that.
+        arrays = safetensors.numpy.load_file(self.path)
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         constants = {
             name.removeprefix(CONSTANT): tensors.pop(name)
             for name in list(tensors)

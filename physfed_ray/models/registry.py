@@ -18,6 +18,7 @@ BACKBONES: "Registry[type[Backbone]]" = Registry(
         "red_cnn": "physfed_ray.models.red_cnn:RedCNN",
         "uformer": "physfed_ray.models.uformer:Uformer",
         "core_diff": "physfed_ray.models.core_diff:CoreDiff",
+        "da_diff": "physfed_ray.models.da_diff.backbone:DADiff",
     },
 )
 

@@ -29,6 +29,7 @@ SMALL = {
     "red_cnn": {"channels": 6},
     "uformer": {"size": "T", "channels": 4},
     "core_diff": {"channels": 4, "steps": 2},
+    "da_diff": {"channels": 4},
 }
 
 
