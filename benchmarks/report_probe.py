@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from physfed_ray.cache import cache_folder
 from physfed_ray.ct.protocol import select_presets
 from physfed_ray.ct.simulation import Simulation, default_object_scale
 from physfed_ray.data.dicom.source import DicomSource
-from physfed_ray.data.plan import cache_folder
 from physfed_ray.data.scanning import do_shard
 from physfed_ray.data.shards import ClientShards, Patient, ShardSettings, shard_path
 from physfed_ray.data.store import read_scans

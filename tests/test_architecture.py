@@ -11,8 +11,8 @@ import physfed_ray
 PACKAGE = Path(physfed_ray.__file__).parent
 
 FOUNDATIONS = {
-    "atomic", "checksum", "code_version", "device", "errors", "events", "registry", "seeds",
-    "shipped", "window", "words",
+    "atomic", "cache", "checksum", "code_version", "device", "errors", "events", "registry",
+    "seeds", "shipped", "window", "words",
 }  # fmt: skip
 """Modules beside the rooms that import nothing but each other."""
 

@@ -7,6 +7,7 @@ PACKAGE = TESTS.parent / "physfed_ray"
 
 DATA_ONLY = "holds values, no behaviour"
 REASONS = {
+    "cache": "tests/sweep/test_folder.py, tests/data/test_prepare.py: what lies there",
     "checksum": "tests/data/test_verified.py, tests/end_to_end/test_damage.py: one bit anywhere",
     "cli/export": "tests/cli/test_cli.py: its call; tests/serving/export/test_write.py: its work",
     "cli/experiments": "tests/test_shipped.py",
@@ -21,6 +22,9 @@ REASONS = {
     "assets/base": "tests/assets/test_store.py: a recipe, and what is frozen of its network",
     "assets/registry": "tests/assets/test_store.py: a recipe by its name",
     "assets/reference": "tests/runtime/test_pretrain.py: by name, by path, by neither",
+    "assets/leda/clip": "tests/assets/leda/test_candidates.py: a tiny CLIP looks at slices",
+    "assets/leda/discriminator": "tests/assets/leda/test_recipe.py: by hand, and in its turn",
+    "assets/leda/settings": "tests/assets/leda/test_recipe.py: what they refuse and choose",
     "data/anatomy/abdomen": "tests/data/test_phantom.py sweeps all regions",
     "data/anatomy/canvas": "tests/data/test_phantom.py",
     "data/anatomy/chest": "tests/data/test_phantom.py",

@@ -34,6 +34,7 @@ class Examples:
         slices: The place of each in its patient.
         reports: What the reporter says of each.
         regions: Region of the body of each, as the reporter or the phantom names it.
+        window_hu: HU that are 0 and 1 in the images.
     """
 
     batch: Batch
@@ -42,6 +43,7 @@ class Examples:
     slices: tuple[int, ...]
     reports: tuple[str, ...]
     regions: tuple[str, ...]
+    window_hu: tuple[float, float]
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -58,6 +60,7 @@ class Examples:
             tuple(self.slices[row] for row in kept),
             tuple(self.reports[row] for row in kept),
             tuple(self.regions[row] for row in kept),
+            self.window_hu,
         )
 
 

@@ -14,5 +14,6 @@ RECIPES: "Registry[type[Recipe]]" = Registry(
     "recipe",
     {
         "da_clip": "physfed_ray.assets.da_clip.recipe:DAClipRecipe",
+        "leda": "physfed_ray.assets.leda.recipe:LedaRecipe",
     },
 )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from physfed_ray.assets.base import Recipe, frozen
 from physfed_ray.assets.registry import RECIPES
 from physfed_ray.atomic import atomic_file
+from physfed_ray.cache import cache_folder
 from physfed_ray.checksum import checksum
 from physfed_ray.errors import PhysFedError
 
@@ -124,8 +125,7 @@ def write_asset(
 
 def assets_folder() -> Path:
     """Return the folder of assets that experiments name by their hash."""
-    cache = os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray"
-    return Path(cache).expanduser().absolute() / "assets"
+    return cache_folder() / "assets"
 
 
 def look_in(folder: Path) -> None:

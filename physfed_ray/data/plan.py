@@ -1,7 +1,6 @@
 """Who is scanned as whom: the shards and files of a data set, before any is made."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from physfed_ray.cache import cache_folder
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol, further_of
 from physfed_ray.data.left_out import left_out_sentence
@@ -330,11 +330,3 @@ def _versions(fields: Sequence[str]) -> list[list[str]]:
 def _slice_counts(source: PatientSource, limit: int | None) -> dict[str, int]:
     counts = {patient: source.slice_count(patient) for patient in source.ids()}
     return {patient: min(n, limit or n) for patient, n in counts.items()}
-
-
-def cache_folder(configured: Path | None) -> Path:
-    """Return the folder of prepared data: as configured, ``PHYSFED_CACHE``, or the user's own."""
-    return (
-        configured
-        or Path(os.environ.get("PHYSFED_CACHE") or "~/.cache/physfed_ray").expanduser().absolute()
-    )

@@ -17,6 +17,7 @@ OBJECTIVES: "Registry[type[Objective]]" = Registry(
         "l1": "physfed_ray.objectives.absolute:MeanAbsoluteError",
         "charbonnier": "physfed_ray.objectives.absolute:Charbonnier",
         "ssim_mixed": "physfed_ray.objectives.ssim:SSIMMixed",
+        "leda": "physfed_ray.objectives.leda:LedaObjective",
     },
 )
 

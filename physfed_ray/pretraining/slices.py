@@ -48,10 +48,12 @@ class Slices:
     Attributes:
         parts: The slices under each protocol.
         scanned: Whether a recipe sees what the scanner made of them; else ``low`` is ``full``.
+        window_hu: HU that are 0 and 1.
     """
 
     parts: tuple[Scanned, ...]
     scanned: bool
+    window_hu: tuple[float, float]
 
     def __len__(self) -> int:
         return sum(len(part.data) for part in self.parts)
@@ -87,6 +89,7 @@ class Slices:
             tuple(int(part.data.slice[row]) for part, row in places),
             tuple(part.data.report[row] for part, row in places),
             tuple(part.regions[row] for part, row in places),
+            self.window_hu,
         )
 
     def draw(self, seed: int, step: int, size: int) -> np.ndarray:
@@ -137,7 +140,7 @@ def read_slices(
         assert path is not None
         data = read_client_data(path)
         parts.append(Scanned(client.protocol, data, tuple(name(data, k) for k in range(len(data)))))
-    return Slices(tuple(parts), scanned)
+    return Slices(tuple(parts), scanned, prepared.window_hu)
 
 
 def _regions(todo: PreparePlan, window_hu: tuple[float, float]) -> Callable[[ClientData, int], str]:

@@ -19,7 +19,7 @@ import numpy as np
 import ray
 
 from physfed_ray.assets.store import look_in
-from physfed_ray.data.plan import cache_folder
+from physfed_ray.cache import cache_folder
 from physfed_ray.errors import PhysFedError
 
 # Large enough for the network's full speed, small enough that a few fit any object store.

@@ -11,10 +11,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from physfed_ray.atomic import atomic_file
+from physfed_ray.cache import cache_folder
 from physfed_ray.data.description import Progress
 from physfed_ray.data.dicom.listing import folder_of, list_folder
 from physfed_ray.data.patient import PatientSource, evenly_spaced
-from physfed_ray.data.plan import PreparePlan, cache_folder
+from physfed_ray.data.plan import PreparePlan
 from physfed_ray.data.prepare import prepare, scan_inline
 from physfed_ray.data.prepared import Prepared
 from physfed_ray.data.scanning import Outcome, do_shard

@@ -2,7 +2,7 @@
 
 from hashlib import blake2b
 
-from physfed_ray.data.plan import cache_folder
+from physfed_ray.cache import cache_folder
 from physfed_ray.rundir.local_files import local_path
 from physfed_ray.rundir.run_directory import RunDirectory
 

@@ -65,9 +65,12 @@ def numbers(model: type[BaseModel], prefix: str, above: tuple[str, ...]) -> Iter
 
 
 def needed(name: str, path: str) -> tuple[str, ...]:
-    return (f"{path}.model=a",) if (path, name) != ("reports.encoder", "minilm") and (
-        path.startswith("reports") and name in ("mllm", "text")
-    ) else ()  # fmt: skip
+    """Return what else a name needs to be read."""
+    if name == "leda":
+        return (f"{path}.asset=leda-0123456789ab",)
+    if path.startswith("reports") and name in ("mllm", "text"):
+        return (f"{path}.model=a",)
+    return ()
 
 
 GENERATED = ("clients={generate: {clients: 2}}",)

@@ -17,6 +17,7 @@ from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.base import DiffusionBackbone, NetworkSettings
 from physfed_ray.models.registry import BACKBONES, make_backbone
 from physfed_ray.objectives.registry import make_objective
+from tests.assets.leda.tiny import tiny_asset
 
 every_method = pytest.mark.parametrize("name", METHODS)
 NETWORKS = [
@@ -109,10 +110,17 @@ def test_loss_falls(name, backbone, make_method, make_batch, begin):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("objective", ["ssim_mixed", "leda"])
 @every_method
-def test_the_objective_is_a_part_of_every_loss(name, make_task, make_batch, begin):
+def test_the_objective_is_a_part_of_every_loss(
+    name, objective, make_task, make_batch, begin, tmp_path
+):
     kind, batch = METHODS[name], make_batch(side=28)
-    task = replace(make_task(), objective=make_objective("ssim_mixed"))
+    settings = (
+        {"asset": str(tiny_asset(tmp_path).path), "base": "l1"} if objective == "leda" else {}
+    )
+    task = replace(make_task(), objective=make_objective(objective, **settings))
+    task.objective.prepare("cpu")
     method = kind(kind.Settings(), task)
     network = method.build(1)  # the identity: what is denoised is the low dose
     loss, parts = method.loss(network, batch, begin(method, network))

@@ -18,7 +18,7 @@ from physfed_ray.runtime.run import run_experiment
 from tests.outside import install
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
-AT_EQUALITY = {"mse": 0.0, "l1": 0.0, "charbonnier": 1e-3, "ssim_mixed": 0.0}
+AT_EQUALITY = {"mse": 0.0, "l1": 0.0, "charbonnier": 1e-3, "ssim_mixed": 0.0, "leda": 0.0}
 
 THEIRS = """
 import torch
@@ -82,8 +82,10 @@ def test_says_what_it_is(name: str) -> None:
 
 
 @every_objective
-def test_is_finite_smallest_at_equality_and_has_a_gradient(name: str, target: Callable) -> None:
-    objective, batch = make_objective(name), target(torch.rand(2, 1, 24, 24))
+def test_is_finite_smallest_at_equality_and_has_a_gradient(
+    name: str, target: Callable, named: Callable
+) -> None:
+    objective, batch = named(name), target(torch.rand(2, 1, 24, 24))
     objective.prepare("cpu")
     equal, _ = objective(batch.full.clone(), batch)
     assert float(equal) == pytest.approx(AT_EQUALITY[name], abs=1e-6)
@@ -100,9 +102,11 @@ def test_is_finite_smallest_at_equality_and_has_a_gradient(name: str, target: Ca
 
 
 @every_objective
-def test_is_float32_and_the_same_under_autocast(name: str, target: Callable) -> None:
+def test_is_float32_and_the_same_under_autocast(
+    name: str, target: Callable, named: Callable
+) -> None:
     torch.manual_seed(0)
-    objective, batch = make_objective(name), target(torch.rand(2, 1, 24, 24))
+    objective, batch = named(name), target(torch.rand(2, 1, 24, 24))
     objective.prepare("cpu")
     denoised = torch.rand(2, 1, 24, 24).bfloat16()
     expected, _ = objective(denoised.float(), batch)
@@ -113,9 +117,9 @@ def test_is_float32_and_the_same_under_autocast(name: str, target: Callable) -> 
 
 
 @every_objective
-def test_is_a_mean_over_the_images(name: str, target: Callable) -> None:
+def test_is_a_mean_over_the_images(name: str, target: Callable, named: Callable) -> None:
     torch.manual_seed(0)
-    objective, full, denoised = make_objective(name), *torch.rand(2, 3, 1, 24, 24)
+    objective, full, denoised = named(name), *torch.rand(2, 3, 1, 24, 24)
     objective.prepare("cpu")
     whole, _ = objective(denoised, target(full))
     each = [objective(d[None], target(f[None]))[0] for d, f in zip(denoised, full, strict=True)]

@@ -1,5 +1,7 @@
 """Slices under several protocols: examples by number, batches by (seed, step)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,9 @@ def part(name: str, count: int, first: int) -> Scanned:
 @pytest.fixture
 def slices() -> Slices:
     """Return 3 slices under one protocol and 20 under another."""
-    return Slices((part("paper-1", 3, 0), part("paper-8", 20, 3)), scanned=True)
+    return Slices(
+        (part("paper-1", 3, 0), part("paper-8", 20, 3)), scanned=True, window_hu=(-900.0, 900.0)
+    )
 
 
 def test_examples_are_those_of_their_numbers(slices: Slices) -> None:
@@ -43,7 +47,8 @@ def test_examples_are_those_of_their_numbers(slices: Slices) -> None:
     assert found.patients == ("p19", "p0", "p0")
     assert found.reports == ("report 19", "report 0", "report 0")
     assert found.batch.embedding_mask.dtype == torch.bool
-    plain = Slices(slices.parts, scanned=False).examples([22])
+    assert found.window_hu == (-900, 900)
+    plain = replace(slices, scanned=False).examples([22])
     assert torch.equal(plain.batch.low, plain.batch.full)
 
 

@@ -9,7 +9,7 @@ import fsspec
 import optuna
 import pytest
 
-from physfed_ray.data.plan import cache_folder
+from physfed_ray.cache import cache_folder
 from tests.s3_bucket import s3_bucket
 from tests.sweep.conftest import TINY
 

@@ -36,6 +36,7 @@ def examples(images: torch.Tensor, dividers: list[float], patients: list[str]) -
         tuple(range(len(images))),
         ("",) * len(images),
         regions,
+        WINDOW,
     )
 
 
