@@ -36,6 +36,7 @@ ROOMS = (
     "cost",
     "results",
     "pages",
+    "surrogates",
     "trackers",
     "runtime",
     "suites",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from physfed_ray.cli import enrol, experiments, pretrain
+from physfed_ray.cli import enrol, experiments, pretrain, surrogate
 from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
@@ -371,6 +371,7 @@ CALLS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "export": _export,
     "compare": _compare,
     "enrol": enrol.call,
+    "surrogate": surrogate.call,
     "protocols": _protocols,
     "methods": _methods,
     "metrics": _metrics,

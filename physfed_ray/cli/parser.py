@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise, enrol, experiments, export, pretrain
+from physfed_ray.cli import denoise, enrol, experiments, export, pretrain, surrogate
 from physfed_ray.shipped import found
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
@@ -32,6 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_compare(commands)
     enrol.add_arguments(_command(commands, "enrol", enrol.SUMMARY, *enrol.EXAMPLES), _count)
+    surrogate.add_arguments(
+        _command(commands, "surrogate", surrogate.SUMMARY, *surrogate.EXAMPLES), _set_argument
+    )
     _add_protocols(commands)
     _add_methods(commands)
     _add_metrics(commands)

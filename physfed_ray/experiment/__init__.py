@@ -349,6 +349,9 @@ def load_experiment(path: Path | str, overrides: Iterable[str] = ()) -> Experime
     if "pretrain" in content:
         raise PhysFedError(f"{path} trains a frozen network, which `physfed pretrain` takes; name "
                            "an experiment here")  # fmt: skip
+    if "surrogate" in content:
+        raise PhysFedError(f"{path} is a surrogate study, which `physfed surrogate` takes; name an "
+                           "experiment here")  # fmt: skip
     apply_overrides(content, overrides)
     try:
         return checked(content, path.parent.resolve())

@@ -25,12 +25,9 @@ from physfed_ray.objectives.registry import OBJECTIVES
 from physfed_ray.suites.suite import is_suite, load_suite
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-FILES = [
-    path
-    for path in sorted(EXPERIMENTS.glob("*.yaml"))
-    if not path.stem.startswith(("sweep_", "pretrain_"))
-]
-"""All but the sweeps and files of pretraining, which have tests of their own."""
+OTHERS = ("sweep_", "pretrain_", "surrogate")
+FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not path.stem.startswith(OTHERS)]
+"""All but the sweeps and what other commands take, which have tests of their own."""
 SMALLEST = """
 name: small
 data: {source: {phantom: {patients: 4, slices: 2}}}

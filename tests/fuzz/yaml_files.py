@@ -81,7 +81,7 @@ class Yaml(Kind):
         self._experiments = [
             name
             for name, c in self._contents.items()
-            if not {"suite", "sweep", "pretrain"} & c.keys()
+            if not {"suite", "sweep", "pretrain", "surrogate"} & c.keys()
         ]
         folder.mkdir(exist_ok=True)
         for name in self._experiments:

@@ -1,0 +1,1 @@
+"""Surrogate images after FESF, who learns a diagnosis from them, and who attacks them."""
