@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two processes; tests/conftest.py says which tests stay together.
 TESTS := $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: setup demo test test-cluster
+.PHONY: setup demo test types unit test-cluster
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -36,7 +36,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types unit
+
+types: $(STAMP)
 	$(BIN)/mypy
+
+unit: $(STAMP)
 	$(TESTS) -m "not cluster"
 
 test-cluster: $(STAMP)

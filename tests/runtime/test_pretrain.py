@@ -252,6 +252,7 @@ def test_several_workers_need_ray(world: Path) -> None:
         run_pretrain(load(world, FILE, "training.workers=2"), world / "two", runtime="inline")
 
 
+@pytest.mark.cluster
 def test_ray_trains_to_the_same_bits_and_lends_assets(
     world: Path, asset: Asset, ray_session: None, tmp_path: Path
 ) -> None:
