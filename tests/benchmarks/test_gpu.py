@@ -67,6 +67,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.cluster
 def test_all_steps_are_done_without_the_packages_that_a_gpu_machine_lacks(out: Path) -> None:
     states = {row["step"]: (row["state"], row["why"]) for row in rows(out, kind="step")}
     assert states.pop("reporter") == (
@@ -77,6 +78,7 @@ def test_all_steps_are_done_without_the_packages_that_a_gpu_machine_lacks(out: P
     assert "| packing | done |" in (out / "gpu.md").read_text()
 
 
+@pytest.mark.cluster
 def test_the_runs_end_with_their_scores_and_every_way_of_a_step_was_tried(out: Path) -> None:
     ways = {row["way"]: row["result"] for row in rows(out, table="ways")}
     assert ways.pop("ours, with CUDA graph") == "needs CUDA"
@@ -89,6 +91,7 @@ def test_the_runs_end_with_their_scores_and_every_way_of_a_step_was_tried(out: P
     assert methods["fedavg"]["unseen/shared ssim"] > 0.5
 
 
+@pytest.mark.cluster
 def test_a_second_call_leaves_out_what_is_done(out: Path) -> None:
     before = len(rows(out, kind="row"))
     again = called(out, "--steps", "ceilings", "denoising")
@@ -97,6 +100,7 @@ def test_a_second_call_leaves_out_what_is_done(out: Path) -> None:
     assert len(rows(out, kind="call")) == 2
 
 
+@pytest.mark.cluster
 def test_a_step_that_fails_or_has_no_time_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.end_to_end.test_resume import state_of
 from tests.outside import write_package
@@ -64,6 +65,7 @@ else:
 """
 
 
+@pytest.mark.cluster
 def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     """On Ray as well: that processes of a cluster find the package, no scripted runtime shows."""
     package = tmp_path / "package"

@@ -245,6 +245,7 @@ def test_nothing_of_a_report_leaves_a_host(make_spec: MakeSpec, method: str) -> 
     assert watched.found == set()
 
 
+@pytest.mark.cluster
 def test_nothing_of_a_report_reaches_the_server_s_process(
     make_spec: MakeSpec, watched_server: None
 ) -> None:
@@ -260,6 +261,7 @@ def test_a_method_that_uploads_embeddings_is_noticed_inline(make_spec: MakeSpec)
     assert {("pieces", "embedding"), ("server.aggregate", "embedding")} <= watched.found
 
 
+@pytest.mark.cluster
 def test_a_method_that_uploads_embeddings_is_noticed_on_ray(
     make_spec: MakeSpec, watched_server: None
 ) -> None:

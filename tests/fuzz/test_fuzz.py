@@ -29,6 +29,7 @@ def results() -> dict[str, Any]:
     return dict(json.loads(found.stdout)["kinds"])
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("kind", ["dicom", "yaml", "arrow", "checkpoint", "run"])
 def test_damage_ends_in_no_traceback_no_hang_and_no_wrong_number(
     results: dict[str, Any], kind: str

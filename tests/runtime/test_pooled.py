@@ -51,6 +51,7 @@ class Deadly(Pooled):
         raise AssertionError
 
 
+@pytest.mark.cluster
 def test_a_resumed_run_on_one_worker_has_the_bits_of_the_inline_runtime(
     make_spec: MakeSpec, ray_session: None, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.arrow")}
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("ray_session")
 def test_ray_and_inline_give_the_same_bytes(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []

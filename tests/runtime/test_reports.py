@@ -117,6 +117,7 @@ def test_an_error_is_one_sentence_without_a_report(
     assert_none_is_left(before)
 
 
+@pytest.mark.cluster
 def test_the_pool_grows_with_the_queue_and_leaves_no_reporter(tmp_path: Path) -> None:
     slices = random_slices(tmp_path / "a.arrow", 1200)  # one reporter would take 90 s
     (tmp_path / "dawdle").touch()
