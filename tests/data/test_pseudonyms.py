@@ -27,6 +27,7 @@ from physfed_ray.data.pseudonyms import (
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
 from physfed_ray.experiment.explain import nested_model
+from physfed_ray.experiment.pretrain import Pretrain
 from physfed_ray.runtime.run import run_experiment
 from tests.data.conftest import WriteCT
 
@@ -169,7 +170,7 @@ def test_every_list_of_patients_in_the_schema_is_known(file: Path) -> None:
         return found.union(*(lists(group) for group in inner if group is not None))
 
     numbers = {"slices_per_patient", "reuse_patients"}
-    assert lists(Experiment) - numbers == set(LISTS)
+    assert lists(Experiment).union(lists(Pretrain)) - numbers == set(LISTS)
     renamed = load_experiment(file).with_patients(lambda patient: "hidden " + patient)
     assert set(renamed.listed_patients()) == {f"hidden {p}" for p in (JANE, JOHN, ANNA, ERIK)}
     assert all(patient not in renamed.to_yaml().replace(f"hidden {patient}", "")
