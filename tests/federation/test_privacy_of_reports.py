@@ -30,7 +30,7 @@ from physfed_ray.fields import Batch
 from physfed_ray.methods.fedavg import FedAvg
 from physfed_ray.methods.given import RoundInput
 from physfed_ray.rundir.run_directory import RunDirectory
-from physfed_ray.runtime import on_ray
+from physfed_ray.runtime import files, on_ray
 from physfed_ray.runtime.actors import ServerActor
 from physfed_ray.runtime.cluster import Slots
 from physfed_ray.runtime.inline import InlineRuntime
@@ -181,12 +181,12 @@ class WatchedRay(Watch, RayRuntime):
 class WatchedServer(ServerActor):
     """The parameter server's process, which searches whatever reaches it."""
 
-    def __init__(self, spec: Spec, run: str) -> None:
+    def __init__(self, spec: Spec, run: str, assets: files.Lent = ()) -> None:
         self._secrets = Secrets(files_of(spec))
         self._seen: list[str] = []
         self._found: set[str] = set()
         self._look("spec", spec)
-        super().__init__(spec, run)
+        super().__init__(spec, run, assets)
 
     def _look(self, name: str, value: Any) -> None:
         self._seen.append(name)
