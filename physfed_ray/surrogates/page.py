@@ -82,7 +82,7 @@ def verdicts(file: SurrogateFile, rows: Rows) -> list[str]:
     guess = words(rows.over_seeds(file.seeds, ATTACK, 0.0, "reid_chance"))
     for measure, who in (
         ("reid", "whoever has other slices of the patients"),
-        ("reid_known_hosts", "who also has the hosts"),
+        ("reid_known_hosts", "whoever also has the hosts"),
     ):
         ends = [words(rows.over_seeds(file.seeds, ATTACK, b, measure)) for b in (least, top)]
         found.append(

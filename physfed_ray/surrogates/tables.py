@@ -9,7 +9,7 @@ from physfed_ray.surrogates.rows import ATTACK, Rows
 
 SHARES = {
     "reid": "re-identified",
-    "reid_known_hosts": "by who knows the hosts",
+    "reid_known_hosts": "by whoever knows the hosts",
 }
 """Measures of attacks that are shares, printed in %."""
 CORRELATIONS = {
