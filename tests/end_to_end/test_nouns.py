@@ -15,11 +15,21 @@ GROUPS = {
     "physfed_ray.fields": {"their_noise": "NOISE"},
     "physfed_ray.backbones": {"their_net": "TwoLayers"},
     "physfed_ray.front_ends": {"their_gain": "OneGain"},
+    "physfed_ray.recipes": {"their_blur": "Blur"},
     "physfed_ray.objectives": {"their_huber": "Huber"},
     "physfed_ray.methods": {"their_halves": "Halves"},
     "physfed_ray.channels": {"their_integers": "Integers"},
     "physfed_ray.metrics": {"their_error_hu": "MeanError"},
 }
+PRETRAIN = """
+pretrain: theirs
+seed: 4
+asset: {name: their_blur}
+data:
+  source: {phantom: {patients: 3, slices: 2}}
+  image_size: 48
+training: {steps: 4, batch_size: 2}
+"""
 EXPERIMENT = """
 name: theirs
 seed: 3
@@ -36,17 +46,25 @@ unseen: [{id: u1, protocol: unseen-2}]
 front_end: {name: their_gain}
 backbone: {name: their_net, width: 3}
 method: {name: their_halves}
-training: {rounds: 3, batch_size: 2, patch: 32, objective: {name: their_huber, delta: 0.05}}
+training:
+  rounds: 3
+  batch_size: 2
+  patch: 32
+  objective: {name: their_huber, asset: ASSET, delta: 0.05}
 federation: {clients_per_host: 3, channel: {name: their_integers, bits: 28}}
 evaluation: {metrics: [their_error_hu]}
 """
 RUN = """
 import sys
 from physfed_ray.experiment import load_experiment
+from physfed_ray.experiment.pretrain import load_pretrain
+from physfed_ray.runtime.pretrain import run_pretrain
 from physfed_ray.runtime.run import run_experiment
 
-file, out, runtime = sys.argv[1:]
-run_experiment(load_experiment(file), out, runtime=runtime)
+pretrain, file, out, runtime = sys.argv[1:]
+asset = run_pretrain(load_pretrain(pretrain), out + "-asset", runtime=runtime)
+experiment = load_experiment(file, [f"training.objective.asset={asset.name}"])
+run_experiment(experiment, out, runtime=runtime)
 """
 SERVE = """
 import numpy as np
@@ -70,15 +88,16 @@ def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     """On Ray as well: that processes of a cluster find the package, no scripted runtime shows."""
     package = tmp_path / "package"
     write_package(package, Path(__file__).with_name("their_nouns.py").read_text(), GROUPS)
-    experiment = tmp_path / "theirs.yaml"
+    pretrain, experiment = tmp_path / "pretrain.yaml", tmp_path / "theirs.yaml"
+    pretrain.write_text(PRETRAIN)
     experiment.write_text(EXPERIMENT)
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
     for runtime, script in (("inline", RUN), ("ray", RUN + SERVE)):
-        command = [sys.executable, "-c", script, str(experiment), str(tmp_path / runtime), runtime]
+        command = [sys.executable, "-c", script, pretrain, experiment, tmp_path / runtime, runtime]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
     assert state_of(tmp_path / "inline") == state_of(tmp_path / "ray")
     rows = pq.read_table(tmp_path / "ray" / "metrics.parquet").to_pylist()
     found = {row["metric"] for row in rows}
-    assert {"huber", "their_error_hu"} <= found
+    assert {"huber", "blurred", "their_error_hu"} <= found
     assert {r["value"] for r in rows if r["metric"].endswith("bits")} == {28.0}
     assert "Mean error" in (tmp_path / "ray" / "report.html").read_text()

@@ -1,5 +1,6 @@
 """One of every noun, as somebody else's package has them; test_nouns.py installs it."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from physfed_ray.assets.base import Examples, Recipe
+from physfed_ray.assets.reference import AssetReference
+from physfed_ray.assets.store import read_asset
 from physfed_ray.federation.channel.base import Arrival, Channel, Packed, Passage
 from physfed_ray.fields import Acquisition, Batch, Sizes
 from physfed_ray.fields import Field as DataField
@@ -110,22 +114,55 @@ class _Decoder(nn.Module):
         return skips[0] + change
 
 
+class Blur(Recipe):
+    """A convolution that learns to make a full-dose image smoother."""
+
+    name, title, paper = "their_blur", "Blur", "nobody's"
+
+    def network(self, constants: Mapping[str, Tensor]) -> nn.Module:
+        """Return a new convolution."""
+        return nn.Conv2d(1, 1, 3, padding=1)
+
+    def loss(
+        self, network: nn.Module, examples: Examples, step: int, turn: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return how far it is from the mean of each pixel's neighbourhood."""
+        full = examples.batch.full
+        loss = functional.mse_loss(network(full), functional.avg_pool2d(full, 3, 1, 1))
+        return loss, {"error": loss.detach()}
+
+    def scores(self, network: nn.Module, held_out: Sequence[Examples]) -> dict[str, float]:
+        """Return the mean loss."""
+        return {"error": float(np.mean([self.loss(network, e, 0, 0)[0].item() for e in held_out]))}
+
+
 class Huber(Objective):
-    """The Huber loss."""
+    """The Huber loss of the images, and of what a frozen network makes of them."""
 
     class Settings(ObjectiveSettings):
         """Keys under ``training.objective:``."""
 
+        asset: AssetReference = Field(description="a network of `their_blur`")
         delta: float = Field(0.1, gt=0, description="where it turns linear")
 
     name, title, paper = "their_huber", "Huber", "Huber 1964"
     settings: Settings
 
+    def assets(self) -> tuple[str, ...]:
+        """The network."""
+        return (self.settings.asset,)
+
+    def networks(self) -> Mapping[str, Callable[[], nn.Module]]:
+        """How to read it."""
+        return {"blur": lambda: read_asset(self.settings.asset).network()}
+
     def __call__(self, denoised: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its one part."""
-        delta = self.settings.delta
-        loss = functional.huber_loss(denoised.float(), batch.full.float(), delta=delta)
-        return loss, {"huber": loss.detach()}
+        """Return the loss and its two parts."""
+        delta, blur = self.settings.delta, self.frozen()["blur"]
+        denoised, full = denoised.float(), batch.full.float()
+        huber = functional.huber_loss(denoised, full, delta=delta)
+        blurred = functional.huber_loss(blur(denoised), blur(full), delta=delta)
+        return huber + blurred, {"huber": huber.detach(), "blurred": blurred.detach()}
 
 
 class Halves(FedPer):

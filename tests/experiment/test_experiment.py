@@ -23,11 +23,13 @@ from physfed_ray.methods.registry import METHODS
 from physfed_ray.models.registry import BACKBONES
 from physfed_ray.objectives.registry import OBJECTIVES
 from physfed_ray.suites.suite import is_suite, load_suite
+from tests.assets.leda.tiny import tiny_asset
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-OTHERS = ("sweep_", "pretrain_", "surrogate")
+OTHERS = ("sweep_", "pretrain_", "surrogate", "language")
 FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not path.stem.startswith(OTHERS)]
-"""All but the sweeps and what other commands take, which have tests of their own."""
+"""All but the sweeps, what other commands take, and the suite that needs an asset: these have tests
+of their own."""
 SMALLEST = """
 name: small
 data: {source: {phantom: {patients: 4, slices: 2}}}
@@ -78,6 +80,19 @@ def indented_keys(text: str) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_experiment_of_the_project_loads(path: Path):
     assert load_suite(path).runs if is_suite(path) else load_experiment(path).clients
+
+
+def test_the_suite_of_leda_needs_one_name_in_one_place(tmp_path: Path):
+    text = (EXPERIMENTS / "language.yaml").read_text()
+    suite = tmp_path / "language.yaml"
+    suite.write_text(text.replace("base: ", f"base: {EXPERIMENTS}/"))
+    with pytest.raises(PhysFedError, match="leda-000000000000"):
+        load_suite(suite)
+    asset = str(tiny_asset(tmp_path).path)
+    suite.write_text(suite.read_text().replace("&asset leda-000000000000", f"&asset {asset}"))
+    runs = load_suite(suite).runs
+    needed = [run.experiment.training.objective.make().assets() for run in runs]
+    assert sorted(needed) == [()] * (len(runs) // 3) + [(asset,)] * (len(runs) * 2 // 3)
 
 
 def test_template_shows_every_key_of_the_schema():
