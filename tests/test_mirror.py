@@ -10,6 +10,7 @@ REASONS = {
     "cache": "tests/sweep/test_folder.py, tests/data/test_prepare.py: what lies there",
     "checksum": "tests/data/test_verified.py, tests/end_to_end/test_damage.py: one bit anywhere",
     "cli/export": "tests/cli/test_cli.py: its call; tests/serving/export/test_write.py: its work",
+    "cli/compare": "tests/cli/test_cli.py: its call; tests/pages/test_compare.py: the page",
     "cli/experiments": "tests/test_shipped.py",
     "cli/parser": "tests/cli/test_cli.py calls every command through it",
     "cli/pretrain": "tests/experiment/test_pretrain.py: the file; tests/runtime/test_pretrain.py",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from physfed_ray.cli import enrol, experiments, pretrain, surrogate
+from physfed_ray.cli.compare import compare as _compare
 from physfed_ray.cli.denoise import denoise as _denoise
 from physfed_ray.cli.export import export as _export
 from physfed_ray.cli.parser import make_parser
@@ -290,24 +291,6 @@ def _report(options: argparse.Namespace) -> None:
     from physfed_ray.pages.run_page import write_run_page
 
     print(write_run_page(options.run_dir))
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from physfed_ray.rundir.place import require_run
-
-    for run_dir in options.run_dirs:
-        require_run(run_dir)
-
-    from physfed_ray.pages.compare import compare
-
-    page = compare(
-        options.run_dirs,
-        options.out,
-        classical=options.classical,
-        force=options.force,
-        paper=options.paper,
-    )
-    print(page)
 
 
 def _protocols(options: argparse.Namespace) -> None:

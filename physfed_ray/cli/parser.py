@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from physfed_ray import __version__
-from physfed_ray.cli import denoise, enrol, experiments, export, pretrain, surrogate
+from physfed_ray.cli import compare, denoise, enrol, experiments, export, pretrain, surrogate
 from physfed_ray.shipped import found
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
@@ -29,8 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_reports(commands)
     _add_report(commands)
     _add_denoise(commands)
-    _add_export(commands)
-    _add_compare(commands)
+    export.add_arguments(_command(commands, "export", export.SUMMARY, *export.EXAMPLES))
+    compare.add_arguments(_command(commands, "compare", compare.SUMMARY, *compare.EXAMPLES))
     enrol.add_arguments(_command(commands, "enrol", enrol.SUMMARY, *enrol.EXAMPLES), _count)
     surrogate.add_arguments(
         _command(commands, "surrogate", surrogate.SUMMARY, *surrogate.EXAMPLES), _set_argument
@@ -250,43 +250,6 @@ def _add_report(commands: "Commands[argparse.ArgumentParser]") -> None:
 def _add_denoise(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "denoise", denoise.SUMMARY, *denoise.EXAMPLES)
     denoise.add_arguments(parser, _count)
-
-
-def _add_export(commands: "Commands[argparse.ArgumentParser]") -> None:
-    export.add_arguments(_command(commands, "export", export.SUMMARY, *export.EXAMPLES))
-
-
-def _add_compare(commands: "Commands[argparse.ArgumentParser]") -> None:
-    compare = _command(
-        commands,
-        "compare",
-        "Compare runs of several methods and seeds on one page.",
-        "physfed compare runs/real_ct/final/* --out docs/results/real_ct.md --classical",
-        "physfed compare runs/table1_redcnn/runs/* --out table1.md --paper",
-    )
-    compare.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+")
-    compare.add_argument(
-        "--out",
-        type=Path,
-        default=Path("comparison.md"),
-        metavar="FILE",
-        help="Markdown page; a folder of its name holds its figures, and its tables as CSV and "
-        "LaTeX (default: comparison.md)",
-    )
-    compare.add_argument(
-        "--classical",
-        action="store_true",
-        help="also score FBP with another kernel, total variation and non-local means, each tuned "
-        "on validation patients",
-    )
-    compare.add_argument(
-        "--paper",
-        action="store_true",
-        help="put the numbers that the SCAN-PhysFed paper prints in brackets beside yours",
-    )
-    compare.add_argument(
-        "--force", action="store_true", help="compare runs of different data all the same"
-    )
 
 
 def _add_protocols(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -15,6 +15,7 @@ from physfed_ray.pages.compare_sections import (
 from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
+from physfed_ray.results.against import check_label
 from physfed_ray.results.classical import add_classical, has_classical
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
@@ -36,6 +37,7 @@ def compare(
     classical: bool = False,
     force: bool = False,
     paper: bool = False,
+    against: Sequence[str] = (),
 ) -> Path:
     """Write a page that compares runs, and a folder of its tables and pictures beside it.
 
@@ -48,13 +50,18 @@ def compare(
         classical: Score the classical denoisers first, for each seed that lacks one of them.
         force: Compare runs of different data all the same.
         paper: Put the numbers that Yang et al. 2025 print beside one's own.
+        against: Labels of methods: the page also shows the others' differences from each, slice by
+            slice.
 
     Raises:
-        PhysFedError: A directory holds no finished run, the runs cannot be compared, or the
-            classical denoisers would be scored on other data than those of a run.
+        PhysFedError: A directory holds no finished run, the runs cannot be compared, no method has
+            a label of ``against``, or the classical denoisers would be scored on other data than
+            those of a run.
     """
     runs = [read_results(run_dir) for run_dir in run_dirs]
     groups = group_runs(runs, force=force)
+    for label in against:
+        check_label(groups, label)
     folder = Path(out).with_suffix("") if Path(out).suffix == ".md" else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder.with_name(f"{folder.name}.md")
@@ -62,7 +69,7 @@ def compare(
         _score_classical(runs)
     comparison = Comparison(groups, classical_runs(runs), paper)
     reading = _kept_reading(out)
-    text = re.sub(r"\n{3,}", "\n\n", "\n".join(_page(comparison, folder)))
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(_page(comparison, folder, against)))
     text = text.replace(READING_MARK, f"<!-- reading -->{reading}<!-- /reading -->")
     out.write_text(text.strip() + "\n", encoding="utf-8")
     return out
@@ -81,9 +88,9 @@ def _kept_reading(out: Path) -> str:
     return found.group(1) if found else UNREAD
 
 
-def _page(comparison: Comparison, folder: Path) -> Iterable[str]:
+def _page(comparison: Comparison, folder: Path, against: Sequence[str]) -> Iterable[str]:
     """Yield the page's paragraphs."""
-    first, backbones = comparison.first, parts(comparison, folder)
+    first, backbones = comparison.first, parts(comparison, folder, against)
     yield f"# {first.experiment.get('name', first.name)}: methods compared\n"
     yield _summary(comparison)
     for notice in dict.fromkeys(run.scanner_notice for g in comparison.groups for run in g.runs):

@@ -19,6 +19,7 @@ from physfed_ray.pages.run_page import curve_split
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
 from physfed_ray.results.ablation import ablation
+from physfed_ray.results.against import against
 from physfed_ray.results.bounds import bound_words
 from physfed_ray.results.compare_courses import courses, courses_csv, slice_scores
 from physfed_ray.results.compare_pairings import lead, pairings
@@ -46,11 +47,13 @@ class Section:
         comparison: Its methods.
         folder: Where its files go.
         name: Follows its headings, and begins the names of its files, where there are several.
+        baselines: Labels of methods from which all others' differences are shown.
     """
 
     comparison: Comparison
     folder: Path
     name: str = ""
+    baselines: Sequence[str] = ()
 
     def file(self, name: str) -> str:
         """Return the name of a file of this part."""
@@ -75,12 +78,12 @@ class Section:
         return f"![{alt}]({self.folder.name}/{file})\n"
 
 
-def parts(comparison: Comparison, folder: Path) -> list[Section]:
+def parts(comparison: Comparison, folder: Path, baselines: Sequence[str] = ()) -> list[Section]:
     """Return one part for each imaging network."""
     found = comparison.by_backbone()
     several = len(found) > 1
     return [
-        Section(part, folder, backbone_title(name) if several else "")
+        Section(part, folder, backbone_title(name) if several else "", baselines)
         for name, part in found.items()
     ]
 
@@ -105,6 +108,7 @@ def seen(part: Section) -> Iterable[str]:
         yield from _score_section(part, "edges", "Edges, mean of clients", tables.averages(edges))
         yield f"{edges.caption[0].upper()}{edges.caption[1:]}.\n"
     yield from _pairing_section(part, "seen")
+    yield from _against_section(part, "seen")
     yield from _ablation_section(part)
     yield from _boxes(part)
     yield from _panels(part, "test", "Slices of each client")
@@ -134,6 +138,7 @@ def unseen(part: Section) -> Iterable[str]:
     heading = "Clinical windows, mean of protocols"
     yield from _score_section(part, "unseen_windows", heading, windows)
     yield from _pairing_section(part, "unseen")
+    yield from _against_section(part, "unseen")
     yield from _routes(part)
     yield from _panels(part, "unseen", "Slices of unseen protocols")
 
@@ -224,6 +229,23 @@ def _pairing_section(part: Section, scope: Scope) -> Iterable[str]:
             )
         head = ("Against", f"difference ({column.difference_unit})", "pairs won", "p")
         yield from plain_table(part, f"{scope}_pairs_{column.metric}", first_rows(head, rows))
+
+
+def _against_section(part: Section, scope: Scope) -> Iterable[str]:
+    """Yield the differences of all methods from each that was asked for."""
+    columns = [*WHOLE, *BODY, *tables.window_columns(part.comparison.first)]
+    for number, label in enumerate(part.baselines, 1):
+        grid = against(part.comparison, label, scope, columns)
+        if grid is None:
+            continue
+        yield f"### Differences from {label}, slice by slice\n"
+        yield facts.markdown(grid.head, grid.rows)
+        yield (
+            "Mean over clients, each the mean over its slices, ± the standard deviation over "
+            "seeds; in brackets the share of all slices on which the number is higher. Slices of "
+            "one patient are alike: few patients are few, however many slices they have. For other "
+            f"programs: {part.write(f'{scope}_against_{number}.csv', grid.to_csv())}.\n"
+        )
 
 
 def _ablation_section(part: Section) -> Iterable[str]:
