@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.assets import named_assets
 from physfed_ray.experiment.generate import Generate
 from physfed_ray.front_ends.registry import FRONT_ENDS
 from physfed_ray.methods.registry import METHODS
@@ -26,10 +27,11 @@ from physfed_ray.suites.suite import is_suite, load_suite
 from tests.assets.leda.tiny import tiny_asset
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-OTHERS = ("sweep_", "pretrain_", "surrogate", "language")
+WITH_ASSETS = {"language": "leda-000000000000", "diffusion": "da_clip-000000000000"}
+OTHERS = ("sweep_", "pretrain_", "surrogate", *WITH_ASSETS)
 FILES = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if not path.stem.startswith(OTHERS)]
-"""All but the sweeps, what other commands take, and the suite that needs an asset: these have tests
-of their own."""
+"""All but the sweeps, what other commands take, and suites that name an asset: these have tests of
+their own."""
 SMALLEST = """
 name: small
 data: {source: {phantom: {patients: 4, slices: 2}}}
@@ -82,17 +84,18 @@ def test_every_experiment_of_the_project_loads(path: Path):
     assert load_suite(path).runs if is_suite(path) else load_experiment(path).clients
 
 
-def test_the_suite_of_leda_needs_one_name_in_one_place(tmp_path: Path):
-    text = (EXPERIMENTS / "language.yaml").read_text()
-    suite = tmp_path / "language.yaml"
+@pytest.mark.parametrize(("name", "missing"), WITH_ASSETS.items())
+def test_a_suite_with_an_asset_needs_its_name_in_one_place(name: str, missing: str, tmp_path: Path):
+    suite = tmp_path / f"{name}.yaml"
+    text = (EXPERIMENTS / suite.name).read_text()
     suite.write_text(text.replace("base: ", f"base: {EXPERIMENTS}/"))
-    with pytest.raises(PhysFedError, match="leda-000000000000"):
+    with pytest.raises(PhysFedError, match=f"there is no asset .*{missing}"):
         load_suite(suite)
     asset = str(tiny_asset(tmp_path).path)
-    suite.write_text(suite.read_text().replace("&asset leda-000000000000", f"&asset {asset}"))
-    runs = load_suite(suite).runs
-    needed = [run.experiment.training.objective.make().assets() for run in runs]
-    assert sorted(needed) == [()] * (len(runs) // 3) + [(asset,)] * (len(runs) * 2 // 3)
+    suite.write_text(suite.read_text().replace(f"&asset {missing}", f"&asset {asset}"))
+    named = [name for run in load_suite(suite).runs for _, name in named_assets(run.experiment)]
+    assert len(named) > 3
+    assert set(named) == {asset}
 
 
 def test_template_shows_every_key_of_the_schema():
