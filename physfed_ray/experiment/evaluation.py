@@ -13,8 +13,9 @@ class Evaluation(Settings):
     metrics: tuple[str, ...] = Field(
         (),
         description="names that `physfed metrics` prints, such as fsim: feature similarity; nps: "
-        "noise power spectrum in the body; mtf: edge sharpness on a phantom; pd_efflite0 and "
-        "fd_efflite0: perceptual and Frechet distance on a vision network (docs/metrics.md)",
+        "noise power spectrum in the body; mtf: edge sharpness, and detectability: whether "
+        "faint discs are seen, on a phantom; pd_efflite0 and fd_efflite0: perceptual and Frechet "
+        "distance on a vision network (docs/metrics.md)",
     )
 
     @field_validator("metrics")

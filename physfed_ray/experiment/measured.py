@@ -94,7 +94,7 @@ def _reasons(
             "patient belongs to the scanner that was used; list each client's patients by their ids"
         )
     for name in evaluation.metrics:
-        if any("edge" in metric.needs for metric in metrics_of(name)):
+        if any("phantom" in metric.needs for metric in metrics_of(name)):
             yield (
                 f"evaluation.metrics: '{name}' scans a phantom, which measured pairs do not have; "
                 "leave it out"

@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.federation.client.inference import EVALUATION_BATCH
-from physfed_ray.federation.client.scoring import edge_contrasts
+from physfed_ray.federation.client.phantoms import phantoms
 from physfed_ray.federation.orders import ClientEvaluation
 from physfed_ray.federation.record import score_rows
 from physfed_ray.federation.rounds import Rounds
@@ -28,6 +28,7 @@ from physfed_ray.federation.routes import Route, nearest_client
 from physfed_ray.federation.runtime import Call
 from physfed_ray.federation.tree import TreeSum
 from physfed_ray.metrics.base import Scores
+from physfed_ray.metrics.phantoms import Phantom
 from physfed_ray.rundir.long_table import MetricRow
 
 SliceRow = tuple[str, str, str, int, str, float]
@@ -89,10 +90,12 @@ def evaluate_all(rounds: Rounds, *, tested: bool = True) -> FinalResults:
                 if split == "test":
                     results.rows += _inspection_rows(rounds, client, evaluation)
     results.rows += _swap_rows(rounds, number)
-    if edge_contrasts(rounds.spec):
-        results.rows += _edge_rows(rounds, number)
+    if phantoms(rounds.spec):
+        results.rows += _phantom_rows(rounds, number)
     if rounds.spec.unseen:
         _evaluate_unseen(rounds, number, results)
+        for phantom in phantoms(rounds.spec, unseen=True):
+            results.rows += _unseen_phantom_rows(rounds, number, phantom, results)
     return results
 
 
@@ -104,20 +107,49 @@ def _inspection_rows(rounds: Rounds, client: int, evaluation: ClientEvaluation) 
     ]
 
 
-def _edge_rows(rounds: Rounds, number: int) -> list[MetricRow]:
-    """Sharpness of every client's model on the edges of phantoms."""
+def _phantom_rows(rounds: Rounds, number: int) -> list[MetricRow]:
+    """What every client's model does to phantoms."""
     clients = [c for c, files in enumerate(rounds.spec.files) if files.test is not None]
     vector, _ = rounds.broadcast(number)
     calls: list[Call] = [
-        (rounds.runtime.host_of[turn.client], "seen.sharpness", (vector, turn))
+        (rounds.runtime.host_of[turn.client], "seen.phantoms", (vector, turn))
         for turn in rounds.turns(clients)
     ]
     values = rounds.runtime.fetch(rounds.runtime.start(calls))
     return [
         row
-        for client, scores in zip(clients, values, strict=True)
-        for row in score_rows(number, rounds.spec.clients[client].id, "edge", scores)
+        for client, found in zip(clients, values, strict=True)
+        for kind, scores in found.items()
+        for row in score_rows(number, rounds.spec.clients[client].id, kind, scores)
     ]
+
+
+def _unseen_phantom_rows(
+    rounds: Rounds, number: int, phantom: Phantom, results: FinalResults
+) -> list[MetricRow]:
+    """What models do to a phantom under unseen protocols, by every policy that runs one model."""
+    runtime = rounds.runtime
+    vector, _ = rounds.broadcast(number)
+    rows: list[MetricRow] = []
+    for unseen, info in enumerate(rounds.spec.unseen):
+        here = _host_for(rounds, unseen)
+        images: dict[str, np.ndarray | None] = {"input": None}
+        if not _serves_locally(rounds):
+            calls: list[Call] = [(here, "unseen.denoise", (vector, unseen, phantom))]
+            (images["shared"],) = runtime.fetch(runtime.start(calls))
+        if (route := results.routes.get(info.id)) is not None:
+            images["pvqs"] = _serve_by_codebook(rounds, vector, unseen, route, phantom)
+        if (nearest := results.nearest.get(info.id)) is not None:
+            (turn,) = rounds.turns([nearest])
+            asked = (vector, turn, unseen, phantom)
+            calls = [(runtime.host_of[nearest], "unseen.denoise_locally", asked)]
+            (images["nearest_protocol"],) = runtime.fetch(runtime.start(calls))
+        calls = [(here, "unseen.score_phantom", (unseen, phantom, i)) for i in images.values()]
+        calls.append((here, "unseen.full_dose", (unseen, phantom)))
+        found = runtime.fetch(runtime.start(calls))
+        for policy, scores in zip([*images, "full"], found, strict=True):
+            rows += score_rows(number, info.id, f"unseen/{policy}/{phantom.kind}", scores)
+    return rows
 
 
 def _swap_rows(rounds: Rounds, number: int) -> list[MetricRow]:
@@ -203,15 +235,18 @@ def _host_for(rounds: Rounds, unseen: int) -> int:
     return hosts[unseen % len(hosts)]
 
 
-def _serve_by_codebook(rounds: Rounds, vector: Any, unseen: int, route: Route) -> np.ndarray:
+def _serve_by_codebook(
+    rounds: Rounds, vector: Any, unseen: int, route: Route, phantom: Phantom | None = None
+) -> np.ndarray:
     """Send features, batch by batch, to the host that owns the decoder of the nearest code."""
     runtime = rounds.runtime
     here, owner = _host_for(rounds, unseen), runtime.host_of[route.client]
     (turn,) = rounds.turns([route.client])
     batches = []
-    for start in range(0, rounds.spec.unseen[unseen].slices, EVALUATION_BATCH):
+    count = rounds.spec.unseen[unseen].slices if phantom is None else phantom.images
+    for start in range(0, count, EVALUATION_BATCH):
         (features,) = runtime.start(
-            [(here, "unseen.features", (vector, unseen, route.code, start))]
+            [(here, "unseen.features", (vector, unseen, route.code, start, phantom))]
         )
         batches += runtime.fetch(
             runtime.start([(owner, "unseen.decode", (vector, turn, features))])

@@ -14,6 +14,7 @@ from physfed_ray.ct.simulation import Simulation
 from physfed_ray.experiment import Training
 from physfed_ray.federation.channel.base import Channel, NoSettings
 from physfed_ray.federation.channel.plain import Plain
+from physfed_ray.front_ends.base import Choice
 from physfed_ray.methods.base import Method
 from physfed_ray.methods.given import ClientInfo, Member, ServerInfo
 
@@ -37,6 +38,7 @@ class UnseenInfo:
         test: Arrow file of its test images.
         slices: Number of its test slices.
         further: Names of the further fields of a protocol that g holds, as in ``Task``.
+        front: What a fixed front end does with its protocol.
     """
 
     id: str
@@ -44,6 +46,7 @@ class UnseenInfo:
     test: Path
     slices: int
     further: tuple[str, ...] = ()
+    front: Choice = field(default_factory=dict)
 
     @property
     def g(self) -> tuple[float, ...]:
@@ -127,20 +130,22 @@ class Spec:
         files = ((owner, self.files[owner].train) for owner in owners)
         return [(owner, path) for owner, path in files if path is not None]
 
-    def images_of(self, client: int, line_integrals: np.ndarray) -> np.ndarray:
-        """Return what a client's network reads of what its detector measures later than its data.
+    def images_of(
+        self, scanner: "ClientInfo | UnseenInfo", line_integrals: np.ndarray
+    ) -> np.ndarray:
+        """Return what a network reads of what a detector measures later than its data.
 
         Args:
-            client: Index of the client.
+            scanner: The client, or the unseen protocol.
             line_integrals: (B, views, bins) float32, dimensionless.
 
         Returns:
             (B, n, n) float32 HU, not clipped: the scanner's FBP, or a fixed front end's images.
         """
-        info, front_end = self.clients[client], self.method.task.front_end
+        protocol, front_end = scanner.protocol, self.method.task.front_end
         if not front_end.prepares:
-            return reconstruct(line_integrals, info.protocol, self.simulation)
-        return front_end.reconstruct(line_integrals, info.protocol, self.simulation, info.front)
+            return reconstruct(line_integrals, protocol, self.simulation)
+        return front_end.reconstruct(line_integrals, protocol, self.simulation, scanner.front)
 
     def scanner_of(self, paths: Sequence[Path]) -> Protocol | None:
         """Return the protocol of the client whose files these are, None where there is not one."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from physfed_ray.metrics.edges import Edge
+from physfed_ray.metrics.phantoms import Made, Phantom
 from physfed_ray.window import Window
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ Images = NDArray[np.float32]
 """(N, n, n) float32 HU."""
 Scores = dict[str, NDArray[np.float64]]
 """The numbers of each metric by its name, (N,); () where one belongs to all slices together."""
-Need = Literal["body", "pixel_mm", "edge"]
+Need = Literal["body", "pixel_mm", "phantom"]
 
 
 class Context:
@@ -29,7 +29,7 @@ class Context:
         window: The window to measure in.
         body: Not 0 on the patient's body, (N, n, n).
         pixel_mm: Pixel length, mm.
-        edge: The phantom whose scans the images are, for metrics that are measured on an edge.
+        made: The phantom whose scans the images are, for metrics that are measured on one.
         outer: The context of the experiment's window, in that of a clinical window.
 
     Attributes:
@@ -42,11 +42,11 @@ class Context:
         window: Window,
         body: NDArray[Any] | None = None,
         pixel_mm: float = math.nan,
-        edge: Edge | None = None,
+        made: Made | None = None,
         outer: "Context | None" = None,
     ) -> None:
         self.window, self.outer = window, outer
-        self._body, self._pixel_mm, self._edge = body, pixel_mm, edge
+        self._body, self._pixel_mm, self._made = body, pixel_mm, made
         self._kept: dict[tuple[Any, int, int], tuple[Any, Images, Images]] = {}
 
     @property
@@ -64,15 +64,15 @@ class Context:
         return self._pixel_mm
 
     @property
-    def edge(self) -> Edge:
+    def made(self) -> Made:
         """The phantom whose scans the images are."""
-        if self._edge is None:
-            raise ValueError("the metric needs an edge, which this context has not been given")
-        return self._edge
+        if self._made is None:
+            raise ValueError("the metric needs a phantom, which this context has not been given")
+        return self._made
 
     def within(self, window: Window) -> Self:
         """Return the context of a clinical window, which keeps what it computes to itself."""
-        return type(self)(window, self._body, self._pixel_mm, self._edge, outer=self)
+        return type(self)(window, self._body, self._pixel_mm, self._made, outer=self)
 
     def shared(
         self, compute: Callable[[Images, Images, "Context"], T], denoised: Images, reference: Images
@@ -114,7 +114,7 @@ class Metric(ABC):
         better: Which direction is better; with "neither" no table marks a best.
         clinical: Whether it is measured in the clinical windows as well.
         needs: What it looks at beside the images and the window.
-        edge_contrast_hu: For a metric that needs an edge, the contrast of the phantom's insert.
+        phantom: For a metric that is measured on scans of a phantom, which one.
         note: What a caption says of it; metrics that belong together say the same.
         source: Paper or standard that defines it.
     """
@@ -127,7 +127,7 @@ class Metric(ABC):
     better: ClassVar[Literal["higher", "lower", "neither"]] = "higher"
     clinical: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
-    edge_contrast_hu: int | None = None
+    phantom: Phantom | None = None
     note: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
@@ -135,7 +135,7 @@ class Metric(ABC):
     def __call__(
         self, denoised: Images, reference: Images, context: Context
     ) -> NDArray[np.float64]:
-        """Return one number a slice; a metric that needs an edge returns one for all its scans.
+        """Return one number a slice; a metric with a phantom returns one for all its scans.
 
         A slice on which the metric has no value gets NaN and counts in no mean.
 
@@ -145,7 +145,7 @@ class Metric(ABC):
             context: Window, body, pixel length, and results that metrics share.
 
         Returns:
-            (N,) float64, or (1,) for an edge.
+            (N,) float64, or (1,) for a phantom.
         """
 
     def missing(self) -> str:

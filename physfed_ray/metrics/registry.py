@@ -22,6 +22,7 @@ METRICS: Registry[type[Metric] | tuple[Metric, ...]] = Registry(
         "fsim": "physfed_ray.metrics.fsim:Fsim",
         "nps": "physfed_ray.metrics.noise_power:NOISE_POWER",
         "mtf": "physfed_ray.metrics.sharpness:SHARPNESS",
+        "detectability": "physfed_ray.metrics.detectability:DETECTABILITY",
         "pd_efflite0": "physfed_ray.metrics.trunk_distances:PerceptualDistance",
         "fd_efflite0": "physfed_ray.metrics.trunk_distances:FrechetDistance",
     },
@@ -59,12 +60,13 @@ def _loaded(name: str) -> tuple[Metric, ...]:
 
 def slice_metrics(names: Iterable[str]) -> list[Metric]:
     """Return those metrics of some names that look at patients' slices."""
-    return [m for name in names for m in metrics_of(name) if m.edge_contrast_hu is None]
+    return [m for name in names for m in metrics_of(name) if m.phantom is None]
 
 
-def edge_metrics(names: Iterable[str]) -> list[Metric]:
-    """Return those metrics of some names that look at scans of an edge."""
-    return [m for name in names for m in metrics_of(name) if m.edge_contrast_hu is not None]
+def phantom_metrics(names: Iterable[str], kind: str | None = None) -> list[Metric]:
+    """Return those metrics of some names that look at scans of a phantom, of one kind or of any."""
+    found = [(m, m.phantom) for name in names for m in metrics_of(name)]
+    return [m for m, phantom in found if phantom is not None and kind in (None, phantom.kind)]
 
 
 def measured(

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.metrics.base import Context, Images, Metric, Scores, SetMetric, metric_name
-from physfed_ray.metrics.edges import Edge
+from physfed_ray.metrics.phantoms import Made, Phantom
 from physfed_ray.metrics.pixelwise import in_window
-from physfed_ray.metrics.registry import STANDARD, edge_metrics, measured, slice_metrics
+from physfed_ray.metrics.registry import STANDARD, measured, phantom_metrics, slice_metrics
 from physfed_ray.window import Window, denormalise
 
 _CHUNK_PIXELS = 1 << 19  # about 32 slices of 128 x 128: the working set stays near the cache
@@ -36,7 +36,7 @@ def score_slices(
         clinical_windows: Named windows in HU; the number's name carries the window. What the
             experiment's window has cut off is missing in them as well.
         pixel_mm: Pixel length, mm; some optional metrics need it.
-        optional: Further names of the registry; metrics that need an edge are left out.
+        optional: Further names of the registry; metrics with a phantom are left out.
 
     Returns:
         Each number, (N,) float64: ``psnr``, ``ssim``, ``rmse_hu``, ``psnr_body``, ``ssim_body``,
@@ -93,17 +93,23 @@ def _measure(
     return scores
 
 
-def score_edge(
-    denoised: Images, edge: Edge, window_hu: Window, pixel_mm: float, names: Sequence[str]
+def score_phantom(
+    denoised: Images,
+    phantom: Phantom,
+    made: Made,
+    window_hu: Window,
+    pixel_mm: float,
+    names: Sequence[str],
 ) -> Scores:
-    """Measure an edge in repeated scans of its phantom.
+    """Measure what there is to measure on the scans of a phantom.
 
     Args:
-        denoised: The scans, (K, n, n) float32 HU.
-        edge: The phantom.
+        denoised: The scans, (K N, n, n) float32 HU: N of each of its K objects.
+        phantom: The phantom.
+        made: The same on the images' grid.
         window_hu: The experiment's window in HU.
         pixel_mm: Pixel length, mm.
-        names: Names of the registry; those metrics are measured that want this contrast.
+        names: Names of the registry; those metrics are measured that want this phantom.
 
     Returns:
         One number for all scans, (1,) float64, by name.
@@ -111,13 +117,13 @@ def score_edge(
     Raises:
         PhysFedError: A metric does not return one number.
     """
-    reference = np.repeat(edge.image[None], len(denoised), axis=0)
-    body = np.repeat(edge.body[None], len(denoised), axis=0)
-    context = Context(window_hu, body, pixel_mm, edge)
+    reference = np.repeat(made.objects, len(denoised) // len(made.objects), axis=0)
+    body = np.repeat(made.body[None], len(denoised), axis=0)
+    context = Context(window_hu, body, pixel_mm, made)
     return {
         metric.name: _numbers(metric, denoised, reference, context, 1)
-        for metric in edge_metrics(names)
-        if metric.edge_contrast_hu == edge.contrast_hu
+        for metric in phantom_metrics(names)
+        if metric.phantom == phantom
     }
 
 
@@ -135,7 +141,7 @@ def _numbers(
         return features
     values = np.asarray(metric(denoised, reference, context), np.float64)
     if values.shape != (count,):
-        what = "one number" if metric.edge_contrast_hu is not None else "one number a slice"
+        what = "one number" if metric.phantom is not None else "one number a slice"
         raise PhysFedError(
             f"the metric '{metric.name}' returned an array of shape {values.shape} for {count} "
             f"slices; it must return {what}"

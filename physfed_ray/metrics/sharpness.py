@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from physfed_ray.metrics.base import Context, Images, Metric
-from physfed_ray.metrics.edges import Edge
+from physfed_ray.metrics.edges import Edge, EdgePhantom
 
 CONTRASTS_HU = (120, 900)
 """Those of acrylic and of bone against soft tissue: an edge near the noise, and one far above."""
@@ -41,7 +41,7 @@ class EdgeSharpness(Metric):
     """
 
     unit, decimals = "1/mm", 3
-    needs = ("edge", "pixel_mm")
+    needs = ("phantom", "pixel_mm")
     note = (
         "frequency per mm at which an edge of the given contrast has lost its modulation down to "
         "50% or 10%, phantoms scanned under the clients' protocols"
@@ -49,7 +49,7 @@ class EdgeSharpness(Metric):
     source = "Richard et al. 2012"
 
     def __init__(self, level: int, contrast_hu: int) -> None:
-        self.level, self.edge_contrast_hu = level, contrast_hu
+        self.level, self.phantom = level, EdgePhantom(contrast_hu)
         self.name = f"mtf{level}_{contrast_hu}hu_per_mm"
         self.heading = f"{level}% at {contrast_hu} HU"
 
@@ -71,7 +71,9 @@ def _modulation(
     denoised: Images, reference: Images, context: Context
 ) -> NDArray[np.float64] | None:
     """Return the MTF of the context's edge, None where it is gone."""
-    return transfer_function(denoised, context.edge)
+    if not isinstance(context.made, Edge):
+        raise TypeError("sharpness is measured on the phantom with an edge")
+    return transfer_function(denoised, context.made)
 
 
 def transfer_function(images: NDArray[np.float32], edge: Edge) -> NDArray[np.float64] | None:

@@ -104,9 +104,8 @@ def seen(part: Section) -> Iterable[str]:
     columns = tables.window_columns(comparison.first)
     windows = tables.averages(tables.scores(comparison, "seen", columns))
     yield from _score_section(part, "seen_windows", "Clinical windows, mean of clients", windows)
-    if (edges := tables.edges(comparison)) is not None:
-        yield from _score_section(part, "edges", "Edges, mean of clients", tables.averages(edges))
-        yield f"{edges.caption[0].upper()}{edges.caption[1:]}.\n"
+    yield from _phantom_section(part, "edge", "edges", "Edges, mean of clients", "seen")
+    yield from _phantom_section(part, "discs", "discs", "Faint discs, mean of clients", "seen")
     yield from _pairing_section(part, "seen")
     yield from _against_section(part, "seen")
     yield from _ablation_section(part)
@@ -137,6 +136,8 @@ def unseen(part: Section) -> Iterable[str]:
     windows = tables.averages(tables.scores(comparison, "unseen", columns))
     heading = "Clinical windows, mean of protocols"
     yield from _score_section(part, "unseen_windows", heading, windows)
+    heading = "Faint discs, mean of protocols"
+    yield from _phantom_section(part, "discs", "unseen_discs", heading, "unseen")
     yield from _pairing_section(part, "unseen")
     yield from _against_section(part, "unseen")
     yield from _routes(part)
@@ -156,6 +157,16 @@ def _score_section(
     if note:
         yield f"{note}\n"
     yield f"Every number with its spread: {every}; for LaTeX: {latex}.\n"
+
+
+def _phantom_section(
+    part: Section, kind: str, name: str, heading: str, scope: Scope
+) -> Iterable[str]:
+    """Yield what was measured on a kind of phantom, where it was."""
+    table = tables.phantoms(part.comparison, kind, scope)
+    if table is not None:
+        yield from _score_section(part, name, heading, tables.averages(table))
+        yield f"{table.caption[0].upper()}{table.caption[1:]}.\n"
 
 
 def _paper_note(comparison: Comparison, *, unseen: bool) -> Iterable[str]:

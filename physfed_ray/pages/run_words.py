@@ -158,6 +158,7 @@ def _views(tables: Mapping[str, ScoreTable], name: str) -> list[TableView]:
         f"{name}_body": "Body pixels alone",
         f"{name}_optional": "Optional metrics",
         f"{name}_edges": "Sharpness of edges",
+        f"{name}_discs": "Detectability of faint discs",
     }
     views = []
     for key, title in titles.items():

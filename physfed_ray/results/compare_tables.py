@@ -13,10 +13,11 @@ from physfed_ray.results.paper import TABLE_UNSEEN, TABLES_SEEN, paper_tables
 from physfed_ray.results.run_tables import (
     UNITS,
     client_key,
-    edge_columns,
-    edge_notes,
     headings,
     optional_columns,
+    phantom_bounds,
+    phantom_columns,
+    phantom_notes,
     policy_label,
     row_of,
     standard_columns,
@@ -176,21 +177,30 @@ def _policy_of_the_paper(group: Group) -> str:
     return "mean_of_scores" if group.kind == "personalised" else "shared"
 
 
-def edges(comparison: Comparison) -> ScoreTable | None:
-    """Return the sharpness of edges, None where no run measured it."""
-    run = comparison.first
+def phantoms(comparison: Comparison, kind: str, scope: Scope) -> ScoreTable | None:
+    """Return what was measured on a kind of phantom, None where no run measured it.
+
+    Args:
+        comparison: The methods.
+        kind: Such as "edge" or "discs".
+        scope: Where; only policies that run one model are measured on phantoms.
+    """
+    run, unseen = comparison.first, scope != "seen"
     runs = [run for group in comparison.groups for run in group.runs]
-    columns = tuple(dict.fromkeys(column for run in runs for column in edge_columns(run)))
-    if not columns:
+    columns = tuple(dict.fromkeys(column for run in runs for column in phantom_columns(run, kind)))
+    entries, word = (run.unseen, "Unseen") if unseen else (run.clients, "Client")
+    ids = [entry.id for entry in entries]
+    rows = []
+    for served in comparison.served(scope):
+        split = f"{served.split}/{kind}" if unseen else kind
+        row = row_of(served.label, served.group.runs, split, ids, columns, ranked=served.ranked)
+        if np.isfinite(row.values).any():
+            rows.append(replace(row, group=KINDS[served.group.kind]))
+    if not columns or not rows:
         return None
-    clients = [c.id for c in run.clients]
-    rows = _input_rows(comparison, "edge/input", clients, columns)
-    for served in comparison.served("seen"):
-        group = served.group
-        row = row_of(served.label, group.runs, "edge", clients, columns, ranked=served.ranked)
-        rows.append(replace(row, group=KINDS[group.kind]))
-    caption = "; ".join(filter(None, dict.fromkeys(map(edge_notes, runs))))
-    return ScoreTable(caption, headings(run.clients, "Client"), columns, tuple(rows))
+    rows = [*phantom_bounds(comparison.inputs, kind, ids, columns, unseen=unseen), *rows]
+    caption = "; ".join(filter(None, dict.fromkeys(phantom_notes(run, kind) for run in runs)))
+    return ScoreTable(caption, headings(entries, word), columns, tuple(rows))
 
 
 def averages(table: ScoreTable) -> ScoreTable:

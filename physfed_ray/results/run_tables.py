@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from physfed_ray.metrics.base import Metric
+from physfed_ray.metrics.discs import DiscPhantom
 from physfed_ray.metrics.registry import (
     HEADLINE,
     METRICS,
     STANDARD,
-    edge_metrics,
+    phantom_metrics,
     slice_metrics,
 )
 from physfed_ray.results.runs import POLICIES, ClientEntry, RunResults
@@ -47,6 +48,7 @@ def units_of(columns: Iterable[Column]) -> str:
     return ", ".join(f"{column.heading} in {column.unit}" for column in columns)
 
 
+FULL_DOSE = f"Input, {DiscPhantom.full_dose:g} times the photons"
 WHOLE = tuple(column_of(metric) for metric in slice_metrics(HEADLINE))
 UNITS = units_of(WHOLE)
 BODY = tuple(column_of(m) for m in slice_metrics(STANDARD) if "body" in m.needs)
@@ -132,30 +134,63 @@ def optional_notes(run: RunResults) -> str:
     return "; ".join(dict.fromkeys(metric.note or metric.title for metric in metrics))
 
 
-def edge_columns(run: RunResults) -> tuple[Column, ...]:
-    """Return the columns of what a run has measured on edges; their unit is in the note."""
-    metrics = edge_metrics(name for name in run.optional_metrics if name in METRICS)
-    return tuple(column_of(m) for m in metrics if run.client_means("edge", m.name))
+def phantom_columns(run: RunResults, kind: str) -> tuple[Column, ...]:
+    """Return the columns of what a run has measured on a kind of phantom; the note has the unit."""
+    metrics = phantom_metrics((name for name in run.optional_metrics if name in METRICS), kind)
+    return tuple(
+        column_of(m) for m in metrics if m.better != "neither" and run.client_means(kind, m.name)
+    )
 
 
-def edge_notes(run: RunResults) -> str:
-    """Return what a caption says of the metrics on edges."""
-    metrics = edge_metrics(name for name in run.optional_metrics if name in METRICS)
+def phantom_notes(run: RunResults, kind: str) -> str:
+    """Return what a caption says of the metrics on a kind of phantom."""
+    metrics = phantom_metrics((name for name in run.optional_metrics if name in METRICS), kind)
     return "; ".join(dict.fromkeys(metric.note or metric.title for metric in metrics))
 
 
-def edge_table(run: RunResults) -> ScoreTable | None:
-    """Return the sharpness of edges after each client's own model, None where not measured."""
-    clients = [c.id for c in run.clients]
-    columns = edge_columns(run)
-    if not columns:
-        return None
-    rows = (
-        row_of("Input", [run], "edge/input", clients, columns),
-        row_of(run.title, [run], "edge", clients, columns),
+def phantom_bounds(
+    runs: Sequence[RunResults],
+    kind: str,
+    ids: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    unseen: bool,
+) -> list[TableRow]:
+    """Return the rows of undenoised scans of a phantom: the input, and more photons if scanned."""
+    low, full = (
+        f"unseen/{which}/{kind}" if unseen else f"{kind}/{which}" for which in ("input", "full")
     )
-    caption = f"Clients seen in training ({edge_notes(run)}){client_key(run.clients, ': ')}."
-    return ScoreTable(caption, headings(run.clients, "Client"), columns, rows)
+    rows = [row_of("Input", runs, low, ids, columns)]
+    more = row_of(FULL_DOSE, runs, full, ids, columns, ranked=False)
+    return [*rows, more] if np.isfinite(more.values).any() else rows
+
+
+def phantom_table(run: RunResults, kind: str, *, unseen: bool = False) -> ScoreTable | None:
+    """Return what was measured on a kind of phantom, None where nothing was.
+
+    Args:
+        run: The run.
+        kind: Such as "edge" or "discs".
+        unseen: Under unseen protocols by every policy that was measured, not under the clients'.
+    """
+    entries, columns = run.unseen if unseen else run.clients, phantom_columns(run, kind)
+    ids = [entry.id for entry in entries]
+    split = {policy: f"unseen/{policy}/{kind}" for policy in POLICIES} if unseen else {"": kind}
+    served = {
+        policy: where
+        for policy, where in split.items()
+        if any(run.client_means(where, column.metric) for column in columns)
+    }
+    if not served:
+        return None
+    rows = phantom_bounds([run], kind, ids, columns, unseen=unseen)
+    for policy, where in served.items():
+        label = policy_label(run.title, policy) if policy else run.title
+        rows.append(row_of(label, [run], where, ids, columns))
+    what = "Unseen protocols" if unseen else "Clients seen in training"
+    caption = f"{what} ({phantom_notes(run, kind)}){client_key(entries, ': ')}."
+    word = "Unseen" if unseen else "Client"
+    return ScoreTable(caption, headings(entries, word), columns, tuple(rows))
 
 
 def seen_table(
@@ -214,7 +249,9 @@ def write_tables(run: RunResults) -> dict[str, ScoreTable]:
         "seen_body": seen_table(run, BODY),
         "unseen": unseen_table(run),
         "unseen_body": unseen_table(run, BODY),
-        "seen_edges": edge_table(run),
+        "seen_edges": phantom_table(run, "edge"),
+        "seen_discs": phantom_table(run, "discs"),
+        "unseen_discs": phantom_table(run, "discs", unseen=True),
     }
     if columns := optional_columns(run):
         found["seen_optional"] = seen_table(run, columns, optional_notes(run))

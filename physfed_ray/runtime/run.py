@@ -209,7 +209,7 @@ def make_spec(
     method = rebuild(card, experiment.training.objective.make())
     server = prepared.server if method.trains_on_server else None
     unseen = tuple(
-        UnseenInfo(u.id, u.protocol, u.test, u.slices, card.further)
+        UnseenInfo(u.id, u.protocol, u.test, u.slices, card.further, u.front)
         for u in prepared.unseen
         if u.test is not None
     )

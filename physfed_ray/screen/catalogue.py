@@ -62,7 +62,7 @@ def print_metrics(console: Console | None = None) -> None:
         numbers = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
         for metric in metrics:
             windows = "every window" if metric.clinical else "experiment's window"
-            where = "edge of a phantom" if metric.edge_contrast_hu is not None else windows
+            where = windows if metric.phantom is None else f"{metric.phantom.kind} of a phantom"
             where += ", one number for all slices" if isinstance(metric, SetMetric) else ""
             numbers.add_row(metric.name, metric.unit, f"better: {metric.better}", where)
         console.print(numbers, highlight=False)

@@ -89,7 +89,7 @@ def find_objective(name: str) -> SweepObjective:
             "`physfed metrics` prints"
         )
     measured_by, metric = found
-    if metric.edge_contrast_hu is not None:
+    if metric.phantom is not None:
         raise PhysFedError(
             f"'{name}' is measured on a phantom under the test patients' protocol, and a sweep "
             "looks at validation patients alone"

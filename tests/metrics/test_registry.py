@@ -20,9 +20,9 @@ from physfed_ray.federation.serving import FinalResults
 from physfed_ray.federation.spec import Spec
 from physfed_ray.metrics import registry, trunk_distances
 from physfed_ray.metrics.base import Context, Images, Metric, SetMetric
-from physfed_ray.metrics.edges import edge_phantom
+from physfed_ray.metrics.edges import EdgePhantom
 from physfed_ray.metrics.registry import METRICS, STANDARD, metrics_of, owner
-from physfed_ray.metrics.scoring import score_edge, score_slices
+from physfed_ray.metrics.scoring import score_phantom, score_slices
 from physfed_ray.pages.compare import compare
 from physfed_ray.runtime.run import run_experiment
 from tests.outside import install
@@ -40,7 +40,7 @@ unseen: [{id: u1, protocol: unseen-2}]
 backbone: {channels: 4}
 method: {name: fedper}
 training: {rounds: 1, batch_size: 2, patch: 32}
-evaluation: {metrics: [fsim, nps, mtf, pd_efflite0, fd_efflite0, bias_hu]}
+evaluation: {metrics: [fsim, nps, mtf, detectability, pd_efflite0, fd_efflite0, bias_hu]}
 """
 OUTSIDE = '''
 import numpy as np
@@ -89,11 +89,17 @@ class Unlike(SetMetric):
 WINDOW = (-1000.0, 2000.0)
 SOFT = {"soft": (-160.0, 240.0)}
 OWN = ("psnr", "ssim", "rmse_hu", "psnr_body", "ssim_body", "fsim", "nps", "mtf",
-       "pd_efflite0", "fd_efflite0")  # fmt: skip
+       "detectability", "pd_efflite0", "fd_efflite0")  # fmt: skip
 EDGES = {f"mtf{level}_{contrast}hu_per_mm" for level in (50, 10) for contrast in (120, 900)}
+DISCS = {
+    f"dprime_{kind}{end}"
+    for kind in ("6mm_10hu", "6mm_40hu", "12mm_6hu", "12mm_20hu")
+    for end in ("", "_low", "_high")
+}
 PER_SLICE = {"fsim", "fsim[-160,240]", "nps_area_hu2", "nps_mean_per_mm", "nps_peak_per_mm",
              "pd_efflite0", "pd_efflite0[-160,240]", "bias_hu", "bias_hu[-160,240]"}  # fmt: skip
 OF_SETS = {"fd_efflite0", "fd_efflite0[-160,240]"}
+SIDE, PIXEL_MM = 128, 1.4
 Rows = dict[tuple[str, str, str], float]
 
 
@@ -140,15 +146,24 @@ def _images(count: int = 3, n: int = 64) -> tuple[Images, Images, np.ndarray]:
     return low, full, (full > -500).astype(np.uint8)
 
 
+def _context(metric: Metric, body: np.ndarray) -> Context:
+    """Return the context of images that ``_scans`` gives."""
+    made = None if metric.phantom is None else metric.phantom.make(SIDE, PIXEL_MM)
+    return Context(WINDOW, body, PIXEL_MM, made)
+
+
 def _scans(metric: Metric) -> tuple[Images, Images, Context]:
     """Return images that suit a metric, their reference, and the context."""
-    if metric.edge_contrast_hu is None:
+    if metric.phantom is None:
         low, full, body = _images()
-        return low, full, Context(WINDOW, body, 0.7)
-    edge = edge_phantom(128, metric.edge_contrast_hu)
-    full = np.repeat(edge.image[None], 3, axis=0)
+        return low, full, _context(metric, body)
+    made = metric.phantom.make(SIDE, PIXEL_MM)
+    full = np.repeat(made.objects, 3 if len(made.objects) == 1 else 12, axis=0)
     blurred = (full + np.roll(full, 2, 1) + np.roll(full, 2, 2) + np.roll(full, 4, 1)) / 4
-    return blurred, full, Context(WINDOW, np.repeat(edge.body[None], 3, axis=0), 0.7, edge)
+    if len(made.objects) > 1:  # what is to be told apart needs noise
+        noise = np.random.default_rng(1).normal(0, 3, full.shape).astype(np.float32)
+        full, blurred = full + noise, blurred + 6 * noise
+    return blurred, full, _context(metric, np.repeat(made.body[None], len(full), axis=0))
 
 
 ALL = [metric for name in OWN for metric in metrics_of(name)]
@@ -164,16 +179,17 @@ def test_every_metric_scores_each_slice_for_itself_and_changes_nothing(metric: M
     low, full, context = _scans(metric)
     before = low.copy(), full.copy()
     values = metric(low, full, context)
-    again = metric(low[::-1], full[::-1], Context(WINDOW, context.body[::-1], 0.7, context._edge))
-    first = metric(low[:1], full[:1], Context(WINDOW, context.body[:1], 0.7, context._edge))
     of_set = isinstance(metric, SetMetric)
-    one_for_all = of_set or metric.edge_contrast_hu is not None
+    one_for_all = of_set or metric.phantom is not None
     assert values.shape == (() if of_set else (1,) if one_for_all else (3,))
     assert values.dtype == np.float64
     assert np.isfinite(values).all()
-    np.testing.assert_allclose(again, values if one_for_all else values[::-1], rtol=1e-12)
-    if not of_set:
-        np.testing.assert_allclose(first, values[:1], rtol=1e-12)
+    if metric.phantom is None or metric.phantom.objects == 1:  # else scans come in their order
+        again = metric(low[::-1], full[::-1], _context(metric, context.body[::-1]))
+        np.testing.assert_allclose(again, values if one_for_all else values[::-1], rtol=1e-12)
+        if not of_set:
+            first = metric(low[:1], full[:1], _context(metric, context.body[:1]))
+            np.testing.assert_allclose(first, values[:1], rtol=1e-12)
     for now, then in zip((low, full), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -181,10 +197,10 @@ def test_every_metric_scores_each_slice_for_itself_and_changes_nothing(metric: M
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_every_metric_says_what_it_is_and_prefers_the_perfect_image(metric: Metric) -> None:
     assert metric.heading
-    assert metric.unit or metric.name.endswith("_efflite0")  # a distance without one
+    assert metric.unit or "_efflite0" in metric.name or "dprime_" in metric.name  # have none
     assert metric.title.endswith(".")
     low, full, context = _scans(metric)
-    perfect = metric(full, full, Context(WINDOW, context.body, 0.7, context._edge))
+    perfect = metric(full, full, _context(metric, context.body))
     assert perfect.shape == metric(low, full, context).shape
     if metric.better == "neither":
         return
@@ -201,8 +217,8 @@ def test_what_a_metric_needs_is_what_it_cannot_do_without(metric: Metric) -> Non
     if not metric.needs:
         assert np.isfinite(metric(low, full, Context(WINDOW))).all()
     for need in metric.needs:
-        given = {"body": context.body, "pixel_mm": 0.7, "edge": context._edge}
-        given.pop(need)
+        given = {"body": context.body, "pixel_mm": PIXEL_MM, "made": context._made}
+        given.pop("made" if need == "phantom" else need)
         with pytest.raises(ValueError, match=f"needs .*{need}"):
             metric(low, full, Context(WINDOW, **given))
 
@@ -283,8 +299,9 @@ def test_only_the_named_metrics_are_computed() -> None:
     assert standard == {*STANDARD, "psnr[-160,240]", "ssim[-160,240]"}
     both = set(score_slices(low, full, body, WINDOW, SOFT, 0.7, ("mtf", "fsim")))
     assert both - standard == {"fsim", "fsim[-160,240]"}
-    edge = edge_phantom(128, 120)
-    of_edge = score_edge(edge.image[None], edge, WINDOW, 0.7, ("fsim", "mtf"))
+    phantom = EdgePhantom(120)
+    edge = phantom.make(SIDE, PIXEL_MM)
+    of_edge = score_phantom(edge.objects, phantom, edge, WINDOW, PIXEL_MM, ("fsim", "mtf"))
     assert set(of_edge) == {"mtf50_120hu_per_mm", "mtf10_120hu_per_mm"}
 
 
@@ -297,8 +314,18 @@ def test_a_run_ends_with_all_of_them(rows: Rows, run_dir: Path) -> None:
             assert 0 < rows[client, split, "bias_hu[-160,240]"] < 400
         for split in ("edge", "edge/input"):
             assert {m for c, s, m in rows if (c, s) == (client, split)} == EDGES
+        for split in ("discs", "discs/input", "discs/full"):
+            assert {m for c, s, m in rows if (c, s) == (client, split)} == DISCS
+        kind = "dprime_12mm_20hu"
+        low, high = (rows[client, "discs/input", f"{kind}_{end}"] for end in ("low", "high"))
+        assert low < rows[client, "discs/input", kind] < high
+        more = rows[client, "discs/full", kind] / rows[client, "discs/input", kind]
+        assert 2.2 < more < 4.5  # the root of ten times the photons
     for split in ("unseen/input", "unseen/nearest_protocol", "unseen/ensemble", "unseen/oracle"):
         assert {m for c, s, m in rows if (c, s) == ("u1", split)} > PER_SLICE | OF_SETS
+    for which in ("input", "nearest_protocol", "full"):
+        split = f"unseen/{which}/discs"
+        assert {m for c, s, m in rows if (c, s) == ("u1", split)} == DISCS
     per_slice = pq.read_table(run_dir / "slices.parquet").to_pylist()
     of_slices = {r["metric"] for r in per_slice if r["split"] == "test"}
     assert of_slices > PER_SLICE
@@ -317,14 +344,17 @@ def test_they_are_measured_in_the_protocols_millimetres(rows: Rows) -> None:
 
 def test_report_and_comparison_show_them(run_dir: Path, tmp_path: Path) -> None:
     names = {path.name for path in (run_dir / "tables").iterdir()}
-    assert names >= {"seen_optional.csv", "unseen_optional.csv", "seen_edges.csv"}
+    assert names >= {"seen_optional.csv", "unseen_optional.csv", "seen_edges.csv",
+                     "seen_discs.csv", "unseen_discs.csv"}  # fmt: skip
     html = (run_dir / "report.html").read_text()
-    for words in ("Optional metrics", "Sharpness of edges", "FSIM [-160,240] (%)", "50% at 120 HU",
+    for words in ("Optional metrics", "Sharpness of edges", "Detectability of faint discs",
+                  "FSIM [-160,240] (%)", "50% at 120 HU",
                   "Bias (HU)", "fd_efflite0 [-160,240]", "not LPIPS",
                   "Size of the mean error over the body."):  # fmt: skip
         assert words in html
     page = compare([run_dir], tmp_path / "page.md").read_text()
     for words in ("NPS area (HU²)", "FSIM [-160,240]", "RMSE (HU)", "Edges, mean of clients",
+                  "Faint discs, mean of clients", "Faint discs, mean of protocols", "12 mm, 6 HU",
                   "10% at 900 HU", "Bias [-160,240] (HU)", "pd_efflite0",
                   "fd_efflite0"):  # fmt: skip
         assert words in page
@@ -363,10 +393,9 @@ def test_two_hosts_measure_the_same_bits(make_spec: Callable[..., Spec]) -> None
         spec, clients=(replace(spec.clients[0], protocol=PRESETS["paper-2"]),), metrics=("mtf",)
     )
     vector = Host(spec).network.shared.vector.numpy()
-    one, two = (Host(spec).seen.sharpness(vector, ClientTurn(0, 0)) for _ in range(2))
-    assert set(one) == EDGES | {f"input/{name}" for name in EDGES}
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name])
+    one, two = (Host(spec).seen.phantoms(vector, ClientTurn(0, 0)) for _ in range(2))
+    assert set(one["edge"]) == EDGES | {f"input/{name}" for name in EDGES}
+    assert one == two
 
 
 def test_a_slice_without_a_value_does_not_spoil_the_mean() -> None:

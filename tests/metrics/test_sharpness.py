@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from physfed_ray.metrics.edges import BACKGROUND_HU, Edge, edge_phantom
-from physfed_ray.metrics.scoring import score_edge
+from physfed_ray.metrics.edges import Edge, EdgePhantom
+from physfed_ray.metrics.phantoms import BACKGROUND_HU
+from physfed_ray.metrics.scoring import score_phantom
 from physfed_ray.metrics.sharpness import transfer_function
 
 PIXEL_MM = 0.8
@@ -15,11 +16,17 @@ PIXEL_MM = 0.8
 
 def edge_sharpness(images: np.ndarray, edge: Edge, pixel_mm: float) -> dict[str, np.ndarray]:
     """Return the sharpness of repeated scans of a phantom."""
-    return score_edge(images, edge, (-1000.0, 2000.0), pixel_mm, ["mtf"])
+    phantom = EdgePhantom(round(edge.contrast_hu))
+    return score_phantom(images, phantom, edge, (-1000.0, 2000.0), pixel_mm, ["mtf"])
+
+
+def edge_phantom(n: int, contrast: float) -> Edge:
+    """Return an edge on a grid."""
+    return EdgePhantom(round(contrast)).make(n, PIXEL_MM)
 
 
 def _blurred(n: int, sigma: float, contrast: float = 120.0) -> np.ndarray:
-    return gaussian_filter(edge_phantom(n, contrast).image, sigma)[None]
+    return gaussian_filter(edge_phantom(n, contrast).objects[0], sigma)[None]
 
 
 @pytest.mark.parametrize("n", [128, 256])
@@ -45,16 +52,16 @@ def test_the_whole_curve_of_a_blur_is_right() -> None:
 
 def test_a_sharp_edge_is_as_sharp_as_the_grid_allows() -> None:
     edge = edge_phantom(128, 120)
-    found = edge_sharpness(edge.image[None], edge, PIXEL_MM)
+    found = edge_sharpness(edge.objects, edge, PIXEL_MM)
     assert found["mtf50_120hu_per_mm"] == found["mtf10_120hu_per_mm"] == [0.5 / PIXEL_MM]
 
 
 def test_the_phantom_is_a_disk_with_an_insert_of_the_contrast() -> None:
     edge = edge_phantom(128, 120)
-    assert edge.image[0, 0] == -1000
-    assert edge.image[64, 20] == pytest.approx(BACKGROUND_HU)
-    assert edge.image[edge.distance < edge.radius - 1] == pytest.approx(BACKGROUND_HU + 120)
-    excess = (edge.image[edge.distance < 1.2 * edge.radius] - BACKGROUND_HU).sum()
+    assert edge.objects[0][0, 0] == -1000
+    assert edge.objects[0][64, 20] == pytest.approx(BACKGROUND_HU)
+    assert edge.objects[0][edge.distance < edge.radius - 1] == pytest.approx(BACKGROUND_HU + 120)
+    excess = (edge.objects[0][edge.distance < 1.2 * edge.radius] - BACKGROUND_HU).sum()
     assert excess / 120 == pytest.approx(np.pi * edge.radius**2, rel=1e-3)
     body = edge.body.sum()
     assert body == pytest.approx(np.pi * (0.42 * 128) ** 2, rel=5e-3)
@@ -72,7 +79,7 @@ def test_a_denoiser_that_is_not_linear_keeps_the_stronger_edge_sharper() -> None
     """Soft shrinkage of the detail below 150 HU: what PSNR cannot tell from a plain blur."""
     sharpness = []
     for contrast in (120, 900):
-        image = edge_phantom(128, contrast).image.astype(np.float64)
+        image = edge_phantom(128, contrast).objects[0].astype(np.float64)
         smooth = gaussian_filter(image, 2.0)
         detail = image - smooth
         kept = np.sign(detail) * np.maximum(np.abs(detail) - 150, 0)
@@ -85,7 +92,7 @@ def test_an_edge_that_is_gone_has_no_sharpness() -> None:
     edge = edge_phantom(128, 120)
     erased = np.where(edge.body == 1, BACKGROUND_HU, -1000.0)[None]
     assert np.isnan(edge_sharpness(erased, edge, PIXEL_MM)["mtf50_120hu_per_mm"]).all()
-    faint = (BACKGROUND_HU + (edge.image - BACKGROUND_HU) * 0.05)[None]
+    faint = (BACKGROUND_HU + (edge.objects[0] - BACKGROUND_HU) * 0.05)[None]
     assert np.isnan(edge_sharpness(faint, edge, PIXEL_MM)["mtf10_120hu_per_mm"]).all()
 
 

@@ -60,7 +60,7 @@ def _acquired(
     return Acquisition(
         protocol=protocol,
         full_hu=denormalise(data.full[rows], spec.window_hu),
-        low_hu=spec.images_of(client, measured),
+        low_hu=spec.images_of(spec.clients[client], measured),
         body=data.body[rows],
         line_integrals=measured,
         expected=expected,

@@ -1,4 +1,4 @@
-"""Evaluation of the clients of a host on their own images, and on edges under their protocols."""
+"""Evaluation of the clients of a host on their own images, and on phantoms that they scan."""
 
 from pathlib import Path
 
@@ -8,7 +8,13 @@ import torch
 from physfed_ray.data.store import ClientData
 from physfed_ray.errors import at_work
 from physfed_ray.federation.client.network import ClientNetwork
-from physfed_ray.federation.client.scoring import edge_scans, score, score_edge
+from physfed_ray.federation.client.phantoms import (
+    full_dose_scores,
+    phantom_scans,
+    phantoms,
+    score_phantom,
+)
+from physfed_ray.federation.client.scoring import score
 from physfed_ray.federation.examples import kept
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.metrics.base import Scores
@@ -73,20 +79,26 @@ class SeenEvaluation:
                 self._network.inspect(data),
             )
 
-    def sharpness(self, vector: np.ndarray, turn: ClientTurn) -> Scores:
-        """Measure what a client's model does to edges, on phantoms scanned under its protocol.
+    def phantoms(self, vector: np.ndarray, turn: ClientTurn) -> dict[str, Scores]:
+        """Measure what a client's model does to phantoms, scanned under its protocol.
 
         Returns:
-            Each sharpness, (1,), and with ``input/`` in front that of the undenoised scans.
+            Each number, (1,), by kind of phantom; with ``input/`` in front that of the undenoised
+            scans, and with ``full/`` in front that of undenoised scans with the full dose.
         """
         self._network.load(vector, turn)
-        data = self._images(turn.client, "test")
-        scores: Scores = {}
-        for edge, scans in edge_scans(self._spec, turn.client, data):
-            scores |= score_edge(
-                self._spec, turn.client, edge, self._network.inference.denoise(scans, None), scans
-            )
-        return scores
+        data, info = self._images(turn.client, "test"), self._spec.clients[turn.client]
+        found: dict[str, Scores] = {}
+        for phantom in phantoms(self._spec):
+            scans = phantom_scans(self._spec, info, data, phantom)
+            denoised = self._network.inference.denoise(scans, None)
+            scores = found.setdefault(phantom.kind, {})
+            scores |= score_phantom(self._spec, info.protocol, phantom, denoised)
+            before = score_phantom(self._spec, info.protocol, phantom, np.asarray(scans.low))
+            scores |= {f"input/{name}": value for name, value in before.items()}
+            full = full_dose_scores(self._spec, info, data, phantom)
+            scores |= {f"full/{name}": value for name, value in full.items()}
+        return found
 
     def _images(self, client: int, split: str) -> ClientData:
         path: Path | None = getattr(self._spec.files[client], split)

@@ -8,12 +8,19 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from physfed_ray.data.dataset import whole_batch
+from physfed_ray.data.store import ClientData
 from physfed_ray.federation.client.inference import EVALUATION_BATCH
 from physfed_ray.federation.client.network import ClientNetwork
+from physfed_ray.federation.client.phantoms import (
+    full_dose_scores,
+    phantom_scans,
+    score_phantom,
+)
 from physfed_ray.federation.client.scoring import score
 from physfed_ray.federation.orders import ClientEvaluation, ClientTurn
 from physfed_ray.federation.tree import Node, TreeSum
 from physfed_ray.metrics.base import Scores
+from physfed_ray.metrics.phantoms import Phantom
 
 
 class UnseenService:
@@ -25,9 +32,26 @@ class UnseenService:
 
     def __init__(self, network: ClientNetwork) -> None:
         self._network = network
+        self._scans: tuple[tuple[int, Phantom], ClientData] | None = None
+
+    def _data(self, unseen: int, phantom: Phantom | None) -> ClientData:
+        """Return the test images of an unseen protocol, or its scans of a phantom."""
+        info = self._network.spec.unseen[unseen]
+        data = self._network.data(info.test)
+        if phantom is None:
+            return data
+        if self._scans is None or self._scans[0] != (unseen, phantom):
+            scans = phantom_scans(self._network.spec, info, data, phantom)
+            self._scans = (unseen, phantom), scans
+        return self._scans[1]
 
     def features(
-        self, vector: np.ndarray, unseen: int, code: np.ndarray, start: int
+        self,
+        vector: np.ndarray,
+        unseen: int,
+        code: np.ndarray,
+        start: int,
+        phantom: Phantom | None = None,
     ) -> tuple[np.ndarray, ...]:
         """Compute the modulated features of a batch of an unseen protocol's images.
 
@@ -38,9 +62,10 @@ class UnseenService:
             unseen: Index of the unseen protocol.
             code: Codebook entry to modulate with, (code_dim,).
             start: First slice of the batch of ``EVALUATION_BATCH``.
+            phantom: What was scanned in place of patients.
         """
         self._network.load_shared(vector)
-        data = self._network.data(self._network.spec.unseen[unseen].test)
+        data = self._data(unseen, phantom)
         batch = whole_batch(data, slice(start, start + EVALUATION_BATCH))
         features = self._network.inference.features(batch, torch.tensor(code))
         return tuple(f.cpu().numpy() for f in features)
@@ -56,12 +81,40 @@ class UnseenService:
         self._network.load(vector, turn)
         return self._network.inference.decode(tuple(from_dlpack(f) for f in features))
 
-    def denoise(self, vector: np.ndarray, unseen: int) -> np.ndarray:
+    def denoise(
+        self, vector: np.ndarray, unseen: int, phantom: Phantom | None = None
+    ) -> np.ndarray:
         """Denoise an unseen protocol's images by shared parameters alone, (N, n, n) float32."""
         self._network.load_shared(vector)
-        return self._network.inference.denoise(
-            self._network.data(self._network.spec.unseen[unseen].test), None
-        )
+        return self._network.inference.denoise(self._data(unseen, phantom), None)
+
+    def denoise_locally(
+        self, vector: np.ndarray, turn: ClientTurn, unseen: int, phantom: Phantom | None
+    ) -> np.ndarray:
+        """Denoise them by a client's whole local model, which is told its own g."""
+        data = self._data(unseen, phantom)
+        self._network.load(vector, turn)
+        g = np.array([self._network.spec.clients[turn.client].g], np.float32)
+        told = replace(data, g=g.repeat(len(data), axis=0))
+        return self._network.inference.denoise(told, None)
+
+    def score_phantom(self, unseen: int, phantom: Phantom, denoised: np.ndarray | None) -> Scores:
+        """Measure scans of a phantom under an unseen protocol.
+
+        Args:
+            unseen: Index of the unseen protocol.
+            phantom: What was scanned.
+            denoised: (N, n, n) float32; None measures the scans themselves.
+        """
+        images = np.asarray(self._data(unseen, phantom).low) if denoised is None else denoised
+        spec = self._network.spec
+        return score_phantom(spec, spec.unseen[unseen].protocol, phantom, images)
+
+    def full_dose(self, unseen: int, phantom: Phantom) -> Scores:
+        """Measure scans of a phantom with its full dose; nothing where it has none."""
+        spec = self._network.spec
+        data = self._network.data(spec.unseen[unseen].test)
+        return full_dose_scores(spec, spec.unseen[unseen], data, phantom)
 
     def serve(
         self, vector: np.ndarray, turns: Sequence[ClientTurn], unseen: int
@@ -76,10 +129,7 @@ class UnseenService:
         scores: dict[int, Scores] = {}
         tree = TreeSum()
         for turn in turns:
-            self._network.load(vector, turn)
-            g = np.array([self._network.spec.clients[turn.client].g], np.float32)
-            told = replace(data, g=g.repeat(len(data), axis=0))
-            denoised = self._network.inference.denoise(told, None)
+            denoised = self.denoise_locally(vector, turn, unseen, None)
             scores[turn.client] = score(
                 self._network.spec, denoised, data, info.protocol, optional=True
             )

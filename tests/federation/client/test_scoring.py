@@ -25,9 +25,9 @@ def test_a_protocol_at_the_edge_of_what_is_possible_is_evaluated(
         clients=[{"id": "a", "protocol": SPARSE | EDGE}],
         unseen=[{"id": "u", "protocol": SPARSE | EDGE | {"views": 36}}],
         backbone={"channels": 2},
-        method={"name": "fedper"},
+        method={"name": "scan_physfed"},
         training={"rounds": 1, "batch_size": 4},
-        evaluation={"metrics": ["mtf", "nps"]},
+        evaluation={"metrics": ["mtf", "nps", "detectability"]},
     )
     run_experiment(experiment, tmp_path / "run", runtime="inline")
     table = LongTable.from_parquet((tmp_path / "run" / "metrics.parquet").read_bytes())
@@ -35,6 +35,11 @@ def test_a_protocol_at_the_edge_of_what_is_possible_is_evaluated(
         edge = table.where(split=split, metric="mtf50_900hu_per_mm")
         assert edge.column("client") == ["a"]
         assert edge.values > 0
+    discs = table.where(metric="dprime_12mm_20hu")
+    of_u = {split for split in discs.distinct("split") if discs.where(split=split, client="u")}
+    assert of_u == {
+        f"unseen/{served}/discs" for served in ("input", "pvqs", "nearest_protocol", "full")
+    }
 
 
 def test_g_is_that_of_the_protocol_to_the_last_bit(tmp_path: Path) -> None:
