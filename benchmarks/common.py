@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from physfed_ray.ct.simulation import Simulation
-from physfed_ray.data.store import ClientData, write_client_data
+from physfed_ray.data.store import ClientData, read_client_data, write_client_data
 from physfed_ray.experiment import Federation, Training
 from physfed_ray.experiment.generate import scanner
 from physfed_ray.federation.rounds import Rounds
@@ -36,6 +37,15 @@ CACHE_BYTES = 256 * 2**20
 STORE_BYTES = 2 * 2**30
 ACTORS = {"server": "ServerActor", "hosts": "HostActor"}
 """Class names of our actors, by the group in which ``processes.Peaks`` reports them."""
+
+
+def test_images(path: Path, count: int | None) -> ClientData:
+    """Return test slices, or so many of them, evenly spaced; only images and bodies are chosen."""
+    data = read_client_data(path)
+    if count is None or count >= len(data):
+        return data
+    rows = np.linspace(0, len(data) - 1, count).round().astype(int)
+    return replace(data, low=data.low[rows], full=data.full[rows], body=data.body[rows])
 
 
 class Weights(nn.Module):

@@ -1,6 +1,6 @@
 """Whether DA-Diff listens to its DA-CLIP: what happens in a finished run if it is told wrong.
 
-    python benchmarks/condition_swap.py runs/doses/final/fedavg-da_diff-seed1 ...
+    python benchmarks/condition_swap.py [--slices 6] runs/doses/runs/fedavg-da_diff-seed1 ...
 
 For every scanner's test images, seen or not, under the model that serves it:
 
@@ -16,18 +16,18 @@ it is the change with another start noise: what is not clearly beyond it says no
 JSON line a run.
 """
 
+import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import rounded
+from common import rounded, test_images
 from torch import Tensor
 
 from physfed_ray.data.prepare import prepare
-from physfed_ray.data.store import ClientData, read_client_data
+from physfed_ray.data.store import ClientData
 from physfed_ray.experiment import load_experiment
 from physfed_ray.federation.client.training import autocast
 from physfed_ray.metrics.base import Context
@@ -55,7 +55,7 @@ class Scanner:
     anatomy: Tensor
 
 
-def open_run(run: TrainedRun, run_dir: Path) -> list[Scanner]:
+def open_run(run: TrainedRun, run_dir: Path, slices: int | None) -> list[Scanner]:
     """Return the scanners of a run with test slices, the most photons first."""
     prepared = prepare(load_experiment(run_dir / "experiment.yaml"))
     found = []
@@ -63,7 +63,7 @@ def open_run(run: TrainedRun, run_dir: Path) -> list[Scanner]:
         if client.test is None:
             continue
         network = run.denoiser(client.id, device="cpu").network
-        decoder, data = network.get_submodule("decoder"), read_client_data(client.test)
+        decoder, data = network.get_submodule("decoder"), test_images(client.test, slices)
         if not isinstance(decoder, DADiffDecoder) or not isinstance(decoder.perception, Perception):
             raise SystemExit(f"{run_dir} is no run of da_diff with an asset")
         dose, anatomy = decoder.perceive(torch.tensor(data.low)[:, None])
@@ -125,10 +125,10 @@ def inspect_scanner(run: TrainedRun, at: Scanner, scanners: list[Scanner]) -> di
     return {"photons": at.photons, "psnr": rounded(own), "change_db": changes, "told": as_told}
 
 
-def inspect_run(run_dir: Path) -> dict[str, object]:
+def inspect_run(run_dir: Path, slices: int | None) -> dict[str, object]:
     """Return what each swap changes, by scanner and on average over them."""
     run = load_run(run_dir)
-    scanners = open_run(run, run_dir)
+    scanners = open_run(run, run_dir, slices)
     found = {at.name: inspect_scanner(run, at, scanners) for at in scanners}
     changes: list[dict[str, float]] = [one["change_db"] for one in found.values()]  # type: ignore
     mean = {key: round(float(np.mean([c[key] for c in changes])), 4) for key in changes[0]}
@@ -139,9 +139,13 @@ def inspect_run(run_dir: Path) -> dict[str, object]:
 
 def main() -> None:
     """Inspect the runs named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--slices", type=int, help="of each scanner, evenly spaced (default: all)")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for run_dir in sys.argv[1:]:
-        print(json.dumps(inspect_run(Path(run_dir))), flush=True)
+    for run_dir in options.runs:
+        print(json.dumps(inspect_run(run_dir, options.slices)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many steps a finished run of a diffusion network should take: the same weights, other steps.
 
-    python benchmarks/diffusion_steps.py --steps 1 2 3 5 10 -- RUN_DIR ...
+    python benchmarks/diffusion_steps.py --steps 1 2 3 5 10 --slices 6 -- RUN_DIR ...
 
 For every scanner's test images, seen or not, under the model that serves it, and for each number of
 steps: PSNR, SSIM and FSIM in the experiment's window, and the area of the noise power spectrum of
@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import rounded
+from common import rounded, test_images
 
 from physfed_ray.data.prepare import prepare
-from physfed_ray.data.store import read_client_data
 from physfed_ray.experiment import load_experiment
 from physfed_ray.federation.client.training import autocast
 from physfed_ray.metrics.base import Context
@@ -55,7 +54,7 @@ def denoise(decoder: torch.nn.Module, low: np.ndarray, precision: str) -> np.nda
     return np.asarray(torch.cat(images).numpy())
 
 
-def inspect_run(run_dir: Path, steps: Sequence[int]) -> dict[str, object]:
+def inspect_run(run_dir: Path, steps: Sequence[int], slices: int | None) -> dict[str, object]:
     """Return the scores of each number of steps, by scanner and on average over them."""
     run = load_run(run_dir)
     prepared = prepare(load_experiment(run_dir / "experiment.yaml"))
@@ -63,7 +62,7 @@ def inspect_run(run_dir: Path, steps: Sequence[int]) -> dict[str, object]:
     for client in (*prepared.clients, *prepared.unseen):
         if client.test is None:
             continue
-        data = read_client_data(client.test)
+        data = test_images(client.test, slices)
         context = Context(window, data.body, client.protocol.pixel_at(data.image_size))
         full = denormalise(data.full, window)
         found[client.id] = {}
@@ -86,11 +85,12 @@ def main() -> None:
     """Inspect the runs named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10])
+    parser.add_argument("--slices", type=int, help="of each scanner, evenly spaced (default: all)")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for run_dir in options.runs:
-        print(json.dumps(inspect_run(run_dir, options.steps)), flush=True)
+        print(json.dumps(inspect_run(run_dir, options.steps, options.slices)), flush=True)
 
 
 if __name__ == "__main__":
