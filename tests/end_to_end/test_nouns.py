@@ -54,16 +54,21 @@ training:
 federation: {clients_per_host: 3, channel: {name: their_integers, bits: 28}}
 evaluation: {metrics: [their_error_hu]}
 """
+ASSET = """
+import sys
+from physfed_ray.experiment.pretrain import load_pretrain
+from physfed_ray.runtime.pretrain import run_pretrain
+
+file, out = sys.argv[1:]
+print(run_pretrain(load_pretrain(file), out, runtime="inline").name)
+"""
 RUN = """
 import sys
 from physfed_ray.experiment import load_experiment
-from physfed_ray.experiment.pretrain import load_pretrain
-from physfed_ray.runtime.pretrain import run_pretrain
 from physfed_ray.runtime.run import run_experiment
 
-pretrain, file, out, runtime = sys.argv[1:]
-asset = run_pretrain(load_pretrain(pretrain), out + "-asset", runtime=runtime)
-experiment = load_experiment(file, [f"training.objective.asset={asset.name}"])
+file, asset, out, runtime = sys.argv[1:]
+experiment = load_experiment(file, [f"training.objective.asset={asset}"])
 run_experiment(experiment, out, runtime=runtime)
 """
 SERVE = """
@@ -92,9 +97,14 @@ def test_a_package_adds_every_noun(tmp_path: Path) -> None:
     pretrain.write_text(PRETRAIN)
     experiment.write_text(EXPERIMENT)
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path}
+    command = [sys.executable, "-c", ASSET, pretrain, tmp_path / "asset"]
+    made = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    asset = made.stdout.split()[-1]
     for runtime, script in (("inline", RUN), ("ray", RUN + SERVE)):
-        command = [sys.executable, "-c", script, pretrain, experiment, tmp_path / runtime, runtime]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+        out = tmp_path / runtime
+        command = [sys.executable, "-c", script, experiment, asset, out, runtime]
+        subprocess.run(command, check=True, env=environment)
     assert state_of(tmp_path / "inline") == state_of(tmp_path / "ray")
     rows = pq.read_table(tmp_path / "ray" / "metrics.parquet").to_pylist()
     found = {row["metric"] for row in rows}
