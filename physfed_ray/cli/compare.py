@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD",
         help="also show how far every other method is from this one, slice by slice; its name as "
-        "on the page; may be given several times",
+        "on the page, with ', NETWORK' behind it where several networks have one; may be given "
+        "several times",
     )
     parser.add_argument(
         "--force", action="store_true", help="compare runs of different data all the same"

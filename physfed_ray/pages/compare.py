@@ -1,7 +1,7 @@
 """Compare runs of several methods and seeds: one Markdown page with its pictures beside it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from physfed_ray.pages.compare_sections import (
@@ -15,11 +15,11 @@ from physfed_ray.pages.compare_sections import (
 from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
-from physfed_ray.results.against import check_label
+from physfed_ray.results.against import baseline
 from physfed_ray.results.classical import add_classical, has_classical
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
-from physfed_ray.results.groups import classical_runs, flatten, group_runs
+from physfed_ray.results.groups import Group, classical_runs, flatten, group_runs
 from physfed_ray.results.run_tables import WHOLE
 from physfed_ray.results.runs import RunResults, read_results
 from physfed_ray.results.tables import nan_mean
@@ -50,18 +50,17 @@ def compare(
         classical: Score the classical denoisers first, for each seed that lacks one of them.
         force: Compare runs of different data all the same.
         paper: Put the numbers that Yang et al. 2025 print beside one's own.
-        against: Labels of methods: the page also shows the others' differences from each, slice by
-            slice.
+        against: Names of methods, as ``results.against.baseline`` takes them: the page also shows
+            the others' differences from each, slice by slice.
 
     Raises:
         PhysFedError: A directory holds no finished run, the runs cannot be compared, no method has
-            a label of ``against``, or the classical denoisers would be scored on other data than
+            a name of ``against``, or the classical denoisers would be scored on other data than
             those of a run.
     """
     runs = [read_results(run_dir) for run_dir in run_dirs]
     groups = group_runs(runs, force=force)
-    for label in against:
-        check_label(groups, label)
+    baselines = {name: baseline(groups, name) for name in against}
     folder = Path(out).with_suffix("") if Path(out).suffix == ".md" else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder.with_name(f"{folder.name}.md")
@@ -69,7 +68,7 @@ def compare(
         _score_classical(runs)
     comparison = Comparison(groups, classical_runs(runs), paper)
     reading = _kept_reading(out)
-    text = re.sub(r"\n{3,}", "\n\n", "\n".join(_page(comparison, folder, against)))
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(_page(comparison, folder, baselines)))
     text = text.replace(READING_MARK, f"<!-- reading -->{reading}<!-- /reading -->")
     out.write_text(text.strip() + "\n", encoding="utf-8")
     return out
@@ -88,9 +87,9 @@ def _kept_reading(out: Path) -> str:
     return found.group(1) if found else UNREAD
 
 
-def _page(comparison: Comparison, folder: Path, against: Sequence[str]) -> Iterable[str]:
+def _page(comparison: Comparison, folder: Path, baselines: Mapping[str, Group]) -> Iterable[str]:
     """Yield the page's paragraphs."""
-    first, backbones = comparison.first, parts(comparison, folder, against)
+    first, backbones = comparison.first, parts(comparison, folder, baselines)
     yield f"# {first.experiment.get('name', first.name)}: methods compared\n"
     yield _summary(comparison)
     for notice in dict.fromkeys(run.scanner_notice for g in comparison.groups for run in g.runs):

@@ -1,7 +1,7 @@
 """The sections of a comparison page: scores, pairings, pictures, courses of training and costs."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ from physfed_ray.results.compare_courses import courses, courses_csv, slice_scor
 from physfed_ray.results.compare_pairings import lead, pairings
 from physfed_ray.results.compare_tables import Comparison, Scope
 from physfed_ray.results.grids import Grid, first_rows
-from physfed_ray.results.groups import backbone_title
+from physfed_ray.results.groups import Group, backbone_title
 from physfed_ray.results.paper import CITATION, TABLE_ABLATION, paper_tables
 from physfed_ray.results.run_tables import BODY, WHOLE
 from physfed_ray.results.runs import POLICIES, ClientEntry
@@ -47,13 +47,13 @@ class Section:
         comparison: Its methods.
         folder: Where its files go.
         name: Follows its headings, and begins the names of its files, where there are several.
-        baselines: Labels of methods from which all others' differences are shown.
+        baselines: Methods from which all others' differences are shown, by name.
     """
 
     comparison: Comparison
     folder: Path
     name: str = ""
-    baselines: Sequence[str] = ()
+    baselines: Mapping[str, Group] = field(default_factory=dict)
 
     def file(self, name: str) -> str:
         """Return the name of a file of this part."""
@@ -78,7 +78,7 @@ class Section:
         return f"![{alt}]({self.folder.name}/{file})\n"
 
 
-def parts(comparison: Comparison, folder: Path, baselines: Sequence[str] = ()) -> list[Section]:
+def parts(comparison: Comparison, folder: Path, baselines: Mapping[str, Group]) -> list[Section]:
     """Return one part for each imaging network."""
     found = comparison.by_backbone()
     several = len(found) > 1
@@ -245,11 +245,11 @@ def _pairing_section(part: Section, scope: Scope) -> Iterable[str]:
 def _against_section(part: Section, scope: Scope) -> Iterable[str]:
     """Yield the differences of all methods from each that was asked for."""
     columns = [*WHOLE, *BODY, *tables.window_columns(part.comparison.first)]
-    for number, label in enumerate(part.baselines, 1):
-        grid = against(part.comparison, label, scope, columns)
+    for number, (name, base) in enumerate(part.baselines.items(), 1):
+        grid = against(part.comparison, base, scope, columns)
         if grid is None:
             continue
-        yield f"### Differences from {label}, slice by slice\n"
+        yield f"### Differences from {name}, slice by slice\n"
         yield facts.markdown(grid.head, grid.rows)
         yield (
             "Mean over clients, each the mean over its slices, ± the standard deviation over "

@@ -1,7 +1,7 @@
 """How far every method is from one of them, slice by slice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from physfed_ray.errors import PhysFedError
 from physfed_ray.results.compare_tables import Comparison, Scope, Served
 from physfed_ray.results.grids import Grid
-from physfed_ray.results.groups import Group
+from physfed_ray.results.groups import Group, backbone_title
 from physfed_ray.results.runs import RunResults
 from physfed_ray.results.tables import Column
 
@@ -34,44 +34,51 @@ class Differences:
         return f"{values.mean():+.{digits}f}{spread} ({self.higher:.0%})"
 
 
-def check_label(groups: Sequence[Group], label: str) -> None:
-    """Refuse what is no method of a comparison.
+def baseline(groups: Sequence[Group], name: str) -> Group:
+    """Return the method that a user names.
+
+    Args:
+        groups: The methods of a comparison.
+        name: A label, followed by a comma and the imaging network where several have the label.
 
     Raises:
-        PhysFedError: It is none.
+        PhysFedError: None has this name, or several have.
     """
-    labels = [group.label for group in groups]
-    if label not in labels:
-        known = ", ".join(f"'{known}'" for known in labels)
-        raise PhysFedError(f"--against '{label}': no method here has this name; they are {known}")
+    full = {f"{group.label}, {backbone_title(group.backbone)}": group for group in groups}
+    found = [group for whole, group in full.items() if name in (group.label, whole)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"'{whole}'" for whole in full)
+    problem = "several methods here have" if found else "no method here has"
+    raise PhysFedError(f"--against '{name}': {problem} this name; they are {known}")
 
 
 def against(
-    comparison: Comparison, label: str, scope: Scope, columns: Sequence[Column]
+    comparison: Comparison, base: Group, scope: Scope, columns: Sequence[Column]
 ) -> Grid | None:
     """Compare every method with one, metric by metric.
 
     Args:
-        comparison: The methods.
-        label: The one, by its label.
+        comparison: The methods; the one need not be among them.
+        base: The one.
         scope: Where they were scored; methods that serve it by the same policy are compared.
         columns: Metrics of single slices; others are left out.
 
     Returns:
-        A row for each metric and a column for each other method; None where the method is not
-        among these, or where there is nothing to compare.
+        A row for each metric and a column for each other method; None where there is nothing to
+        compare.
     """
-    base = next((one for one in comparison.served(scope) if one.group.label == label), None)
-    if base is None:
+    served = replace(comparison, groups=[base]).served(scope)
+    if not served:
         return None
     others = [
         other
         for other in comparison.served(scope)
-        if other.policy == base.policy and other.group is not base.group
+        if other.policy == served[0].policy and other.group is not base
     ]
     rows = []
     for column in columns:
-        found = [differences(other, base, column.metric) for other in others]
+        found = [differences(other, served[0], column.metric) for other in others]
         if any(found):
             cells = ("–" if one is None else one.text(column) for one in found)
             unit = f" ({column.difference_unit})" if column.difference_unit else ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.results.against import Differences, against, check_label, differences
+from physfed_ray.results.against import Differences, against, baseline, differences
 from physfed_ray.results.compare_tables import Comparison, Served, scores
 from physfed_ray.results.groups import group_runs
 from physfed_ray.results.run_tables import WHOLE
@@ -52,7 +52,8 @@ def test_differences_are_those_of_the_tables(make_run: MakeRun) -> None:
     quality = {"fedavg": 0.5, "moon": 0.7, "scan_physfed": 0.6}
     runs = [read_results(make_run(m, s, quality=q)) for m, q in quality.items() for s in (1, 2)]
     comparison = Comparison(group_runs(runs), {})
-    found = against(comparison, "FedAvg", "seen", WHOLE)
+    fedavg = baseline(comparison.groups, "FedAvg")
+    found = against(comparison, fedavg, "seen", WHOLE)
     assert found is not None
     assert found.head == ("", "MOON", "SCAN-PhysFed")
     means = {row.label: row.values[..., 0].mean() for row in scores(comparison, "seen", WHOLE).rows}
@@ -61,13 +62,26 @@ def test_differences_are_those_of_the_tables(make_run: MakeRun) -> None:
         assert float(cell.split(" ±")[0]) == pytest.approx(means[label] - means["FedAvg"], abs=0.01)
         assert cell.endswith("(100%)")
     # What serves unseen protocols by another policy is not beside it.
-    elsewhere = against(comparison, "FedAvg", "unseen", WHOLE)
+    elsewhere = against(comparison, fedavg, "unseen", WHOLE)
     assert elsewhere is not None
     assert elsewhere.head == ("", "MOON")
 
 
-def test_an_unknown_name_is_refused_with_those_there_are(make_run: MakeRun) -> None:
-    groups = group_runs([read_results(make_run("fedavg"))])
-    with pytest.raises(PhysFedError, match=r"--against 'FedProx': .* they are 'FedAvg'"):
-        check_label(groups, "FedProx")
-    assert against(Comparison(groups, {}), "FedProx", "seen", WHOLE) is None
+def test_a_name_is_that_of_one_method(make_run: MakeRun) -> None:
+    runs = [make_run("fedavg"), make_run("fedavg", backbone="uformer", tag="uformer")]
+    groups = group_runs([read_results(run) for run in runs])
+    assert baseline(groups, "FedAvg, Uformer").backbone == "uformer"
+    with pytest.raises(PhysFedError, match=r"--against 'FedProx': no method .* 'FedAvg, RED-CNN'"):
+        baseline(groups, "FedProx")
+    with pytest.raises(PhysFedError, match=r"'FedAvg': several methods .*, 'FedAvg, Uformer'"):
+        baseline(groups, "FedAvg")
+
+
+def test_a_method_of_another_network_may_be_the_baseline(make_run: MakeRun) -> None:
+    runs = [make_run("fedavg"), make_run("fedavg", backbone="uformer", tag="uformer", quality=0.8)]
+    groups = group_runs([read_results(run) for run in runs])
+    red_cnn, uformer = groups
+    found = against(Comparison([uformer], {}), red_cnn, "seen", WHOLE)
+    assert found is not None
+    assert found.head == ("", "FedAvg")
+    assert against(Comparison([red_cnn], {}), red_cnn, "seen", WHOLE) is None
