@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from physfed_ray.pages.compare_sections import (
@@ -9,13 +10,14 @@ from physfed_ray.pages.compare_sections import (
     parts,
     plain_table,
     seen,
+    together,
     training,
     unseen,
 )
 from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
-from physfed_ray.results.against import baseline
+from physfed_ray.results.against import baseline, full_name
 from physfed_ray.results.classical import add_classical, has_classical
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
@@ -89,13 +91,19 @@ def _kept_reading(out: Path) -> str:
 
 def _page(comparison: Comparison, folder: Path, baselines: Mapping[str, Group]) -> Iterable[str]:
     """Yield the page's paragraphs."""
-    first, backbones = comparison.first, parts(comparison, folder, baselines)
+    first, backbones = comparison.first, parts(comparison, folder)
     yield f"# {first.experiment.get('name', first.name)}: methods compared\n"
     yield _summary(comparison)
     for notice in dict.fromkeys(run.scanner_notice for g in comparison.groups for run in g.runs):
         yield f"> {notice}\n" if notice else ""
     yield from (_order(part) for part in backbones)
     yield f"## Reading\n\n{READING_MARK}\n"
+    if len(backbones) > 1:
+        named = [replace(group, label=full_name(group)) for group in comparison.groups]
+        whole = replace(comparison, groups=named)
+        yield from together(Section(whole, folder, baselines=baselines))
+    else:
+        backbones = [replace(part, baselines=baselines) for part in backbones]
     for part in backbones:
         yield from seen(part)
         if first.unseen:

@@ -78,14 +78,31 @@ class Section:
         return f"![{alt}]({self.folder.name}/{file})\n"
 
 
-def parts(comparison: Comparison, folder: Path, baselines: Mapping[str, Group]) -> list[Section]:
+def parts(comparison: Comparison, folder: Path) -> list[Section]:
     """Return one part for each imaging network."""
     found = comparison.by_backbone()
     several = len(found) > 1
     return [
-        Section(part, folder, backbone_title(name) if several else "", baselines)
+        Section(part, folder, backbone_title(name) if several else "")
         for name, part in found.items()
     ]
+
+
+def together(part: Section) -> Iterable[str]:
+    """Yield means, differences and pictures of all methods on all imaging networks."""
+    yield part.heading("All networks")
+    comparison = part.comparison
+    columns = [*WHOLE, *BODY, *tables.window_columns(comparison.first)]
+    scopes: list[tuple[Scope, str, str]] = [("seen", "all_seen", "Mean of clients")]
+    if comparison.first.unseen:
+        scopes.append(("unseen as in the paper", "all_unseen", "Mean of unseen protocols"))
+    for scope, name, heading in scopes:
+        table = tables.averages(tables.scores(comparison, scope, columns))
+        yield from _score_section(part, name, heading, table)
+    yield from _against_sections(part, "seen")
+    if comparison.first.unseen:
+        yield from _against_sections(part, "unseen")
+    yield from _panels(part, "test", "Slices of each client")
 
 
 def seen(part: Section) -> Iterable[str]:
@@ -107,7 +124,7 @@ def seen(part: Section) -> Iterable[str]:
     yield from _phantom_section(part, "edge", "edges", "Edges, mean of clients", "seen")
     yield from _phantom_section(part, "discs", "discs", "Faint discs, mean of clients", "seen")
     yield from _pairing_section(part, "seen")
-    yield from _against_section(part, "seen")
+    yield from _against_sections(part, "seen")
     yield from _ablation_section(part)
     yield from _boxes(part)
     yield from _panels(part, "test", "Slices of each client")
@@ -139,7 +156,7 @@ def unseen(part: Section) -> Iterable[str]:
     heading = "Faint discs, mean of protocols"
     yield from _phantom_section(part, "discs", "unseen_discs", heading, "unseen")
     yield from _pairing_section(part, "unseen")
-    yield from _against_section(part, "unseen")
+    yield from _against_sections(part, "unseen")
     yield from _routes(part)
     yield from _panels(part, "unseen", "Slices of unseen protocols")
 
@@ -242,14 +259,15 @@ def _pairing_section(part: Section, scope: Scope) -> Iterable[str]:
         yield from plain_table(part, f"{scope}_pairs_{column.metric}", first_rows(head, rows))
 
 
-def _against_section(part: Section, scope: Scope) -> Iterable[str]:
+def _against_sections(part: Section, scope: Scope) -> Iterable[str]:
     """Yield the differences of all methods from each that was asked for."""
     columns = [*WHOLE, *BODY, *tables.window_columns(part.comparison.first)]
     for number, (name, base) in enumerate(part.baselines.items(), 1):
         grid = against(part.comparison, base, scope, columns)
         if grid is None:
             continue
-        yield f"### Differences from {name}, slice by slice\n"
+        where = ", unseen protocols" if scope == "unseen" else ""
+        yield f"### Differences from {name}, slice by slice{where}\n"
         yield facts.markdown(grid.head, grid.rows)
         yield (
             "Mean over clients, each the mean over its slices, ± the standard deviation over "

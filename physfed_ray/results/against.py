@@ -34,6 +34,11 @@ class Differences:
         return f"{values.mean():+.{digits}f}{spread} ({self.higher:.0%})"
 
 
+def full_name(group: Group) -> str:
+    """Return a method's label with its imaging network."""
+    return f"{group.label}, {backbone_title(group.backbone)}"
+
+
 def baseline(groups: Sequence[Group], name: str) -> Group:
     """Return the method that a user names.
 
@@ -44,7 +49,7 @@ def baseline(groups: Sequence[Group], name: str) -> Group:
     Raises:
         PhysFedError: None has this name, or several have.
     """
-    full = {f"{group.label}, {backbone_title(group.backbone)}": group for group in groups}
+    full = {full_name(group): group for group in groups}
     found = [group for whole, group in full.items() if name in (group.label, whole)]
     if len(found) == 1:
         return found[0]
@@ -74,7 +79,7 @@ def against(
     others = [
         other
         for other in comparison.served(scope)
-        if other.policy == served[0].policy and other.group is not base
+        if other.policy == served[0].policy and other.group.runs != base.runs
     ]
     rows = []
     for column in columns:

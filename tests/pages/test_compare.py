@@ -314,9 +314,14 @@ def test_each_backbone_has_its_own_part_and_the_papers_table(
         for method in ("fedavg", "scan_physfed")
     ]
     out = tmp_path / "page.md"
-    compare(runs, out, paper=True)
+    compare(runs, out, paper=True, against=["FedAvg, Uformer"])
     text = out.read_text()
-    first, second = text.split("## Protocols seen in training, ")[1:]
+    before, first, second = text.split("## Protocols seen in training, ")
+    assert "FedAvg, RED-CNN" in _table(before, "Mean of clients")
+    differences = "Differences from FedAvg, Uformer, slice by slice"
+    assert len(_table(before, differences)["PSNR (dB)"]) == 3
+    assert differences not in first + second
+    assert (tmp_path / "page" / "slices_c1.png").exists()
     assert first.startswith("RED-CNN\n")
     assert second.startswith("Uformer\n")
     assert _table(first, "Whole image")["FedAvg"][0].endswith("[29.99]")
