@@ -13,6 +13,7 @@ from physfed_ray.cache import cache_folder
 from physfed_ray.code_version import code_version
 from physfed_ray.ct.protocol import Protocol
 from physfed_ray.ct.scan import expect, measure
+from physfed_ray.data.shards import made_with
 from physfed_ray.data.store import ClientData
 from physfed_ray.federation.spec import Spec, UnseenInfo
 from physfed_ray.fields import Acquisition, field_of
@@ -120,7 +121,7 @@ def _version(spec: Spec, scanner: Scanner, phantom: Phantom) -> str:
         asdict(spec.simulation),
         [front_end.name, front_end.settings.model_dump(mode="json"), dict(scanner.front)],
         [*phantom.key, phantom.scans],
-        code_version(*CODE),
+        [code_version(*CODE), dict(made_with())],
     ]
     return blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
