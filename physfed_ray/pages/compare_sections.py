@@ -27,7 +27,7 @@ from physfed_ray.results.compare_tables import Comparison, Scope
 from physfed_ray.results.grids import Grid, first_rows
 from physfed_ray.results.groups import Group, backbone_title
 from physfed_ray.results.paper import CITATION, TABLE_ABLATION, paper_tables
-from physfed_ray.results.run_tables import BODY, WHOLE
+from physfed_ray.results.run_tables import BODY, WHOLE, every_column
 from physfed_ray.results.runs import POLICIES, ClientEntry
 from physfed_ray.results.summaries import EXTREMES, extremes, leader, shown
 from physfed_ray.results.tables import CLIENTS_SHOWN, ScoreTable
@@ -92,7 +92,7 @@ def together(part: Section) -> Iterable[str]:
     """Yield means, differences and pictures of all methods on all imaging networks."""
     yield part.heading("All networks")
     comparison = part.comparison
-    columns = [*WHOLE, *BODY, *tables.window_columns(comparison.first)]
+    columns = every_column(comparison.first)
     scopes: list[tuple[Scope, str, str]] = [("seen", "all_seen", "Mean of clients")]
     if comparison.first.unseen:
         scopes.append(("unseen as in the paper", "all_unseen", "Mean of unseen protocols"))
@@ -261,7 +261,7 @@ def _pairing_section(part: Section, scope: Scope) -> Iterable[str]:
 
 def _against_sections(part: Section, scope: Scope) -> Iterable[str]:
     """Yield the differences of all methods from each that was asked for."""
-    columns = [*WHOLE, *BODY, *tables.window_columns(part.comparison.first)]
+    columns = every_column(part.comparison.first)
     for number, (name, base) in enumerate(part.baselines.items(), 1):
         grid = against(part.comparison, base, scope, columns)
         if grid is None:

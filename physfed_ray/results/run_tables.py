@@ -103,6 +103,12 @@ def standard_columns(run: RunResults) -> list[Column]:
     ]
 
 
+def every_column(run: RunResults) -> list[Column]:
+    """Return the columns of all that a run has measured on slices, in one table."""
+    body = [replace(column, heading=f"{column.heading} of the body") for column in BODY]
+    return [*WHOLE, *body, *standard_columns(run), *optional_columns(run)]
+
+
 def optional_columns(run: RunResults) -> tuple[Column, ...]:
     """Return the columns of the optional metrics that a run was asked for.
 

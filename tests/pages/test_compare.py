@@ -162,7 +162,7 @@ def test_the_reading_survives_and_numbers_are_renewed(runs: list[Path], tmp_path
     compare(runs[:4], out, against=["FedAvg"])
     renewed = out.read_text()
     assert renewed.count("### Differences from FedAvg, slice by slice") == 1
-    assert "SSIM (points)" in _table(renewed, "Differences from FedAvg, slice by slice")
+    assert "PSNR of the body (dB)" in _table(renewed, "Differences from FedAvg, slice by slice")
     assert (tmp_path / "page" / "seen_against_1.csv").exists()
     assert f"<!-- reading -->{mine}<!-- /reading -->" in renewed
     assert "public_code" not in renewed
