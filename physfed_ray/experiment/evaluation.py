@@ -1,16 +1,16 @@
 """Keys under ``evaluation``: what is measured beside PSNR, SSIM and RMSE."""
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from physfed_ray.errors import PhysFedError
-from physfed_ray.experiment.settings import Settings
+from physfed_ray.experiment.settings import Settings, operational
 from physfed_ray.metrics.registry import STANDARD, metrics_of
 
 
 class Evaluation(Settings):
     """What the last evaluation measures beside PSNR, SSIM and RMSE."""
 
-    metrics: tuple[str, ...] = Field(
+    metrics: tuple[str, ...] = operational(
         (),
         description="names that `physfed metrics` prints, such as fsim: feature similarity; nps: "
         "noise power spectrum in the body; mtf: edge sharpness, and detectability: whether "

@@ -120,13 +120,15 @@ def state_of(out: str, run: SuiteRun) -> State:
         if not directory.has("experiment.yaml"):
             return State(0, total)
         check_settings(directory, run.experiment)
+        recorded = directory.read_yaml("experiment.yaml").get("evaluation") or {}
+        unmeasured = {*run.experiment.evaluation.metrics} - {*recorded.get("metrics", ())}
         manifest = directory.last_manifest(readable=True)
         rounds = manifest.round if manifest else 0
         last = _last_event(directory)
         if last == "diverged":
             return State(rounds, total, diverged=True)
-        if rounds < total or last != "done" or directory.problems(RESULT_FILES):
-            return State(rounds, total)  # whatever is damaged, the run writes anew
+        if rounds < total or last != "done" or unmeasured or directory.problems(RESULT_FILES):
+            return State(rounds, total)  # whatever is damaged or missing, the run writes anew
         summary = directory.read_json("summary.json")
     return State(rounds, total, done=True, seconds=float(summary["wall_s"]))
 

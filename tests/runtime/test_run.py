@@ -23,6 +23,7 @@ from physfed_ray.data.store import read_client_data
 from physfed_ray.errors import PhysFedError
 from physfed_ray.events import Event
 from physfed_ray.experiment import Experiment, load_experiment
+from physfed_ray.experiment.evaluation import Evaluation
 from physfed_ray.rundir.model import read_card, write_card
 from physfed_ray.rundir.run_directory import RunDirectory
 from physfed_ray.runtime.cluster import check_reachable
@@ -273,6 +274,22 @@ def test_resume_can_add_rounds(experiment: Experiment, run_dir: Path) -> None:
     run_experiment(longer, run_dir, runtime="inline", resume=True)
     rows = pq.read_table(run_dir / "metrics.parquet").to_pylist()
     assert {row["round"] for row in rows if row["split"] == "train"} == {1, 2, 3}
+
+
+def test_resume_measures_what_nobody_asked_for_before(
+    experiment: Experiment, run_dir: Path, tmp_path: Path
+) -> None:
+    def measured(root: Path) -> set[str]:
+        return set(pq.read_table(root / "slices.parquet")["metric"].to_pylist())
+
+    copy = tmp_path / "copy"
+    copytree(run_dir, copy)
+    trained = {path: path.read_bytes() for path in copy.rglob("checkpoints/**/*.safetensors")}
+    asked = experiment.model_copy(update={"evaluation": Evaluation(metrics=("fsim",))})
+    run_experiment(asked, copy, resume=True, runtime="inline")
+    assert measured(copy) - measured(run_dir) >= {"fsim"}
+    assert trained
+    assert {path: path.read_bytes() for path in trained} == trained
 
 
 def test_a_bucket_gets_the_whole_run_directory(experiment: Experiment) -> None:

@@ -88,6 +88,17 @@ def test_a_run_is_done_when_its_last_round_and_its_report_are_there(tmp_path: Pa
     assert not state_of(str(tmp_path), run).done
 
 
+def test_a_run_that_was_not_measured_by_what_is_asked_for_is_not_done(tmp_path: Path) -> None:
+    plain, asked = (
+        suite_in(tmp_path, TINY, *more).runs[0] for more in ((), ("evaluation.metrics=[fsim]",))
+    )
+    write_run(tmp_path, plain)
+    assert state_of(str(tmp_path), asked) == State(2, 2)
+    write_run(tmp_path, asked)
+    assert state_of(str(tmp_path), asked).done
+    assert state_of(str(tmp_path), plain).done
+
+
 def test_a_suite_on_a_bucket_is_read_likewise(tmp_path: Path) -> None:
     suite, bucket = suite_in(tmp_path, TINY + GRID), "memory://bucket/suite"
     fedavg, _ = suite.variants
