@@ -103,6 +103,8 @@ def together(part: Section) -> Iterable[str]:
     if comparison.first.unseen:
         yield from _against_sections(part, "unseen")
     yield from _panels(part, "test", "Slices of each client")
+    if comparison.first.unseen:
+        yield from _panels(part, "unseen", "Slices of unseen protocols")
 
 
 def seen(part: Section) -> Iterable[str]:
@@ -127,7 +129,8 @@ def seen(part: Section) -> Iterable[str]:
     yield from _against_sections(part, "seen")
     yield from _ablation_section(part)
     yield from _boxes(part)
-    yield from _panels(part, "test", "Slices of each client")
+    if not part.name:  # else all networks are in one picture
+        yield from _panels(part, "test", "Slices of each client")
 
 
 def unseen(part: Section) -> Iterable[str]:
@@ -158,7 +161,8 @@ def unseen(part: Section) -> Iterable[str]:
     yield from _pairing_section(part, "unseen")
     yield from _against_sections(part, "unseen")
     yield from _routes(part)
-    yield from _panels(part, "unseen", "Slices of unseen protocols")
+    if not part.name:
+        yield from _panels(part, "unseen", "Slices of unseen protocols")
 
 
 def _score_section(
