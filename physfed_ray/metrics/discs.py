@@ -11,7 +11,7 @@ from physfed_ray.window import Window
 KINDS = ((6.0, 10.0), (6.0, 40.0), (12.0, 6.0), (12.0, 20.0))
 """Diameter (mm) and contrast (HU) of each kind of disc."""
 PLACES = 8
-"""Places of discs; each kind has as many."""
+"""Places of discs, which the kinds share evenly."""
 _RING = 0.6 * BODY_RADIUS
 _TURN = 0.13  # of the ring in radians, so that no disc lies on an axis of the grid
 
@@ -63,5 +63,5 @@ class DiscPhantom(Phantom):
         )
 
     def fits(self, window: Window) -> bool:
-        """See ``Phantom``: always; windows of CT show soft tissue."""
+        """See ``Phantom``: it shows soft tissue."""
         return window[0] < 0 < window[1]

@@ -22,13 +22,11 @@ class Edge(Made):
         radius: Radius of the insert in pixels.
         distance: Each pixel's distance from the insert's centre in pixels, (n, n).
         contrast_hu: Insert minus background.
-        pixel_mm: Pixel length, mm.
     """
 
     radius: float
     distance: NDArray[np.float64]
     contrast_hu: float
-    pixel_mm: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class EdgePhantom(Phantom):
         distance = np.hypot(rows, columns) * image_size
         radius = INSERT_RADIUS * image_size
         objects = image[None].astype(np.float32)
-        return Edge(objects, radius, distance, self.contrast_hu, pixel_mm)
+        return Edge(objects, radius, distance, self.contrast_hu)
 
     def fits(self, window: Window) -> bool:
         """See ``Phantom``: the insert is not cut off."""

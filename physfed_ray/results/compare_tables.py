@@ -15,12 +15,12 @@ from physfed_ray.results.run_tables import (
     client_key,
     headings,
     optional_columns,
-    phantom_bounds,
     phantom_columns,
     phantom_notes,
     policy_label,
     row_of,
     standard_columns,
+    undenoised_rows,
 )
 from physfed_ray.results.runs import ClientEntry, RunResults
 from physfed_ray.results.tables import (
@@ -198,7 +198,7 @@ def phantoms(comparison: Comparison, kind: str, scope: Scope) -> ScoreTable | No
             rows.append(replace(row, group=KINDS[served.group.kind]))
     if not columns or not rows:
         return None
-    rows = [*phantom_bounds(comparison.inputs, kind, ids, columns, unseen=unseen), *rows]
+    rows = [*undenoised_rows(comparison.inputs, kind, ids, columns, unseen=unseen), *rows]
     caption = "; ".join(filter(None, dict.fromkeys(phantom_notes(run, kind) for run in runs)))
     return ScoreTable(caption, headings(entries, word), columns, tuple(rows))
 

@@ -154,7 +154,7 @@ def phantom_notes(run: RunResults, kind: str) -> str:
     return "; ".join(dict.fromkeys(metric.note or metric.title for metric in metrics))
 
 
-def phantom_bounds(
+def undenoised_rows(
     runs: Sequence[RunResults],
     kind: str,
     ids: Sequence[str],
@@ -189,7 +189,7 @@ def phantom_table(run: RunResults, kind: str, *, unseen: bool = False) -> ScoreT
     }
     if not served:
         return None
-    rows = phantom_bounds([run], kind, ids, columns, unseen=unseen)
+    rows = undenoised_rows([run], kind, ids, columns, unseen=unseen)
     for policy, where in served.items():
         label = policy_label(run.title, policy) if policy else run.title
         rows.append(row_of(label, [run], where, ids, columns))
