@@ -61,6 +61,12 @@ class Experiment(Settings):
     name: str = operational(
         pattern=NAME, max_length=LONGEST_NAME, description="names the run directory"
     )
+    label: str | None = operational(
+        None,
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description="what a comparison calls the run's method; null: its name and what is special",
+    )
     seed: int = Field(1, ge=0, le=LARGEST_SEED, description="every random stream derives from it")
     data: Data = Field(description="the images")
     clients: Clients = Field(

@@ -17,11 +17,11 @@ from physfed_ray.pages.compare_sections import (
 from physfed_ray.pages.figures import sparing_garbage
 from physfed_ray.results import compare_facts as facts
 from physfed_ray.results import compare_tables as tables
-from physfed_ray.results.against import baseline, full_name
+from physfed_ray.results.against import baseline
 from physfed_ray.results.classical import add_classical, has_classical
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.grids import splits
-from physfed_ray.results.groups import Group, classical_runs, flatten, group_runs
+from physfed_ray.results.groups import Group, classical_runs, flatten, full_names, group_runs
 from physfed_ray.results.run_tables import WHOLE
 from physfed_ray.results.runs import RunResults, read_results
 from physfed_ray.results.tables import nan_mean
@@ -99,8 +99,8 @@ def _page(comparison: Comparison, folder: Path, baselines: Mapping[str, Group]) 
     yield from (_order(part) for part in backbones)
     yield f"## Reading\n\n{READING_MARK}\n"
     if len(backbones) > 1:
-        named = [replace(group, label=full_name(group)) for group in comparison.groups]
-        whole = replace(comparison, groups=named)
+        names = zip(comparison.groups, full_names(comparison.groups), strict=True)
+        whole = replace(comparison, groups=[replace(group, label=name) for group, name in names])
         yield from together(Section(whole, folder, baselines=baselines))
     else:
         backbones = [replace(part, baselines=baselines) for part in backbones]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from physfed_ray.errors import PhysFedError
 from physfed_ray.results.compare_tables import Comparison, Scope, Served
 from physfed_ray.results.grids import Grid
-from physfed_ray.results.groups import Group, backbone_title
+from physfed_ray.results.groups import Group, full_names
 from physfed_ray.results.runs import RunResults
 from physfed_ray.results.tables import Column
 
@@ -34,11 +34,6 @@ class Differences:
         return f"{values.mean():+.{digits}f}{spread} ({self.higher:.0%})"
 
 
-def full_name(group: Group) -> str:
-    """Return a method's label with its imaging network."""
-    return f"{group.label}, {backbone_title(group.backbone)}"
-
-
 def baseline(groups: Sequence[Group], name: str) -> Group:
     """Return the method that a user names.
 
@@ -49,7 +44,7 @@ def baseline(groups: Sequence[Group], name: str) -> Group:
     Raises:
         PhysFedError: None has this name, or several have.
     """
-    full = {full_name(group): group for group in groups}
+    full = dict(zip(full_names(groups), groups, strict=True))
     found = [group for whole, group in full.items() if name in (group.label, whole)]
     if len(found) == 1:
         return found[0]

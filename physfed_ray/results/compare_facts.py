@@ -7,7 +7,7 @@ from typing import Any
 
 from physfed_ray.results.compare_tables import Comparison
 from physfed_ray.results.denoisers import DENOISERS
-from physfed_ray.results.groups import Group, backbone_title
+from physfed_ray.results.groups import Group, full_names
 from physfed_ray.results.runs import RunResults, finite_mean
 from physfed_ray.results.tables import CLIENTS_SHOWN, table_line
 from physfed_ray.rundir.run_directory import LEARNING_RATES, RunDirectory
@@ -85,7 +85,7 @@ def settings(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], str | None
     differing = {key: values for key, values in found.items() if len(set(values)) > 1}
     if not differing:
         return shared, None
-    names = _names(groups)
+    names = full_names(groups)
     if len(groups) <= METHODS_IN_COLUMNS:
         rows = [[f"`{key}`", *values] for key, values in differing.items()]
         return shared, markdown(["Setting", *names], rows)
@@ -105,7 +105,7 @@ def learning_rates(groups: Sequence[Group]) -> str | None:
     trials = [_trials(group.runs[0]) for group in groups]
     rates = sorted({float(rate) for found in trials for rate in found.get("validation_psnr", {})})
     rows = []
-    for name, found in zip(_names(groups), trials, strict=True):
+    for name, found in zip(full_names(groups), trials, strict=True):
         scores = {float(rate): score for rate, score in found.get("validation_psnr", {}).items()}
         if scores:
             ends = min(scores), max(scores)
@@ -174,15 +174,6 @@ def _with_unit(title: str) -> str:
     """Return a denoiser's title with the unit of its strength."""
     units = {denoiser.title: denoiser.unit for denoiser in DENOISERS.values()}
     return f"{title} ({units[title]})" if title in units else title
-
-
-def _names(groups: Sequence[Group]) -> list[str]:
-    """Return the labels of groups, with their backbone where there are several."""
-    several = len({group.backbone for group in groups}) > 1
-    return [
-        f"{group.label}, {backbone_title(group.backbone)}" if several else group.label
-        for group in groups
-    ]
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:

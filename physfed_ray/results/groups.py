@@ -36,7 +36,8 @@ class Group:
     """Runs that differ in their seed alone.
 
     Attributes:
-        label: The method's title, with what tells it from other groups of the same method.
+        label: What its user calls it, or the method's title; with what tells it from other groups
+            that would be called the same.
         runs: One a seed, in the order of the seeds.
     """
 
@@ -129,7 +130,24 @@ def _group(members: Sequence[RunResults]) -> Group:
                 f"settings and seed ({run.seed}); leave one out"
             )
         by_seed[run.seed] = run
-    return Group(members[0].title, tuple(by_seed[seed] for seed in sorted(by_seed)))
+    return Group(
+        members[0].label or members[0].title, tuple(by_seed[seed] for seed in sorted(by_seed))
+    )
+
+
+def full_names(groups: Sequence[Group]) -> list[str]:
+    """Return the labels of groups, with the imaging network where there are several.
+
+    A user's own label that no other group has is left as it is.
+    """
+    several = len({group.backbone for group in groups}) > 1
+    labels = [group.label for group in groups]
+    return [
+        f"{group.label}, {backbone_title(group.backbone)}"
+        if several and not (group.runs[0].label and labels.count(group.label) == 1)
+        else group.label
+        for group in groups
+    ]
 
 
 def backbone_title(name: str) -> str:

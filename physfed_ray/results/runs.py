@@ -148,6 +148,11 @@ class RunResults:
         return str(self.summary.get("title") or self.experiment["method"]["name"])
 
     @property
+    def label(self) -> str | None:
+        """What its user calls it in comparisons, None without a word."""
+        return self.experiment.get("label")
+
+    @property
     def seed(self) -> int:
         """The experiment's seed."""
         return int(self.experiment.get("seed", 1))

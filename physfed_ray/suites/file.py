@@ -55,6 +55,11 @@ class Choice(Settings):
     settings: Keys
 
     @property
+    def given(self) -> str | None:
+        """The label, None where it is the name that an entry has without one."""
+        return None if self.label == self.keys["name"] else self.label
+
+    @property
     def slug(self) -> str:
         """The label as part of a folder's name."""
         return "".join(c if c.isalnum() or c in "._-" else "_" for c in self.label.strip())

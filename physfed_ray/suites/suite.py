@@ -21,7 +21,7 @@ from physfed_ray.suites.file import (
     take,
 )
 
-OWNED = {"seed": "seeds", "method": "methods", "method.name": "methods"}
+OWNED = {"seed": "seeds", "method": "methods", "method.name": "methods", "label": "methods"}
 """Keys of an experiment that the suite gives each run, with the suite's own key for them."""
 """What the trials said, in the suite's folder."""
 
@@ -129,7 +129,8 @@ def _refuse_twins(variants: Sequence[Variant], where: str) -> None:
     """Refuse two names for the same runs."""
     labels: dict[str, str] = {}
     for variant in variants:
-        other = labels.setdefault(variant.runs[0].experiment.to_yaml(), variant.label)
+        unnamed = variant.runs[0].experiment.model_copy(update={"label": None})
+        other = labels.setdefault(unnamed.to_yaml(), variant.label)
         if other != variant.label:
             raise PhysFedError(
                 f"{where}: '{other}' and '{variant.label}' are the same runs; leave one out"
@@ -212,7 +213,7 @@ class _Expansion:
         self, method: Choice, backbone: Choice | None, seed: int | None, last: Mapping[str, Any]
     ) -> Experiment:
         content = deepcopy(self._file.experiment)
-        content["method"] = deepcopy(method.keys)
+        content["method"], content["label"] = deepcopy(method.keys), method.given
         if backbone is not None:
             content["backbone"] = deepcopy(backbone.keys)
         if seed is not None:

@@ -49,6 +49,7 @@ def now(folder: Path, *overrides: str) -> dict[str, Any]:
         "federation.keep_checkpoints=9",
         "evaluation.metrics=[fsim]",  # measured again, not trained again
         "tracking=[mlflow]",
+        "label=mine",
         "provenance={git_commit: abc}",
     ],
 )

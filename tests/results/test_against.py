@@ -71,6 +71,7 @@ def test_a_name_is_that_of_one_method(make_run: MakeRun) -> None:
     runs = [make_run("fedavg"), make_run("fedavg", backbone="uformer", tag="uformer")]
     groups = group_runs([read_results(run) for run in runs])
     assert baseline(groups, "FedAvg, Uformer").backbone == "uformer"
+    assert baseline(groups[:1], "FedAvg").backbone == "red_cnn"
     with pytest.raises(PhysFedError, match=r"--against 'FedProx': no method .* 'FedAvg, RED-CNN'"):
         baseline(groups, "FedProx")
     with pytest.raises(PhysFedError, match=r"'FedAvg': several methods .*, 'FedAvg, Uformer'"):

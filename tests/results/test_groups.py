@@ -9,7 +9,7 @@ import yaml
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.results.compare_tables import Comparison
-from physfed_ray.results.groups import group_runs
+from physfed_ray.results.groups import full_names, group_runs
 from physfed_ray.results.runs import RunResults, read_results
 
 MakeRun = Callable[..., Path]
@@ -22,6 +22,13 @@ def change(run: Path, part: str, **keys: Any) -> Path:
     content = yaml.safe_load(path.read_text())
     content[part] = content.get(part, {}) | keys
     path.write_text(yaml.safe_dump(content))
+    return run
+
+
+def named(run: Path, label: str | None) -> Path:
+    """Give a run a label of its user's."""
+    path = run / "experiment.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"label": label}))
     return run
 
 
@@ -48,6 +55,25 @@ def test_another_objective_is_another_group(make_run: MakeRun) -> None:
     l1 = change(make_run("fedavg", 1, tag="l1", **SMALL), "training", objective={"name": "l1"})
     labels = [group.label for group in group_runs([read_results(mse), read_results(l1)])]
     assert labels == ["FedAvg (objective l1)", "FedAvg (objective mse)"]
+
+
+def test_a_users_label_stands_for_the_title_and_the_network(make_run: MakeRun) -> None:
+    def run(tag: str, label: str | None, **options: Any) -> RunResults:
+        made = make_run("fedavg", 1, tag=tag, **SMALL | options)
+        return read_results(named(made, label))
+
+    def names(*runs: RunResults) -> list[str]:
+        return full_names(group_runs(runs))
+
+    plain, mine = run("plain", None), run("mine", "FedAvg, mine", backbone="uformer")
+    assert names(plain, mine) == ["FedAvg, RED-CNN", "FedAvg, mine"]
+    assert names(run("again", "FedAvg, mine"), mine) == [
+        "FedAvg, mine, RED-CNN", "FedAvg, mine, Uformer",
+    ]  # fmt: skip
+    l1 = change(make_run("fedavg", 1, tag="l1", **SMALL), "training", objective={"name": "l1"})
+    assert names(run("mse", "mine"), read_results(named(l1, "mine"))) == [
+        "mine (objective l1)", "mine (objective mse)",
+    ]  # fmt: skip
 
 
 def test_another_front_end_is_another_group_with_an_input_of_its_own(make_run: MakeRun) -> None:

@@ -267,12 +267,14 @@ def test_a_run_of_the_earlier_scanner_is_not_gone_on_with(
         run_experiment(experiment, earlier, runtime="inline", resume=True)
 
 
-def test_resume_can_add_rounds(experiment: Experiment, run_dir: Path) -> None:
+def test_resume_can_add_rounds(experiment: Experiment, run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copytree(run_dir, copy)
     longer = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"rounds": 3})}
     )
-    run_experiment(longer, run_dir, runtime="inline", resume=True)
-    rows = pq.read_table(run_dir / "metrics.parquet").to_pylist()
+    run_experiment(longer, copy, runtime="inline", resume=True)
+    rows = pq.read_table(copy / "metrics.parquet").to_pylist()
     assert {row["round"] for row in rows if row["split"] == "train"} == {1, 2, 3}
 
 

@@ -67,6 +67,7 @@ def test_every_method_gets_every_seed_and_a_name_of_its_own(folder: Path) -> Non
     assert ablation.seed == 4
     assert ablation.method.name == "scan_physfed"
     assert ablation.method.settings.anatomy is False
+    assert [run.experiment.label for run in suite.runs[:2]] == [None, "w/o anatomy"]
     assert ablation.data.cache == folder / "cache"  # relative to the file that says so
 
 
@@ -75,7 +76,7 @@ def test_runs_differ_in_method_and_seed_alone(folder: Path) -> None:
     for seed, pair in zip(
         (1, 4), zip(*(v.runs for v in load(folder).variants), strict=True), strict=True
     ):
-        contents = [run.experiment.model_dump(exclude={"method"}) for run in pair]
+        contents = [run.experiment.model_dump(exclude={"method", "label"}) for run in pair]
         assert contents[0] == contents[1]
         assert contents[0]["seed"] == seed
 
