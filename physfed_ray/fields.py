@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as default
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -20,9 +21,12 @@ from physfed_ray.ct.protocol import PRESETS, Protocol
 from physfed_ray.ct.simulation import Simulation
 from physfed_ray.errors import PhysFedError
 from physfed_ray.registry import Registry
+from physfed_ray.window import normalise
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from physfed_ray.ct.base_image import Explained
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Sizes:
     dim: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Acquisition:
     """What is known of N slices under one protocol while they are scanned.
 
@@ -193,6 +197,41 @@ SIGMA = Field("sigma", np.float32, _image, "image", make=_noise_of_low)
 """Standard deviation of the noise of ``low``, on the scale of the window: all of it is 1. It is
 computed of what a hospital has, the low-dose image and the protocol (``ct.noise_map``)."""
 
+
+@lru_cache(maxsize=1)
+def _explained(scan: Acquisition) -> "Explained":
+    """Return what three fields are made of: they are made one after the other."""
+    from physfed_ray.ct.base_image import explain
+    from physfed_ray.ct.noise_map import noise_map_hu
+
+    seen, simulation = np.clip(scan.low_hu, *scan.window_hu), scan.simulation
+    kernel_mm = simulation.kernel_mm(scan.protocol)
+    noise_hu = noise_map_hu(seen, scan.protocol, simulation.electronic_noise, kernel_mm)
+    return explain(seen, noise_hu, scan.protocol, kernel_mm)
+
+
+def _streaks_of_low(scan: Acquisition) -> np.ndarray:
+    low, high = scan.window_hu
+    return _explained(scan).streaks / np.float32(high - low)
+
+
+def _base_of_low(scan: Acquisition) -> np.ndarray:
+    return normalise(_explained(scan).base, scan.window_hu)
+
+
+def _smooth_of_low(scan: Acquisition) -> np.ndarray:
+    return normalise(_explained(scan).smooth, scan.window_hu)
+
+
+STREAKS = Field("streaks", np.float32, _image, "image", make=_streaks_of_low)
+"""The part of ``low`` that its views' small number explains, on the scale of the window."""
+
+BASE = Field("base", np.float32, _image, "image", make=_base_of_low)
+"""``low`` without ``streaks`` and without noise, by total variation (``ct.base_image``)."""
+
+SMOOTH = Field("smooth", np.float32, _image, "image", make=_smooth_of_low)
+"""``low`` without noise, its streaks left in, likewise."""
+
 HALF_PRECISION_PHOTONS = 1.4e6
 """Up to so many photons a ray, rounding a line integral to 11 bits adds less than a quarter of its
 noise, wherever it lies: at most 0.21 sqrt(photons / 1e6), just above p = 2 (tests/test_fields.py).
@@ -232,7 +271,7 @@ FIELDS: Registry[Field] = Registry(
     "field",
     {
         name: f"physfed_ray.fields:{name.upper()}"
-        for name in (*_OWN, EXPECTED.name, SIGMA.name, SINOGRAM.name)
+        for name in (*_OWN, *(f.name for f in (EXPECTED, SIGMA, STREAKS, BASE, SMOOTH, SINOGRAM)))
     },
 )
 """What a method or a backbone may declare."""

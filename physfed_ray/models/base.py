@@ -38,6 +38,7 @@ class Backbone(ABC):
         stride: Distance of two neighbouring features in pixels.
         domain: Where its features lie: at pixels of the image, or at views and bins of a sinogram.
         fields: What it reads of a batch beside the low-dose image.
+        start: Name of the image in a batch that an untrained network returns.
         norms: Children of either half that hold the places which ``add_norms`` fills; none in a
             network that has no place for batch normalisations.
         guide: Path, in the encoder, of the convolution that reads the image and can be made to
@@ -53,6 +54,7 @@ class Backbone(ABC):
     stride: ClassVar[int]
     domain: ClassVar[Literal["image", "sinogram"]] = "image"
     fields: ClassVar[tuple[str, ...]] = ()
+    start: ClassVar[str] = "low"
     norms: ClassVar[tuple[str, ...]] = ()
     guide: ClassVar[str | None] = None
     no_graph: ClassVar[str] = ""
@@ -73,7 +75,7 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def skips(self) -> tuple[int, ...]:
-        """Channels of each skip in turn; 0 for the image itself."""
+        """Channels of each skip in turn; 0 for an image that the encoder was given or made."""
 
     @abstractmethod
     def encoder(self, mean: float, std: float) -> nn.Module:

@@ -13,7 +13,7 @@ normalization", ICML, have theirs: straight behind each layer but the last, befo
 activation.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -72,14 +72,19 @@ class RedCNNEncoder(nn.Module):
             Features before their activation (B, C, h - 20, w - 20), and the skips: ``x`` itself,
             (B, C, h - 8, w - 8) and (B, C, h - 16, w - 16).
         """
+        f, shallow, deep = self.convolve((x - self.mean) / self.std)
+        return f, (x, shallow, deep)
+
+    def convolve(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the layers make of standardised images: features, and two skips."""
         first, second, third, fourth, fifth = self.layers
         norms = self.norms
         # A single channel is both formats at once, so that channels-last must be asked for here.
-        out = first((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        out = first(seen).contiguous(memory_format=torch.channels_last)
         shallow = functional.relu(norms[1](second(functional.relu(norms[0](out)))))
         out = functional.relu(norms[2](third(shallow)))
         deep = functional.relu(norms[3](fourth(out)))
-        return norms[4](fifth(deep)), (x, shallow, deep)
+        return norms[4](fifth(deep)), shallow, deep
 
 
 class RedCNNDecoder(nn.Module):
@@ -100,14 +105,18 @@ class RedCNNDecoder(nn.Module):
 
     def forward(self, f: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
         """Decode features before their activation, (B, C, h - 20, w - 20), to (B, 1, h, w)."""
+        x, shallow, deep = skips
+        return self.deconvolve(f, shallow, deep) + x
+
+    def deconvolve(self, f: Tensor, shallow: Tensor, deep: Tensor) -> Tensor:
+        """Return the residual image of features and two skips."""
         first, second, third, fourth, fifth = self.layers
         norms = self.norms
-        x, shallow, deep = skips
         out = functional.relu(norms[0](first(functional.relu(f))) + deep)
         out = functional.relu(norms[1](second(out)))
         out = functional.relu(norms[2](third(out)) + shallow)
         residual: Tensor = fifth(functional.relu(norms[3](fourth(out))))
-        return residual + x
+        return residual
 
 
 class RedCNN(Backbone):
@@ -119,7 +128,7 @@ class RedCNN(Backbone):
     Settings = RedCNNSettings
     stride = 1
     norms = ("norms",)
-    guide = "layers.0"
+    guide: ClassVar[str | None] = "layers.0"
     settings: RedCNNSettings
 
     @property

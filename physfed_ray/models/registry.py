@@ -16,6 +16,7 @@ BACKBONES: "Registry[type[Backbone]]" = Registry(
     "backbone",
     {
         "red_cnn": "physfed_ray.models.red_cnn:RedCNN",
+        "scan_aware": "physfed_ray.models.scan_aware:ScanAware",
         "uformer": "physfed_ray.models.uformer:Uformer",
         "core_diff": "physfed_ray.models.core_diff:CoreDiff",
         "da_diff": "physfed_ray.models.da_diff.backbone:DADiff",

@@ -7,6 +7,7 @@ from torch import nn
 from physfed_ray.models.base import DiffusionBackbone
 from physfed_ray.models.film import modulated, modulated_widths
 from physfed_ray.models.registry import BACKBONES, make_backbone
+from tests.models.test_registry import some
 
 HALVES = [name for name, kind in BACKBONES.items() if not issubclass(kind, DiffusionBackbone)]
 
@@ -15,14 +16,15 @@ HALVES = [name for name, kind in BACKBONES.items() if not issubclass(kind, Diffu
 def test_one_and_zero_change_nothing(name: str) -> None:
     torch.manual_seed(0)
     backbone = make_backbone(name, channels=4)
-    encoder, x = backbone.encoder(0.4, 0.2), torch.rand(2, 1, 32, 32)
+    encoder = backbone.encoder(0.4, 0.2)
+    seen = backbone.inputs(some(backbone, torch.rand(2, 1, 32, 32)))
     count = sum(modulated_widths(lambda: backbone.encoder(0.4, 0.2)))
-    f, _ = encoder(x)
-    same, _ = modulated(encoder, torch.ones(1, count), torch.zeros(1, count), x)
+    f, _ = encoder(*seen)
+    same, _ = modulated(encoder, torch.ones(1, count), torch.zeros(1, count), *seen)
     assert torch.equal(f, same)
-    other, _ = modulated(encoder, torch.ones(1, count), torch.full((1, count), 0.5), x)
+    other, _ = modulated(encoder, torch.ones(1, count), torch.full((1, count), 0.5), *seen)
     assert not torch.equal(f, other)
-    assert torch.equal(encoder(x)[0], f), "nothing is left behind"
+    assert torch.equal(encoder(*seen)[0], f), "nothing is left behind"
 
 
 def test_each_image_has_its_own_values() -> None:

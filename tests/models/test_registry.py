@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from physfed_ray.errors import PhysFedError
 from physfed_ray.experiment import load_experiment
@@ -33,6 +33,14 @@ def halves(backbone: Backbone) -> tuple[nn.Module, nn.Module]:
     return backbone.encoder(0.3, 0.2), backbone.decoder()
 
 
+def some(backbone: Backbone, x: Tensor) -> Batch:
+    """Return a batch of images (B, 1, h, w) with random fields, 0.5 to 1."""
+    extra = {name: 0.5 + torch.rand_like(x) / 2 for name in backbone.fields}
+    tokens, origin = torch.ones(len(x), 1, 4), torch.zeros(len(x), 2, dtype=torch.int64)
+    mask = torch.ones(len(x), 1, dtype=torch.bool)
+    return Batch(x, x, torch.rand(len(x), 7), tokens, mask, origin, x.shape[-1], extra)
+
+
 @every_backbone
 def test_says_what_it_is(name: str) -> None:
     backbone = BACKBONES[name]
@@ -47,25 +55,29 @@ def test_says_what_it_is(name: str) -> None:
 
 @every_backbone
 @pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_encodes_as_it_declares_and_starts_as_the_identity(
+def test_encodes_as_it_declares_and_starts_as_the_image_that_it_names(
     name: str, size: tuple[int, int]
 ) -> None:
     backbone = small(name)
     encoder, decoder = halves(backbone)
     x = torch.rand(2, 1, *size)
-    f, skips = encoder(x)
+    batch = some(backbone, x)
+    f, skips = encoder(*backbone.inputs(batch))
     assert f.shape[:2] == (2, backbone.feature_channels)
     assert [skip.shape[1] for skip in skips] == [count or 1 for count in backbone.skips]
-    assert all(torch.equal(skip, x) for skip, count in zip(skips, backbone.skips, strict=True)
-               if count == 0)  # fmt: skip
-    assert torch.equal(decoder(f, skips), x)
+    images = [s for s, count in zip(skips, backbone.skips, strict=True) if count == 0]
+    assert all(torch.equal(image, batch[backbone.start]) for image in images[:1])
+    assert torch.equal(decoder(f, skips), batch[backbone.start])
 
 
 @every_backbone
 def test_stride_is_the_distance_of_features(name: str) -> None:
     backbone = small(name)
     encoder = backbone.encoder(0.0, 1.0)
-    side = [encoder(torch.rand(1, 1, n, n))[0].shape[-1] for n in (64, 128)]
+    side = [
+        encoder(*backbone.inputs(some(backbone, torch.rand(1, 1, n, n))))[0].shape[-1]
+        for n in (64, 128)
+    ]
     assert (128 - 64) / (side[1] - side[0]) == backbone.stride
 
 
@@ -267,9 +279,7 @@ def test_every_method_takes_it_or_says_in_a_sentence_why_not(theirs: Path, name:
         return
     method = kind(kind.Settings(), task(backbone))
     network, x = method.build(1), torch.rand(2, 1, 32, 32)
-    tokens, origin = torch.ones(2, 1, 4), torch.zeros(2, 2, dtype=torch.int64)
-    batch = Batch(x, x, torch.rand(2, 7), tokens, torch.ones(2, 1, dtype=torch.bool), origin, 32)
-    assert torch.equal(method.denoise(network, batch), x)
+    assert torch.equal(method.denoise(network, some(backbone, x)), x)
 
 
 @pytest.mark.usefixtures("theirs")

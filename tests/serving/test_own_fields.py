@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from physfed_ray.ct.base_image import explain
 from physfed_ray.ct.noise_map import noise_map_hu
 from physfed_ray.ct.protocol import PRESETS
 from physfed_ray.errors import PhysFedError
@@ -31,6 +32,20 @@ def test_the_noise_is_that_of_the_pixels_own_grid() -> None:
     expected = noise_map_hu(np.zeros((1, 64, 64)), PROTOCOL) / 3000
     np.testing.assert_allclose(sigma, expected, rtol=1e-3)
     assert sigma.max() > 0
+
+
+def test_streaks_and_base_are_those_of_the_series() -> None:
+    grid = network_grid((44, 44), (PROTOCOL.pixel_at(64),) * 2, "own", 1.0)
+    seen = np.full((1, 64, 64), 0.0, np.float32)
+    seen[:, 20:44, 16:48] = 1 / 3
+    made = made_for(method("streaks", "base"), seen, grid, PROTOCOL, WINDOW_HU)
+    hu = seen * 3000 - 1000
+    expected = explain(hu, noise_map_hu(hu, PROTOCOL), PROTOCOL)
+    np.testing.assert_allclose(made["streaks"] * 3000, expected.streaks, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        made["base"] * 3000 - 1000, np.clip(expected.base, -1000, 2000), atol=0.1
+    )
+    assert expected.streaks.any()
 
 
 def test_reports_need_no_field_and_a_sinogram_cannot_be_made() -> None:
