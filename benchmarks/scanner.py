@@ -17,6 +17,7 @@ how far from that image those of the gridded objects are.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def real_slices(folder: Path, size: int) -> list[Placed]:
+def real_slices(folder: Path, size: int, patients: Sequence[str] = PATIENTS) -> list[Placed]:
     """Return two slices of each patient, at a quarter and three quarters of its length."""
     source, found = DicomSource(folder, 1), []
-    for patient in PATIENTS:
+    for patient in patients:
         volume = source.load(patient, None)
         count = len(volume.slices)
         for k in (count // 4, 3 * count // 4):

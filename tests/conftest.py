@@ -30,6 +30,8 @@ SPLITS = ("train", "validation", "test")
 
 # Ray starts a process for each core before anybody has asked for one; few tests would use them.
 os.environ |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+# Ray's workers would wait for the other test process, which keeps its core busy.
+os.environ |= {"RAY_worker_niceness": "0"}
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "240"  # of a busy machine
 
 # The same examples each time: what is found by chance on one machine, no other one could repeat.

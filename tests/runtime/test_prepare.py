@@ -105,6 +105,7 @@ def test_failing_shard_is_named_in_one_sentence(tmp_path: Path) -> None:
     assert shard.patient.id not in str(info.value)
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("ray_session")
 def test_dying_worker_is_an_error_after_its_retries(tmp_path: Path) -> None:
     class Deadly:

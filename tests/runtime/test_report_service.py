@@ -17,7 +17,7 @@ from physfed_ray.reports.base import Described
 from physfed_ray.runtime.report_service import ReportService
 from tests.runtime.reporters import SECRET, OddReports
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 
 CALLERS = 12
 PATIENCE_S = 240.0

@@ -137,6 +137,7 @@ def assert_none_is_left(before: set[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.cluster
 def test_a_multimodal_model_says_in_the_pool_what_it_says_alone(tmp_path: Path) -> None:
     reporter = {
         "name": "mllm",
