@@ -215,7 +215,6 @@ def print_suite(suite: "Suite", now: "Standing", out: str, console: Console | No
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run", no_wrap=True)
-    table.add_column("method")
     table.add_column("lr", justify="right")
     table.add_column("rounds", justify="right")
     table.add_column("state")
@@ -226,7 +225,7 @@ def print_suite(suite: "Suite", now: "Standing", out: str, console: Console | No
             lr = f"{training.lr:g}"
             if variant.trials and run in variant.runs:
                 lr = f"{rate.lr:g}" if rate and rate.lr is not None else "?"
-            table.add_row(run.name, variant.label, lr, str(training.rounds), state.words)
+            table.add_row(run.name, lr, str(training.rounds), state.words)
     console.print(table, highlight=False)
     if (rates := rates_table(suite, now.chosen)) is not None:
         console.print(rates, highlight=False)
