@@ -145,7 +145,7 @@ def _draw(
     if x[-1] == 0:
         ax.axhline(mean[-1], **look)
         return
-    marker = style.marker or ("o" if len(x) < 3 else "")
+    marker = style.marker or ("x" if len(x) < 3 else "")
     ax.plot(x, mean, marker=marker, markersize=4, **look)
     if band:
         low, high = mean - spread, mean + spread
