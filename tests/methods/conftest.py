@@ -56,8 +56,9 @@ def make_batch() -> Callable[..., Batch]:
     def make(tokens: int = 1, side: int = 28, seed: int = 0) -> Batch:
         rng = torch.Generator().manual_seed(seed)
         origin = torch.tensor([[0, 3], [SIZE - side, 1]])
+        low = torch.rand(2, 1, side, side, generator=rng)
         return Batch(
-            low=torch.rand(2, 1, side, side, generator=rng),
+            low=low,
             full=torch.rand(2, 1, side, side, generator=rng),
             g=torch.rand(7, generator=rng).expand(2, -1),
             embedding=torch.randn(2, tokens, DIM, generator=rng),
@@ -65,6 +66,12 @@ def make_batch() -> Callable[..., Batch]:
             origin=origin.clamp(0, SIZE - side),
             image_size=SIZE,
             protocol=PRESETS["paper-2"],
+            extra={  # of backbones that read more; an untrained one returns the base
+                "sigma": torch.full_like(low, 0.02),
+                "streaks": torch.full_like(low, 0.01),
+                "base": low,
+                "smooth": low,
+            },
         )
 
     return make

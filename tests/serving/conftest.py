@@ -30,6 +30,7 @@ SMALL = {
     "uformer": {"size": "T", "channels": 4},
     "core_diff": {"channels": 4, "steps": 2},
     "da_diff": {"channels": 4},
+    "scan_aware": {"channels": 6},
 }
 
 
@@ -46,6 +47,7 @@ class Trained:
         self.folder, self.root = folder, folder / "run"
         self.images: dict[str, ClientData] = {}
         self.further = experiment.further
+        self.fields = experiment.backbone.make().fields
         clients = tuple(self._client(c.id, c.protocol, train=True) for c in experiment.clients)
         unseen = tuple(self._client(u.id, u.protocol, train=False) for u in experiment.unseen)
         constants = Statistics(0.5, 0.2, [0.1] * DIM, [0.9] * DIM, 1, DIM)
@@ -62,7 +64,12 @@ class Trained:
         files: dict[str, Path | None] = {"train": None, "validation": None, "test": None}
         for split, slices in (("train", STEPS), ("test", SLICES)) if train else (("test", SLICES),):
             data = random_client_data(derive_seed(name, split) % 1000, slices, SIZE, DIM)
-            data = replace(data, g=np.tile(protocol.normalised(self.further), (slices, 1)))
+            rng = np.random.default_rng(slices)
+            data = replace(
+                data,
+                g=np.tile(protocol.normalised(self.further), (slices, 1)),
+                extra={n: (data.low * rng.uniform(0.1, 0.9)) for n in self.fields},
+            )
             path = self.folder / "cache" / f"{name}-{split}.arrow"
             write_client_data(path, data)
             files[split] = path

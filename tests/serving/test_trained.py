@@ -29,7 +29,7 @@ def serve(denoiser: Denoiser, trained: Trained, name: str) -> np.ndarray:
     reads = "embedding" in trained.run.rounds.spec.method.reads()
     embedding = data.embedding if reads else None
     mask = data.embedding_mask if reads else None
-    return denoiser(in_hu(data.low), embedding=embedding, mask=mask)
+    return denoiser(in_hu(data.low), embedding=embedding, mask=mask, fields=data.extra)
 
 
 def nearest_client_images(trained: Trained, client: int) -> np.ndarray:

@@ -186,7 +186,7 @@ def test_describe_says_what_is_missing(tried: tuple[Suite, Path], capsys: Any) -
     _, out = tried
     assert main(["describe", str(out / "tiny.yaml"), "--out", str(out)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["fedavg-red_cnn-seed1", "fedavg", "0.003", "2", "missing"] in lines
+    assert ["fedavg-red_cnn-seed1", "0.003", "2", "missing"] in lines
     assert ["fedavg", "30.00", "33.00", "31.00", "0.003"] in lines
     assert ["fedper", "31.50", "31.50", "diverged", "0.001", "(edge)"] in lines
     assert lines[-1] == ["6", "of", "8", "done"]
