@@ -10,6 +10,10 @@ STAMP := .venv/.installed
 # Idle OpenMP threads that spin steal the cores from the other hosts.
 export OMP_WAIT_POLICY = PASSIVE
 
+# NumPy's products of matrices have other last bits with two threads than with one, on some CPUs. Ray
+# gives its workers one; tests compare bytes of prepared files with theirs.
+export OPENBLAS_NUM_THREADS = 1
+
 # Every process of Ray imports the package: the first one leaves it compiled for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
