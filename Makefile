@@ -1,6 +1,6 @@
 # make setup          create .venv from requirements.lock (again only when the lock or pyproject changes)
 # make demo           run experiments/quickstart.yaml and show its results
-# make test           lint, types, tests: 10 to 20 minutes on two cores
+# make test           lint, types, tests: 21 minutes on two slow cores, to be below ten
 # make test-cluster   tests that bring up whole clusters and break them: below 15 minutes
 
 PYTHON ?= python3

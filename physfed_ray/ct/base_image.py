@@ -72,7 +72,8 @@ def explain(
         kernel_mm: As in ``ct.fbp``.
     """
     hu = np.asarray(hu, np.float32)
-    body = [image > BODY_HU if (image > BODY_HU).any() else image == image for image in hu]
+    body = hu > BODY_HU
+    body[~body.any((1, 2))] = True  # where nothing is body, all of the image counts
     noise = np.array([np.median(n[where]) for n, where in zip(noise_hu, body, strict=True)])
     first = streaks_hu(hu, protocol, kernel_mm)
     rms = np.array(
